@@ -1,0 +1,202 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// MARK: - House rules
+
+/// Swift 6 mode, spelled-out existentials and imports, async functions that stay with their caller, and no warnings.
+let house: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+    .treatAllWarnings(as: .error),
+]
+
+/// Modules without I/O promise memory safety as well.
+let pure = house + [.strictMemorySafety()]
+
+// MARK: - Products of other packages
+
+extension Target.Dependency {
+    static let arguments = product(name: "ArgumentParser", package: "swift-argument-parser")
+    static let configuration = product(name: "Configuration", package: "swift-configuration")
+    static let collections = product(name: "OrderedCollections", package: "swift-collections")
+    static let crypto = product(name: "Crypto", package: "swift-crypto")
+    static let httpTypes = product(name: "HTTPTypes", package: "swift-http-types")
+    static let hummingbird = product(name: "Hummingbird", package: "hummingbird")
+    static let lifecycle = product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
+    static let logging = product(name: "Logging", package: "swift-log")
+    static let metrics = product(name: "Metrics", package: "swift-metrics")
+    static let nioCore = product(name: "NIOCore", package: "swift-nio")
+    static let signals = product(name: "UnixSignals", package: "swift-service-lifecycle")
+    static let yams = product(name: "Yams", package: "Yams")
+}
+
+// MARK: - Kinds of target
+
+func system(_ name: String, pkgConfig: String? = nil, apt: String? = nil) -> Target {
+    .systemLibrary(name: name, pkgConfig: pkgConfig, providers: apt.map { [.apt([$0])] })
+}
+
+func library(
+    _ name: String,
+    _ dependencies: [Target.Dependency] = [],
+    migrations: Bool = false,
+    settings: [SwiftSetting] = house
+) -> Target {
+    .target(
+        name: name,
+        dependencies: dependencies,
+        resources: migrations ? [.embedInCode("Store/Migrations")] : nil,
+        swiftSettings: settings
+    )
+}
+
+func service(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .executableTarget(
+        name: name,
+        dependencies: ["Core", .arguments, .lifecycle, .logging] + dependencies,
+        path: "services/\(name)",
+        exclude: ["README.md"],
+        swiftSettings: house
+    )
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+    .testTarget(
+        name: "\(name)Tests",
+        dependencies: [.byName(name: name), "TestSupport"] + dependencies,
+        swiftSettings: house
+    )
+}
+
+// MARK: - The suite
+
+let package = Package(
+    name: "slipway",
+    platforms: [.macOS(.v15)],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-collections.git", from: "1.6.0"),
+        .package(url: "https://github.com/apple/swift-configuration.git", from: "1.4.0", traits: []),
+        .package(url: "https://github.com/apple/swift-crypto.git", from: "4.5.2"),
+        .package(url: "https://github.com/apple/swift-http-types.git", from: "1.8.0", traits: []),
+        .package(url: "https://github.com/apple/swift-log.git", from: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-metrics.git", from: "2.13.0"),
+        .package(url: "https://github.com/apple/swift-nio.git", from: "2.101.2"),
+        .package(
+            url: "https://github.com/hummingbird-project/hummingbird.git",
+            from: "2.28.1",
+            traits: ["ConfigurationSupport"]
+        ),
+        .package(url: "https://github.com/jpsim/Yams.git", from: "6.2.2"),
+        .package(url: "https://github.com/swift-server/swift-service-lifecycle.git", from: "2.13.0"),
+    ],
+    targets: [
+        // C libraries of the system.
+        system("CCurl", pkgConfig: "libcurl", apt: "libcurl4-openssl-dev"),
+        system("CLibPQ", pkgConfig: "libpq", apt: "libpq-dev"),
+        system("CLinux"),
+        system("CRabbitMQ", pkgConfig: "librabbitmq", apt: "librabbitmq-dev"),
+
+        // Pure: values and rules, no I/O.
+        library("JSON", [.collections], settings: pure),
+        library("JSONE", ["JSON", "Schedules"], settings: pure),
+        library("JSONSchema", ["JSON"], settings: pure),
+        library("Schedules", settings: pure),
+        library("Taskcluster", ["JSON", .crypto], settings: pure),
+
+        // What every process shares.
+        library("Core", ["CLinux", "JSON", .configuration, .lifecycle, .logging, .metrics, .signals]),
+
+        // Adapters: one technology each.
+        library(
+            "APIServer",
+            [
+                "Core", "HTTPClient", "JSON", "JSONSchema", "Taskcluster", .hummingbird, .httpTypes, .lifecycle,
+                .logging, .metrics, .nioCore,
+            ]
+        ),
+        library("HTTPClient", ["CCurl", "CLinux", "Core", "JSON", .lifecycle, .logging]),
+        library("Outbox", ["Core", "JSON", "Postgres", "Pulse", .lifecycle, .logging, .metrics]),
+        library("Postgres", ["CLibPQ", "CLinux", "Core", "JSON", .lifecycle, .logging, .metrics]),
+        library("Processes", ["CLinux", "Core"]),
+        library("Pulse", ["CLinux", "CRabbitMQ", "Core", "JSON", .lifecycle, .logging, .metrics]),
+        library("TaskclusterClient", ["Core", "HTTPClient", "JSON", "Taskcluster", .logging]),
+
+        // Domains.
+        library(
+            "HooksKit",
+            [
+                "APIServer", "Core", "HTTPClient", "JSON", "JSONE", "JSONSchema", "Outbox", "Postgres", "Pulse",
+                "Schedules", "Taskcluster", "TaskclusterClient", .crypto, .lifecycle, .logging, .metrics,
+            ],
+            migrations: true
+        ),
+        library(
+            "LocalTaskclusterKit",
+            [
+                "APIServer", "Core", "HTTPClient", "JSON", "JSONSchema", "Outbox", "Postgres", "Pulse", "Taskcluster",
+                .crypto, .lifecycle, .logging, .metrics,
+            ],
+            migrations: true
+        ),
+        library(
+            "WorkerKit",
+            [
+                "Core", "HTTPClient", "JSON", "Processes", "Taskcluster", "TaskclusterClient", .crypto, .lifecycle,
+                .logging,
+            ]
+        ),
+        library(
+            "ScriptworkerKit",
+            [
+                "Core", "HTTPClient", "JSON", "Processes", "Taskcluster", "TaskclusterClient", "WorkerKit", .crypto,
+                .lifecycle, .logging, .yams,
+            ]
+        ),
+
+        // Deployables.
+        service("hooks-service", ["HooksKit"]),
+        service("pulse-listener", ["HooksKit"]),
+        service("scheduler", ["HooksKit"]),
+        service("scriptworker", ["ScriptworkerKit"]),
+        service("taskcluster-local", ["LocalTaskclusterKit"]),
+        service("slipway", ["HTTPClient", "JSON", "JSONE", "Schedules", "Taskcluster", "TaskclusterClient"]),
+
+        // Tests.
+        .target(
+            name: "TestSupport",
+            dependencies: ["Core", "HTTPClient", "JSON", "Postgres", "Pulse"],
+            path: "Tests/TestSupport",
+            swiftSettings: house
+        ),
+        tests("APIServer", ["Core", "HTTPClient", "JSON", "JSONSchema", "Taskcluster", .lifecycle, .logging]),
+        tests("Core", ["JSON", .lifecycle, .logging, .metrics]),
+        tests("HTTPClient", ["Core", "JSON", .logging]),
+        tests(
+            "HooksKit",
+            [
+                "APIServer", "Core", "JSON", "JSONE", "JSONSchema", "Outbox", "Postgres", "Pulse", "Schedules",
+                "Taskcluster",
+            ]
+        ),
+        tests("JSON"),
+        tests("JSONE", ["JSON", "Schedules"]),
+        tests("JSONSchema", ["JSON"]),
+        tests(
+            "LocalTaskclusterKit",
+            ["APIServer", "Core", "HTTPClient", "JSON", "Outbox", "Postgres", "Pulse", "Taskcluster"]
+        ),
+        tests("Outbox", ["Core", "JSON", "Postgres", "Pulse"]),
+        tests("Postgres", ["Core", "JSON", .logging]),
+        tests("Processes", ["Core"]),
+        tests("Pulse", ["Core", "JSON", .logging]),
+        tests("Schedules"),
+        tests("ScriptworkerKit", ["Core", "HTTPClient", "JSON", "Taskcluster", "WorkerKit"]),
+        tests("Taskcluster", ["JSON"]),
+        tests("TaskclusterClient", ["Core", "HTTPClient", "JSON", "Taskcluster"]),
+        tests("WorkerKit", ["Core", "JSON", "Taskcluster"]),
+    ]
+)
