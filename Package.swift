@@ -56,19 +56,15 @@ func library(
 func service(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
     .executableTarget(
         name: name,
-        dependencies: ["Core", .arguments, .lifecycle, .logging] + dependencies,
+        dependencies: ["Core", "DaemonCommand", .arguments, .lifecycle, .logging] + dependencies,
         path: "services/\(name)",
         exclude: ["README.md"],
         swiftSettings: house
     )
 }
 
-func tests(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
-    .testTarget(
-        name: "\(name)Tests",
-        dependencies: [.byName(name: name), "TestSupport"] + dependencies,
-        swiftSettings: house
-    )
+func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .testTarget(name: "\(name)Tests", dependencies: [.byName(name: name)] + dependencies, swiftSettings: house)
 }
 
 // MARK: - The suite
@@ -105,25 +101,30 @@ let package = Package(
         library("JSONE", ["JSON", "Schedules"], settings: pure),
         library("JSONSchema", ["JSON"], settings: pure),
         library("Schedules", settings: pure),
-        library("Taskcluster", ["JSON", .crypto], settings: pure),
+        library("Taskcluster", ["JSON", "Schedules", .crypto], settings: pure),
 
         // What every process shares.
-        library("Core", ["CLinux", "JSON", .configuration, .lifecycle, .logging, .metrics, .signals]),
+        library(
+            "Core",
+            ["CLinux", "JSON", "Schedules", .configuration, .lifecycle, .logging, .metrics, .signals]
+        ),
+        library("DaemonCommand", ["Core", .arguments]),
 
         // Adapters: one technology each.
         library(
             "APIServer",
             [
-                "Core", "HTTPClient", "JSON", "JSONSchema", "Taskcluster", .hummingbird, .httpTypes, .lifecycle,
+                "Core", "HTTPClient", "JSON", "JSONSchema", "Schedules", "Taskcluster", .hummingbird, .httpTypes,
+                .lifecycle,
                 .logging, .metrics, .nioCore,
             ]
         ),
-        library("HTTPClient", ["CCurl", "CLinux", "Core", "JSON", .lifecycle, .logging]),
-        library("Outbox", ["Core", "JSON", "Postgres", "Pulse", .lifecycle, .logging, .metrics]),
-        library("Postgres", ["CLibPQ", "CLinux", "Core", "JSON", .lifecycle, .logging, .metrics]),
+        library("HTTPClient", ["Schedules", "CCurl", "CLinux", "Core", "JSON", .lifecycle, .logging]),
+        library("Outbox", ["Schedules", "Core", "JSON", "Postgres", "Pulse", .lifecycle, .logging, .metrics]),
+        library("Postgres", ["Schedules", "CLibPQ", "CLinux", "Core", "JSON", .lifecycle, .logging, .metrics]),
         library("Processes", ["CLinux", "Core"]),
-        library("Pulse", ["CLinux", "CRabbitMQ", "Core", "JSON", .lifecycle, .logging, .metrics]),
-        library("TaskclusterClient", ["Core", "HTTPClient", "JSON", "Taskcluster", .logging]),
+        library("Pulse", ["Schedules", "CLinux", "CRabbitMQ", "Core", "JSON", .lifecycle, .logging, .metrics]),
+        library("TaskclusterClient", ["Schedules", "Core", "HTTPClient", "JSON", "Taskcluster", .logging]),
 
         // Domains.
         library(
@@ -137,7 +138,8 @@ let package = Package(
         library(
             "LocalTaskclusterKit",
             [
-                "APIServer", "Core", "HTTPClient", "JSON", "JSONSchema", "Outbox", "Postgres", "Pulse", "Taskcluster",
+                "APIServer", "Core", "HTTPClient", "JSON", "JSONSchema", "Outbox", "Postgres", "Pulse",
+                "Schedules", "Taskcluster",
                 .crypto, .lifecycle, .logging, .metrics,
             ],
             migrations: true
@@ -145,14 +147,16 @@ let package = Package(
         library(
             "WorkerKit",
             [
-                "Core", "HTTPClient", "JSON", "Processes", "Taskcluster", "TaskclusterClient", .crypto, .lifecycle,
+                "Core", "HTTPClient", "JSON", "Processes", "Schedules", "Taskcluster", "TaskclusterClient", .crypto,
+                .lifecycle,
                 .logging,
             ]
         ),
         library(
             "ScriptworkerKit",
             [
-                "Core", "HTTPClient", "JSON", "Processes", "Taskcluster", "TaskclusterClient", "WorkerKit", .crypto,
+                "Core", "HTTPClient", "JSON", "Processes", "Schedules", "Taskcluster", "TaskclusterClient", "WorkerKit",
+                .crypto,
                 .lifecycle, .logging, .yams,
             ]
         ),
@@ -168,35 +172,50 @@ let package = Package(
         // Tests.
         .target(
             name: "TestSupport",
-            dependencies: ["Core", "HTTPClient", "JSON", "Postgres", "Pulse"],
+            dependencies: ["Core", "HTTPClient", "JSON", "Postgres", "Pulse", "Schedules"],
             path: "Tests/TestSupport",
             swiftSettings: house
         ),
-        tests("APIServer", ["Core", "HTTPClient", "JSON", "JSONSchema", "Taskcluster", .lifecycle, .logging]),
-        tests("Core", ["JSON", .lifecycle, .logging, .metrics]),
+        tests(
+            "APIServer",
+            ["Core", "HTTPClient", "JSON", "JSONSchema", "Schedules", "Taskcluster", .lifecycle, .logging]
+        ),
+        tests("Core", ["JSON", "Schedules", .lifecycle, .logging, .metrics]),
         tests("HTTPClient", ["Core", "JSON", .logging]),
         tests(
             "HooksKit",
             [
-                "APIServer", "Core", "JSON", "JSONE", "JSONSchema", "Outbox", "Postgres", "Pulse", "Schedules",
-                "Taskcluster",
+                "APIServer", "Core", "HTTPClient", "JSON", "JSONE", "JSONSchema", "Outbox", "Postgres", "Pulse",
+                "Schedules", "Taskcluster", "TaskclusterClient", "TestSupport", .lifecycle, .logging,
             ]
         ),
-        tests("JSON"),
+        tests("JSON", []),
         tests("JSONE", ["JSON", "Schedules"]),
         tests("JSONSchema", ["JSON"]),
         tests(
             "LocalTaskclusterKit",
-            ["APIServer", "Core", "HTTPClient", "JSON", "Outbox", "Postgres", "Pulse", "Taskcluster"]
+            [
+                "APIServer", "Core", "HTTPClient", "JSON", "Outbox", "Postgres", "Pulse", "Schedules", "Taskcluster",
+                "TaskclusterClient", "TestSupport", .lifecycle, .logging,
+            ]
         ),
-        tests("Outbox", ["Core", "JSON", "Postgres", "Pulse"]),
-        tests("Postgres", ["Core", "JSON", .logging]),
+        tests("Outbox", ["Core", "JSON", "Postgres", "Pulse", "Schedules", "TestSupport", .lifecycle]),
+        tests("Postgres", ["Core", "JSON", "Schedules", "TestSupport", .lifecycle, .logging]),
         tests("Processes", ["Core"]),
-        tests("Pulse", ["Core", "JSON", .logging]),
-        tests("Schedules"),
-        tests("ScriptworkerKit", ["Core", "HTTPClient", "JSON", "Taskcluster", "WorkerKit"]),
-        tests("Taskcluster", ["JSON"]),
-        tests("TaskclusterClient", ["Core", "HTTPClient", "JSON", "Taskcluster"]),
-        tests("WorkerKit", ["Core", "JSON", "Taskcluster"]),
+        tests("Pulse", ["Core", "JSON", "TestSupport", .lifecycle, .logging]),
+        tests("Schedules", []),
+        tests(
+            "ScriptworkerKit",
+            [
+                "Core", "HTTPClient", "JSON", "Processes", "Schedules", "Taskcluster", "TaskclusterClient", "WorkerKit",
+                .crypto,
+            ]
+        ),
+        tests("Taskcluster", ["JSON", "Schedules"]),
+        tests("TaskclusterClient", ["Core", "HTTPClient", "JSON", "Schedules", "Taskcluster"]),
+        tests(
+            "WorkerKit",
+            ["Core", "HTTPClient", "JSON", "Processes", "Schedules", "Taskcluster", "TaskclusterClient"]
+        ),
     ]
 )
