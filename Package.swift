@@ -95,6 +95,7 @@ let package = Package(
         system("CLibPQ", pkgConfig: "libpq", apt: "libpq-dev"),
         system("CLinux"),
         system("CRabbitMQ", pkgConfig: "librabbitmq", apt: "librabbitmq-dev"),
+        system("CZlib", pkgConfig: "zlib", apt: "zlib1g-dev"),
 
         // Pure: values and rules, no I/O.
         library("JSON", [.collections], settings: pure),
@@ -147,7 +148,8 @@ let package = Package(
         library(
             "WorkerKit",
             [
-                "Core", "HTTPClient", "JSON", "Processes", "Schedules", "Taskcluster", "TaskclusterClient", .crypto,
+                "CLinux", "CZlib", "Core", "HTTPClient", "JSON", "Processes", "Schedules", "Taskcluster",
+                "TaskclusterClient", .crypto,
                 .lifecycle,
                 .logging,
             ]
@@ -155,7 +157,8 @@ let package = Package(
         library(
             "ScriptworkerKit",
             [
-                "Core", "HTTPClient", "JSON", "Processes", "Schedules", "Taskcluster", "TaskclusterClient", "WorkerKit",
+                "CLinux", "Core", "HTTPClient", "JSON", "Processes", "Schedules", "Taskcluster", "TaskclusterClient",
+                "WorkerKit",
                 .crypto,
                 .lifecycle, .logging, .yams,
             ]
