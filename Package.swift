@@ -111,7 +111,7 @@ let package = Package(
         // What every process shares.
         library(
             "Core",
-            ["CLinux", "JSON", "Schedules", .configuration, .lifecycle, .logging, .metrics, .signals]
+            ["CLinux", "JSON", "Schedules", .coreMetrics, .lifecycle, .logging, .metrics, .signals]
         ),
         library("DaemonCommand", ["Core", .arguments]),
 
