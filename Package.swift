@@ -24,11 +24,14 @@ extension Target.Dependency {
     static let collections = product(name: "OrderedCollections", package: "swift-collections")
     static let crypto = product(name: "Crypto", package: "swift-crypto")
     static let httpTypes = product(name: "HTTPTypes", package: "swift-http-types")
-    static let hummingbird = product(name: "Hummingbird", package: "hummingbird")
+    static let coreMetrics = product(name: "CoreMetrics", package: "swift-metrics")
+    static let hummingbird = product(name: "HummingbirdCore", package: "hummingbird")
     static let lifecycle = product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
     static let logging = product(name: "Logging", package: "swift-log")
     static let metrics = product(name: "Metrics", package: "swift-metrics")
     static let nioCore = product(name: "NIOCore", package: "swift-nio")
+    static let nioHTTPTypes = product(name: "NIOHTTPTypes", package: "swift-nio-extras")
+    static let nioPosix = product(name: "NIOPosix", package: "swift-nio")
     static let signals = product(name: "UnixSignals", package: "swift-service-lifecycle")
     static let yams = product(name: "Yams", package: "Yams")
 }
@@ -53,16 +56,6 @@ func library(
     )
 }
 
-func service(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
-    .executableTarget(
-        name: name,
-        dependencies: ["Core", "DaemonCommand", .arguments, .lifecycle, .logging] + dependencies,
-        path: "services/\(name)",
-        exclude: ["README.md"],
-        swiftSettings: house
-    )
-}
-
 func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
     .testTarget(name: "\(name)Tests", dependencies: [.byName(name: name)] + dependencies, swiftSettings: house)
 }
@@ -81,6 +74,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-log.git", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-metrics.git", from: "2.13.0"),
         .package(url: "https://github.com/apple/swift-nio.git", from: "2.101.2"),
+        .package(url: "https://github.com/apple/swift-nio-extras.git", from: "1.35.2"),
         .package(
             url: "https://github.com/hummingbird-project/hummingbird.git",
             from: "2.28.1",
@@ -95,127 +89,27 @@ let package = Package(
         system("CLibPQ", pkgConfig: "libpq", apt: "libpq-dev"),
         system("CLinux"),
         system("CRabbitMQ", pkgConfig: "librabbitmq", apt: "librabbitmq-dev"),
+        system("CZlib", pkgConfig: "zlib", apt: "zlib1g-dev"),
 
         // Pure: values and rules, no I/O.
         library("JSON", [.collections], settings: pure),
-        library("JSONE", ["JSON", "Schedules"], settings: pure),
-        library("JSONSchema", ["JSON"], settings: pure),
         library("Schedules", settings: pure),
         library("Taskcluster", ["JSON", "Schedules", .crypto], settings: pure),
 
         // What every process shares.
         library(
             "Core",
-            ["CLinux", "JSON", "Schedules", .configuration, .lifecycle, .logging, .metrics, .signals]
+            ["CLinux", "JSON", "Schedules", .coreMetrics, .lifecycle, .logging, .metrics, .signals]
         ),
         library("DaemonCommand", ["Core", .arguments]),
 
         // Adapters: one technology each.
-        library(
-            "APIServer",
-            [
-                "Core", "HTTPClient", "JSON", "JSONSchema", "Schedules", "Taskcluster", .hummingbird, .httpTypes,
-                .lifecycle,
-                .logging, .metrics, .nioCore,
-            ]
-        ),
-        library("HTTPClient", ["Schedules", "CCurl", "CLinux", "Core", "JSON", .lifecycle, .logging]),
-        library("Outbox", ["Schedules", "Core", "JSON", "Postgres", "Pulse", .lifecycle, .logging, .metrics]),
-        library("Postgres", ["Schedules", "CLibPQ", "CLinux", "Core", "JSON", .lifecycle, .logging, .metrics]),
-        library("Processes", ["CLinux", "Core"]),
-        library("Pulse", ["Schedules", "CLinux", "CRabbitMQ", "Core", "JSON", .lifecycle, .logging, .metrics]),
-        library("TaskclusterClient", ["Schedules", "Core", "HTTPClient", "JSON", "Taskcluster", .logging]),
 
         // Domains.
-        library(
-            "HooksKit",
-            [
-                "APIServer", "Core", "HTTPClient", "JSON", "JSONE", "JSONSchema", "Outbox", "Postgres", "Pulse",
-                "Schedules", "Taskcluster", "TaskclusterClient", .crypto, .lifecycle, .logging, .metrics,
-            ],
-            migrations: true
-        ),
-        library(
-            "LocalTaskclusterKit",
-            [
-                "APIServer", "Core", "HTTPClient", "JSON", "JSONSchema", "Outbox", "Postgres", "Pulse",
-                "Schedules", "Taskcluster",
-                .crypto, .lifecycle, .logging, .metrics,
-            ],
-            migrations: true
-        ),
-        library(
-            "WorkerKit",
-            [
-                "Core", "HTTPClient", "JSON", "Processes", "Schedules", "Taskcluster", "TaskclusterClient", .crypto,
-                .lifecycle,
-                .logging,
-            ]
-        ),
-        library(
-            "ScriptworkerKit",
-            [
-                "Core", "HTTPClient", "JSON", "Processes", "Schedules", "Taskcluster", "TaskclusterClient", "WorkerKit",
-                .crypto,
-                .lifecycle, .logging, .yams,
-            ]
-        ),
 
         // Deployables.
-        service("hooks-service", ["HooksKit"]),
-        service("pulse-listener", ["HooksKit"]),
-        service("scheduler", ["HooksKit"]),
-        service("scriptworker", ["ScriptworkerKit"]),
-        service("taskcluster-local", ["LocalTaskclusterKit"]),
-        service("slipway", ["HTTPClient", "JSON", "JSONE", "Schedules", "Taskcluster", "TaskclusterClient"]),
 
         // Tests.
-        .target(
-            name: "TestSupport",
-            dependencies: ["Core", "HTTPClient", "JSON", "Postgres", "Pulse", "Schedules"],
-            path: "Tests/TestSupport",
-            swiftSettings: house
-        ),
-        tests(
-            "APIServer",
-            ["Core", "HTTPClient", "JSON", "JSONSchema", "Schedules", "Taskcluster", .lifecycle, .logging]
-        ),
-        tests("Core", ["JSON", "Schedules", .lifecycle, .logging, .metrics]),
-        tests("HTTPClient", ["Core", "JSON", .logging]),
-        tests(
-            "HooksKit",
-            [
-                "APIServer", "Core", "HTTPClient", "JSON", "JSONE", "JSONSchema", "Outbox", "Postgres", "Pulse",
-                "Schedules", "Taskcluster", "TaskclusterClient", "TestSupport", .lifecycle, .logging,
-            ]
-        ),
-        tests("JSON", []),
-        tests("JSONE", ["JSON", "Schedules"]),
-        tests("JSONSchema", ["JSON"]),
-        tests(
-            "LocalTaskclusterKit",
-            [
-                "APIServer", "Core", "HTTPClient", "JSON", "Outbox", "Postgres", "Pulse", "Schedules", "Taskcluster",
-                "TaskclusterClient", "TestSupport", .lifecycle, .logging,
-            ]
-        ),
-        tests("Outbox", ["Core", "JSON", "Postgres", "Pulse", "Schedules", "TestSupport", .lifecycle]),
-        tests("Postgres", ["Core", "JSON", "Schedules", "TestSupport", .lifecycle, .logging]),
-        tests("Processes", ["Core"]),
-        tests("Pulse", ["Core", "JSON", "TestSupport", .lifecycle, .logging]),
         tests("Schedules", []),
-        tests(
-            "ScriptworkerKit",
-            [
-                "Core", "HTTPClient", "JSON", "Processes", "Schedules", "Taskcluster", "TaskclusterClient", "WorkerKit",
-                .crypto,
-            ]
-        ),
-        tests("Taskcluster", ["JSON", "Schedules"]),
-        tests("TaskclusterClient", ["Core", "HTTPClient", "JSON", "Schedules", "Taskcluster"]),
-        tests(
-            "WorkerKit",
-            ["Core", "HTTPClient", "JSON", "Processes", "Schedules", "Taskcluster", "TaskclusterClient"]
-        ),
     ]
 )

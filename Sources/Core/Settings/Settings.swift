@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: MPL-2.0
+
+import CLinux
+import Glibc
+
+/// The configuration of a process: named values from flags, the environment and a file.
+///
+/// A key such as `database.url` is the variable `DATABASE_URL`. Flags win over the environment, the environment over the
+/// file. Reading never throws: every problem is collected, a harmless value is returned, and ``check()`` reports all
+/// problems at once. Settings are read while a process starts and are not shared between tasks.
+///
+/// The three sources are plain dictionaries. The providers of swift-configuration would add nothing here: they neither
+/// collect problems nor know units, and reading a file through them is asynchronous.
+public final class Settings {
+    private let overrides: [String: String]
+    private let environment: [String: String]
+    private let file: [String: String]
+    private var problems: [String] = []
+    private var problemKeys: Set<String> = []
+    private var used: [(name: String, value: String)] = []
+
+    /// Creates settings from flags, an environment (the process's own by default) and the path of a file of `NAME=VALUE` lines.
+    public init(overrides: [String: String] = [:], environment: [String: String]? = nil, file: String? = nil) {
+        self.overrides = overrides
+        self.environment = environment ?? Self.processEnvironment()
+        guard let file else {
+            self.file = [:]
+            return
+        }
+        guard let text = Self.contents(of: file) else {
+            self.file = [:]
+            problems.append("--config: cannot read \(file): \(String(cString: strerror(errno))); name a readable file")
+            return
+        }
+        let (values, badLines) = SettingsFile.parse(text)
+        self.file = values
+        problems += badLines.map { "--config: line \($0) of \(file) is not NAME=VALUE" }
+    }
+
+    /// The name of the environment variable behind a key.
+    public static func variable(_ key: String) -> String {
+        var name = ""
+        var previousIsLower = false
+        for character in key {
+            if character == "." || character == "-" {
+                name.append("_")
+                previousIsLower = false
+                continue
+            }
+            if character.isUppercase, previousIsLower { name.append("_") }
+            previousIsLower = character.isLowercase
+            name += character.uppercased()
+        }
+        return name
+    }
+
+    // MARK: Reading
+
+    /// Reads a value that must be set; an empty string stands in when it is not.
+    public func required(_ key: String, secret: Bool = false, _ help: String) -> String {
+        if let value = value(key, secret: secret) { return value }
+        fail(key, "is not set; it is \(help)")
+        return ""
+    }
+
+    /// Reads a value that may be absent.
+    public func optional(_ key: String, secret: Bool = false, _ help: String) -> String? {
+        value(key, secret: secret)
+    }
+
+    /// Reads a text with a default.
+    public func string(_ key: String, default fallback: String, _ help: String) -> String {
+        value(key, secret: false) ?? fallback
+    }
+
+    /// Reads a whole number within a range.
+    public func int(_ key: String, default fallback: Int, in range: ClosedRange<Int>, _ help: String) -> Int {
+        guard let text = value(key, secret: false) else { return fallback }
+        guard let number = Int(text), range.contains(number) else {
+            fail(key, "must be a whole number from \(range.lowerBound) to \(range.upperBound); it is \(help)")
+            return fallback
+        }
+        return number
+    }
+
+    /// Reads a truth value: `true`/`false`, `yes`/`no`, `on`/`off`, `1`/`0` in any case.
+    public func bool(_ key: String, default fallback: Bool, _ help: String) -> Bool {
+        guard let text = value(key, secret: false) else { return fallback }
+        switch text.lowercased() {
+        case "true", "yes", "on", "1": return true
+        case "false", "no", "off", "0": return false
+        default:
+            fail(key, "must be true or false; it is \(help)")
+            return fallback
+        }
+    }
+
+    /// Reads a length of time such as `30s`, `250ms`, `5m`, `1h` or `2d`; a bare number counts seconds.
+    public func duration(
+        _ key: String,
+        default fallback: Duration,
+        in range: ClosedRange<Duration>,
+        _ help: String
+    ) -> Duration {
+        guard let text = value(key, secret: false) else { return fallback }
+        guard let duration = Duration(settingsText: text), range.contains(duration) else {
+            let bounds = "\(range.lowerBound.settingsText) to \(range.upperBound.settingsText)"
+            fail(key, "must be a length of time from \(bounds), for example 30s; it is \(help)")
+            return fallback
+        }
+        return duration
+    }
+
+    // MARK: Problems
+
+    /// Records a problem with a value; the first problem of each key is kept.
+    public func fail(_ key: String, _ problem: String) {
+        guard problemKeys.insert(key).inserted else { return }
+        problems.append("\(Self.variable(key)) \(problem)")
+    }
+
+    /// Throws all problems recorded so far, if there are any.
+    public func check() throws(ConfigurationError) {
+        guard problems.isEmpty else { throw ConfigurationError(problems: problems) }
+    }
+
+    /// The variables that were read and set, secrets replaced, for the line a daemon logs when it starts.
+    public var summary: [(name: String, value: String)] { used }
+
+    // MARK: Sources
+
+    private func value(_ key: String, secret: Bool) -> String? {
+        for name in Self.names(key) {
+            for source in [overrides, environment, file] {
+                guard let value = source[name], !value.isEmpty else { continue }
+                if !used.contains(where: { $0.name == name }) {
+                    used.append((name, secret ? "..." : Redaction.url(value)))
+                }
+                return value
+            }
+        }
+        return nil
+    }
+
+    private static func names(_ key: String) -> [String] {
+        key == "http.port" ? ["HTTP_PORT", "PORT"] : [variable(key)]
+    }
+
+    private static func processEnvironment() -> [String: String] {
+        var result: [String: String] = [:]
+        guard var entry = clinux_environment() else { return result }
+        while let text = entry.pointee {
+            let line = String(cString: text)
+            if let equals = line.firstIndex(of: "=") {
+                result[String(line[..<equals])] = String(line[line.index(after: equals)...])
+            }
+            entry += 1
+        }
+        return result
+    }
+
+    private static func contents(of path: String) -> String? {
+        guard let stream = fopen(path, "re") else { return nil }
+        defer { fclose(stream) }
+        var bytes: [UInt8] = []
+        var chunk = [UInt8](repeating: 0, count: 16_384)
+        while true {
+            let count = fread(&chunk, 1, chunk.count, stream)
+            guard count > 0 else { break }
+            bytes += chunk[..<count]
+        }
+        return ferror(stream) == 0 ? String(decoding: bytes, as: UTF8.self) : nil
+    }
+}
