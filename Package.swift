@@ -176,6 +176,15 @@ let package = Package(
         service("taskcluster-local", ["LocalTaskclusterKit"]),
         service("slipway", ["HTTPClient", "JSON", "JSONE", "Schedules", "Taskcluster", "TaskclusterClient"]),
 
+        // Figures beside the peers'.
+        .executableTarget(
+            name: "slipway-bench",
+            dependencies: ["JSON", "JSONE", "Schedules", "Taskcluster"],
+            path: "Tests/Benchmarks",
+            exclude: ["peers.py", "template.json", "context.json"],
+            swiftSettings: house
+        ),
+
         // Tests.
         .target(
             name: "TestSupport",
