@@ -9,7 +9,7 @@ public struct QueueAPI: Sendable {
 
     init(client: TaskclusterClient) { self.client = client }
 
-    /// Creates a task; repeating the same definition is harmless. Answers `{"status": …}`.
+    /// Creates a task and answers its status; repeating the same definition is harmless.
     public func createTask(
         _ taskID: String,
         _ definition: JSONValue,

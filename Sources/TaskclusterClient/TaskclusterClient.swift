@@ -49,15 +49,9 @@ public struct TaskclusterClient: Sendable {
 
     /// The answer of a method as JSON; null when it has no content.
     ///
-    /// - Parameters:
-    ///   - service: The name of the service, dashed.
-    ///   - method: The HTTP method.
-    ///   - path: The segments after the version; slashes inside a segment travel encoded.
-    ///   - query: Names and values in the order sent.
-    ///   - body: What is sent as JSON.
-    ///   - authorizedScopes: What this call may use of the credentials' scopes; nil for everything.
-    ///   - retry: Another policy than the client's.
-    ///   - timeout: The limit of one attempt.
+    /// `service` is the dashed name, `path` the segments after the version; slashes inside a segment travel encoded.
+    /// `authorizedScopes` limits what this call may use of the credentials' scopes, `retry` replaces the client's policy and
+    /// `timeout` limits one attempt.
     public func call(
         _ service: String,
         _ method: String,
