@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MPL-2.0
 
-import CoreMetrics
+import Metrics
 import Core
 
 /// What a pool tells about itself.
 final class PoolMetrics: Sendable {
     private let inUse: Meter
     private let waiters: Meter
-    private let queries: CoreMetrics.Timer
+    private let queries: Timer
 
     init(_ configuration: PostgresConfiguration) {
         Metrics.describe("postgres_connections_in_use", "Database sessions that are lent to a task.")
@@ -16,7 +16,7 @@ final class PoolMetrics: Sendable {
         let dimensions = [("pool", configuration.applicationName)]
         inUse = Meter(label: "postgres_connections_in_use", dimensions: dimensions)
         waiters = Meter(label: "postgres_pool_waiters", dimensions: dimensions)
-        queries = CoreMetrics.Timer(label: "postgres_query_seconds", dimensions: dimensions)
+        queries = Timer(label: "postgres_query_seconds", dimensions: dimensions)
     }
 
     func lent(_ change: Double) {

@@ -2,7 +2,6 @@
 
 import Core
 import Logging
-import Metrics
 public import ServiceLifecycle
 import Synchronization
 

@@ -101,10 +101,12 @@ public struct PulseTLS: Sendable {
 }
 
 extension PulseConfiguration: CustomStringConvertible, CustomDebugStringConvertible, CustomReflectable {
+    /// The place and the user, without the password.
     public var description: String {
         "\(tls == nil ? "amqp" : "amqps")://\(user)@\(host):\(port) vhost \(virtualHost)"
     }
 
+    /// The same as the description.
     public var debugDescription: String { description }
 
     /// Reveals no more than the description, so that dumping the value does not leak the password.

@@ -94,9 +94,6 @@ extension PulseConnection {
         timeout: Duration = .seconds(30)
     ) async throws(PulseError) -> [Int: PulseError] {
         guard !batch.isEmpty else { return [:] }
-        for message in batch {
-            if let problem = message.problem { throw problem }
-        }
         start()
         let work = PublishBatch(batch, deadline: .now + timeout)
         if !mailbox.post(.publish(work)) { throw Self.closedError }
@@ -126,7 +123,7 @@ extension PulseConnection {
         return try await operate(.declareQueue(queue))
     }
 
-    /// Deletes a queue with its messages; one that does not exist is fine. Answers how many messages were lost.
+    /// Deletes a queue with its messages and answers how many those were; a queue that does not exist is fine.
     @discardableResult
     public func deleteQueue(_ name: String) async throws(PulseError) -> Int {
         try await operate(.deleteQueue(name))

@@ -60,11 +60,13 @@ extension PulseError {
         /// The connection object was shut down.
         public static let closed = Code(value: .closed)
 
+        /// The name of the kind.
         public var description: String { value.rawValue }
     }
 }
 
 extension PulseError: CustomStringConvertible {
+    /// The message.
     public var description: String { message }
 }
 

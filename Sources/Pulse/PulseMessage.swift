@@ -24,7 +24,7 @@ public struct PulseMessage: Sendable, Hashable {
     }
 
     /// What the wire format cannot carry, if anything.
-    var problem: PulseError? {
+    package var problem: PulseError? {
         if exchange.utf8.count > 255 {
             return PulseError(.invalidArgument, "cannot publish: the exchange name is longer than 255 bytes")
         }

@@ -48,7 +48,13 @@ final class Publisher {
             batch.abandon(PulseError(.overloaded, "cannot publish: too many messages wait for the broker already"))
             return
         }
-        for index in batch.messages.indices { pending.append(Outgoing(batch: batch, index: index)) }
+        for (index, message) in batch.messages.enumerated() {
+            if let problem = message.problem {
+                batch.complete(index, problem)
+            } else {
+                pending.append(Outgoing(batch: batch, index: index))
+            }
+        }
         nearestDeadline = min(nearestDeadline ?? batch.deadline, batch.deadline)
     }
 
