@@ -93,6 +93,7 @@ let package = Package(
 
         // Pure: values and rules, no I/O.
         library("JSON", [.collections], settings: pure),
+        library("JSONSchema", ["JSON"], settings: pure),
         library("Schedules", settings: pure),
         library("Taskcluster", ["JSON", "Schedules", .crypto], settings: pure),
 
@@ -104,12 +105,57 @@ let package = Package(
         library("DaemonCommand", ["Core", .arguments]),
 
         // Adapters: one technology each.
+        library(
+            "APIServer",
+            [
+                "Core", "HTTPClient", "JSON", "JSONSchema", "Schedules", "Taskcluster", .hummingbird, .httpTypes,
+                .lifecycle,
+                .logging, .metrics, .nioCore, .nioHTTPTypes, .nioPosix, .coreMetrics,
+            ]
+        ),
+        library("HTTPClient", ["Schedules", "CCurl", "CLinux", "Core", "JSON", .lifecycle, .logging]),
+        library("Outbox", ["Schedules", "Core", "JSON", "Postgres", "Pulse", .lifecycle, .logging, .metrics]),
+        library("Postgres", ["Schedules", "CLibPQ", "CLinux", "Core", "JSON", .lifecycle, .logging, .metrics]),
+        library("Processes", ["CLinux", "Core"]),
+        library("Pulse", ["Schedules", "CLinux", "CRabbitMQ", "Core", "JSON", .lifecycle, .logging, .metrics]),
+        library("TaskclusterClient", ["Schedules", "Core", "HTTPClient", "JSON", "Taskcluster", .logging]),
 
         // Domains.
+        library(
+            "LocalTaskclusterKit",
+            [
+                "APIServer", "Core", "HTTPClient", "JSON", "JSONSchema", "Outbox", "Postgres", "Pulse",
+                "Schedules", "Taskcluster",
+                .crypto, .lifecycle, .logging, .metrics,
+            ],
+            migrations: true
+        ),
+        library(
+            "WorkerKit",
+            [
+                "CLinux", "CZlib", "Core", "HTTPClient", "JSON", "Processes", "Schedules", "Taskcluster",
+                "TaskclusterClient", .crypto,
+                .lifecycle,
+                .logging,
+            ]
+        ),
 
         // Deployables.
 
+        // Figures beside the peers'.
+
         // Tests.
+        .target(
+            name: "TestSupport",
+            dependencies: ["Core", "HTTPClient", "JSON", "Postgres", "Pulse", "Schedules"],
+            path: "Tests/TestSupport",
+            swiftSettings: house
+        ),
+        tests("Core", ["JSON", "Schedules", .lifecycle, .logging, .metrics]),
+        tests("HTTPClient", ["Core", "JSON", .logging]),
+        tests("JSONSchema", ["JSON"]),
+        tests("Postgres", ["Core", "JSON", "Schedules", "TestSupport", .lifecycle, .logging]),
         tests("Schedules", []),
+        tests("Taskcluster", ["JSON", "Schedules"]),
     ]
 )

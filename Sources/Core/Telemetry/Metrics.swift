@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-import CoreMetrics
+import Metrics
 import Synchronization
 
 /// The numbers a process keeps about itself, in the text format that Prometheus reads.

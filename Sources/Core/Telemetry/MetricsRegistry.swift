@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-import CoreMetrics
+import Metrics
 import Synchronization
 
 /// Keeps one series per name and label values and prints them.

@@ -176,6 +176,17 @@ public final class Watch: Sendable {
         self.key = key
     }
 
+    /// Waits until the descriptor is ready or the time is over, even if the task is cancelled.
+    public func waitUncancelled(for interest: Reactor.Interest, timeout: Duration) async -> Reactor.Outcome {
+        let turn = state.withLock { state in
+            state.turn += 1
+            return state.turn
+        }
+        return await withCheckedContinuation { continuation in
+            park(continuation, turn, interest, timeout)
+        }
+    }
+
     /// Waits until the descriptor is ready, the time is over or the task is cancelled.
     public func wait(for interest: Reactor.Interest, timeout: Duration? = nil) async -> Reactor.Outcome {
         let turn = state.withLock { state in
@@ -184,31 +195,40 @@ public final class Watch: Sendable {
         }
         return await withTaskCancellationHandler {
             await withCheckedContinuation { continuation in
-                let timer = timeout.map { limit in
-                    reactor.after(limit) { [weak self] in self?.finish(.timedOut, turn: turn) }
-                }
-                let immediate: Reactor.Outcome? = state.withLock { state in
-                    switch state.phase {
-                    case .closed: return .ready
-                    case .cancelled(turn):
-                        state.phase = .idle
-                        return .cancelled
-                    case .idle, .cancelled:
-                        state.phase = .waiting(turn, continuation, timer)
-                        return nil
-                    case .waiting: preconditionFailure("two tasks wait on one descriptor")
-                    }
-                }
-                guard let immediate else {
-                    reactor.arm(self, interest)
-                    return
-                }
-                if let timer { reactor.cancel(timer) }
-                continuation.resume(returning: immediate)
+                park(continuation, turn, interest, timeout)
             }
         } onCancel: {
             cancel(turn: turn)
         }
+    }
+
+    private func park(
+        _ continuation: CheckedContinuation<Reactor.Outcome, Never>,
+        _ turn: UInt64,
+        _ interest: Reactor.Interest,
+        _ timeout: Duration?
+    ) {
+        let timer = timeout.map { limit in
+            reactor.after(limit) { [weak self] in self?.finish(.timedOut, turn: turn) }
+        }
+        let immediate: Reactor.Outcome? = state.withLock { state in
+            switch state.phase {
+            case .closed: return .ready
+            case .cancelled(turn):
+                state.phase = .idle
+                return .cancelled
+            case .idle, .cancelled:
+                state.phase = .waiting(turn, continuation, timer)
+                return nil
+            case .waiting: preconditionFailure("two tasks wait on one descriptor")
+            }
+        }
+        guard let immediate else {
+            reactor.arm(self, interest)
+            return
+        }
+        if let timer { reactor.cancel(timer) }
+        continuation.resume(returning: immediate)
     }
 
     /// Stops watching and wakes the waiting task.

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: MPL-2.0
+
+public import JSON
+
+/// What a handler answers.
+public enum APIResponse: Sendable {
+    /// A JSON document, validated against the endpoint's output schema unless it is an error status.
+    case json(JSONValue, status: Int = 200, headers: [String: String] = [:])
+    /// A JSON document that is already text, sent as it is and not validated.
+    case rawJSON([UInt8], status: Int = 200)
+    /// 204 and nothing else.
+    case empty
+    /// Text of another media type.
+    case text(String, status: Int = 200, contentType: String = "text/plain; charset=utf-8")
+    /// A file, streamed; ranges and `If-None-Match` are honoured.
+    case file(path: String, headers: [String: String] = [:])
+
+    /// The status this answer is sent with.
+    public var status: Int {
+        switch self {
+        case .json(_, let status, _), .rawJSON(_, let status), .text(_, let status, _): status
+        case .empty: 204
+        case .file: 200
+        }
+    }
+}

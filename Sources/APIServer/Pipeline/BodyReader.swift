@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: MPL-2.0
+
+import HTTPTypes
+import HummingbirdCore
+import JSON
+import NIOCore
+
+/// Reads the bodies of API requests: whole, and never more than the limit.
+enum BodyReader {
+    static func read(_ head: RequestHead, _ limit: Int) async throws -> [UInt8] {
+        guard head.hasBody else { return [] }
+        let length = head.contentLength
+        if let length, length > limit { throw tooLarge(limit) }
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(length ?? 0)
+        do {
+            for try await buffer in head.request.body {
+                guard bytes.count + buffer.readableBytes <= limit else { throw tooLarge(limit) }
+                bytes.append(contentsOf: buffer.readableBytesView)
+            }
+        } catch let error as APIError {
+            throw error
+        } catch {
+            throw APIError(.malformedPayload, "The payload ended early")
+        }
+        return bytes
+    }
+
+    /// The value of a JSON body; an empty object for empty bodies and for other media types.
+    static func parse(_ bytes: [UInt8], _ head: RequestHead) throws(APIError) -> JSONValue {
+        guard !bytes.isEmpty, head.mediaType == "application/json" else { return [:] }
+        if let coding = head.fields[.contentEncoding], coding.lowercased() != "identity" {
+            throw APIError(.malformedPayload, "Payloads with content-encoding \(coding) are not understood")
+        }
+        let value: JSONValue
+        do {
+            value = try JSONValue(parsing: bytes)
+        } catch {
+            throw APIError(.malformedPayload, "Failed to parse JSON: \(error.message)")
+        }
+        switch value {
+        case .object, .array: return value
+        default: throw APIError(.malformedPayload, "Failed to parse JSON: the payload must be an object or array")
+        }
+    }
+
+    private static func tooLarge(_ limit: Int) -> APIError {
+        APIError(.inputTooLarge, "The payload is longer than \(limit) bytes")
+    }
+}

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: MPL-2.0
+
+import JSON
+import Schedules
+
+/// The body of an error, as clients parse it and people read it.
+enum ErrorBody {
+    /// What a request looked like, repeated to its sender.
+    struct Context {
+        var method: String
+        var parameters: [(name: String, value: String)] = []
+        var payload: JSONValue = [:]
+    }
+
+    static func json(_ error: APIError, _ context: Context, at time: Timestamp) -> JSONValue {
+        var parameters = JSONObject()
+        for (name, value) in context.parameters {
+            parameters[name] = .string(value)
+        }
+        let text = filled(error.message, error.details)
+        return [
+            "message": .string(text + trailer(error.code, context.method, time)),
+            "code": .string(error.code.name),
+            "requestInfo": [
+                "method": .string(context.method),
+                "params": .object(parameters),
+                "payload": context.payload,
+                "time": .string(time.iso8601),
+            ],
+        ]
+    }
+
+    private static func trailer(_ code: APIErrorCode, _ method: String, _ time: Timestamp) -> String {
+        "\n\n---\n\n* method:     \(method)\n* errorCode:  \(code.name)\n* statusCode: \(code.status)"
+            + "\n* time:       \(time.iso8601)"
+    }
+
+    /// Replaces `{{key}}` by the details, once and from left to right; keys without a value stay as they are.
+    static func filled(_ template: String, _ details: JSONValue) -> String {
+        guard let values = details.object, template.contains("{{") else { return template }
+        var result = ""
+        var rest = template[...]
+        while let open = rest.firstRange(of: "{{") {
+            result += rest[..<open.lowerBound]
+            let after = rest[open.upperBound...]
+            let key = after.prefix { $0.isASCII && ($0.isLetter || $0.isNumber || $0 == "_" || $0 == "-") }
+            let tail = after[key.endIndex...]
+            if !key.isEmpty, tail.hasPrefix("}}"), let value = values[String(key)] {
+                result += value.string ?? value.text(.pretty)
+                rest = tail.dropFirst(2)
+            } else {
+                result += "{"
+                rest = rest[rest.index(after: open.lowerBound)...]
+            }
+        }
+        return result + rest
+    }
+}

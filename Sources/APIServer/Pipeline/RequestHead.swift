@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: MPL-2.0
+
+import HTTPTypes
+import HummingbirdCore
+import NIOCore
+
+/// What is known of a request before its body is read.
+struct RequestHead: Sendable {
+    let request: Request
+    let channel: any Channel
+    let trustsProxy: Bool
+    /// The target of the request line, byte for byte.
+    let target: String
+
+    init(request: Request, channel: any Channel, trustsProxy: Bool) {
+        self.request = request
+        self.channel = channel
+        self.trustsProxy = trustsProxy
+        self.target = request.head.path ?? "/"
+    }
+
+    var method: String { request.method.rawValue }
+    var fields: HTTPFields { request.headers }
+    var host: String? { request.head.authority }
+
+    /// The target up to its query.
+    var path: Substring { target.prefix { $0 != "?" } }
+
+    /// The target after the question mark, undecoded.
+    var rawQuery: Substring? {
+        guard let mark = target.utf8.firstIndex(of: UInt8(ascii: "?")) else { return nil }
+        return target[target.utf8.index(after: mark)...]
+    }
+
+    func field(_ name: String) -> String? {
+        if name.lowercased() == "host" { return host }
+        return HTTPField.Name(name).flatMap { fields[$0] }
+    }
+
+    /// The length a client announced; nil without an announcement.
+    var contentLength: Int? { fields[.contentLength].flatMap { Int($0) } }
+
+    var hasBody: Bool { (contentLength ?? 0) > 0 || fields[.transferEncoding] != nil }
+
+    /// The media type in lower case, without parameters; empty if there is none.
+    var mediaType: String {
+        guard let text = fields[.contentType] else { return "" }
+        return text.prefix { $0 != ";" }.trimmingBlanks().lowercased()
+    }
+
+    func remoteAddress() -> String? {
+        if trustsProxy, let forwarded = fields[.forwardedFor] {
+            let first = forwarded.prefix { $0 != "," }.trimmingBlanks()
+            if !first.isEmpty { return first }
+        }
+        return channel.remoteAddress?.ipAddress
+    }
+
+    /// The watch over this connection; it costs a turn of the event loop, so only long polls ask for it.
+    func disconnectWatch() async -> DisconnectWatch? {
+        try? await channel.pipeline.handler(type: DisconnectWatch.self).get()
+    }
+}
+
+extension StringProtocol {
+    /// The text without blanks and tabs at its ends.
+    func trimmingBlanks() -> String {
+        let blank: (Character) -> Bool = { $0 == " " || $0 == "\t" }
+        guard let first = firstIndex(where: { !blank($0) }), let last = lastIndex(where: { !blank($0) }) else {
+            return ""
+        }
+        return String(self[first...last])
+    }
+}
+
+extension HTTPField.Name {
+    static let forwardedFor = known("X-Forwarded-For")
+    static let forwardedPort = known("X-Forwarded-Port")
+    static let forwardedProto = known("X-Forwarded-Proto")
+    static let trace = known("x-taskcluster-trace-id")
+    static let forTrace = known("x-for-trace-id")
+    static let forRequest = known("x-for-request-id")
+    static let allowMethods = known("Access-Control-Allow-Methods")
+
+    static func known(_ text: String) -> HTTPField.Name {
+        guard let name = HTTPField.Name(text) else { preconditionFailure("\(text) is no field name") }
+        return name
+    }
+}

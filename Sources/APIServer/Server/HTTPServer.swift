@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: MPL-2.0
+
+public import Core
+import HTTPTypes
+import HummingbirdCore
+import Logging
+import NIOCore
+import NIOPosix
+public import ServiceLifecycle
+import Synchronization
+public import Taskcluster
+
+/// An HTTP/1.1 server for APIs, raw routes and proxied neighbours.
+///
+/// On graceful shutdown it stops accepting connections, finishes the requests it has begun, and returns.
+public struct HTTPServer: Service {
+    private let configuration: HTTPServerConfiguration
+    private let name: String
+    private let dispatcher: Dispatcher
+    private let listening = Listening()
+
+    /// One loop carries thousands of connections; handlers run on the cooperative pool, not on it.
+    private static let loops = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+
+    /// Puts a server together, without opening anything.
+    ///
+    /// - Parameters:
+    ///   - configuration: Where to listen and what to believe.
+    ///   - name: The label of logs.
+    ///   - rootURL: What clients put before every path; goes into references and schemas.
+    ///   - apis: The APIs to serve.
+    ///   - authenticator: Who checks credentials; required as soon as an endpoint has scopes.
+    ///   - health: The checks behind the heartbeat.
+    ///   - raw: Streaming routes outside the APIs.
+    ///   - proxies: Parts of the address space that other servers answer.
+    public init(
+        configuration: HTTPServerConfiguration,
+        name: String,
+        rootURL: String?,
+        apis: [API],
+        authenticator: (any RequestAuthenticator)?,
+        health: HealthRegistry,
+        raw: [RawRoute] = [],
+        proxies: [ProxyRoute] = []
+    ) {
+        self.configuration = configuration
+        self.name = name
+        dispatcher = Dispatcher(
+            configuration: configuration,
+            rootURL: rootURL,
+            apis: apis,
+            authenticator: authenticator,
+            health: HealthEndpoints(health: health),
+            raw: raw,
+            proxies: proxies
+        )
+    }
+
+    /// Listens until graceful shutdown or cancellation.
+    public func run() async throws {
+        defer { listening.end() }
+        try dispatcher.checkSchemas()
+        let logger = Logger(label: name)
+        var quiet = logger
+        quiet.logLevel = max(logger.logLevel, .warning)
+        let channel = HTTP1Channel.Configuration(
+            additionalChannelHandlers: [DisconnectWatch()],
+            idleTimeout: .nanoseconds(configuration.keepAlive.wholeNanoseconds),
+            httpDecoderConfiguration: .init(maxHeaderFieldSize: 128 << 10, maxHeaderListSize: 128 << 10)
+        )
+        let server = try HTTPServerBuilder.http1(configuration: channel).buildServer(
+            configuration: ServerConfiguration(
+                address: .hostname(configuration.host, port: configuration.port),
+                backlog: 1024
+            ),
+            eventLoopGroup: Self.loops,
+            logger: quiet
+        ) { [dispatcher] request, writer, channel in
+            try await dispatcher.serve(request, writer, channel)
+        } onServerRunning: { [listening] channel in
+            let port = channel.localAddress?.port ?? 0
+            logger.notice("listening", metadata: ["port": .stringConvertible(port)])
+            listening.begin(port)
+        }
+        try await server.run()
+    }
+
+    /// The port the server listens on, as soon as it does; 0 if it ended without.
+    public func waitUntilListening() async -> Int {
+        await listening.port()
+    }
+}
+
+/// Tells those who wait for it that the server listens.
+private final class Listening: Sendable {
+    private struct State {
+        var port: Int?
+        var waiters: [CheckedContinuation<Int, Never>] = []
+    }
+
+    private let state = Mutex(State())
+
+    func begin(_ port: Int) {
+        let waiters = state.withLock { state in
+            guard state.port == nil else { return [CheckedContinuation<Int, Never>]() }
+            state.port = port
+            defer { state.waiters = [] }
+            return state.waiters
+        }
+        for waiter in waiters {
+            waiter.resume(returning: port)
+        }
+    }
+
+    func end() {
+        begin(0)
+    }
+
+    func port() async -> Int {
+        await withCheckedContinuation { continuation in
+            let known: Int? = state.withLock { state in
+                if state.port == nil { state.waiters.append(continuation) }
+                return state.port
+            }
+            if let known {
+                continuation.resume(returning: known)
+            }
+        }
+    }
+}
+
+extension Duration {
+    fileprivate var wholeNanoseconds: Int64 {
+        components.seconds * 1_000_000_000 + components.attoseconds / 1_000_000_000
+    }
+}

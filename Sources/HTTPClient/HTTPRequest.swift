@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MPL-2.0
+
+public import JSON
+
+/// A request as it goes over the wire; nothing in it is encoded again.
+public struct HTTPRequest: Sendable {
+    /// What is sent after the headers.
+    public enum Body: Sendable, Hashable {
+        /// Nothing.
+        case none
+        /// These bytes.
+        case bytes([UInt8])
+        /// The contents of a file, read while they are sent.
+        case file(path: String)
+    }
+
+    /// Where the response's body goes.
+    public enum Sink: Sendable, Hashable {
+        /// Into `HTTPResponse.body`; a longer one fails the transfer with `tooLarge`.
+        case memory(limit: Int)
+        /// Into a file, replaced if it exists and removed if the transfer fails; only bodies of 2xx responses go there.
+        case file(path: String)
+    }
+
+    /// The method in upper case.
+    public var method: String
+    /// The absolute URL, already percent-encoded.
+    public var url: String
+    /// The header fields.
+    public var headers: HTTPHeaders
+    /// What is sent after the headers.
+    public var body: Body
+    /// The limit of the whole transfer.
+    public var timeout: Duration
+    /// The limit of connecting, name lookup and TLS included.
+    public var connectTimeout: Duration = .seconds(5)
+    /// How long a transfer may stand still, to the second; nil for as long as `timeout` allows.
+    public var stallTimeout: Duration?
+    /// How many redirects to follow; they never leave http and https.
+    public var redirects = 0
+    /// The path of a unix socket to connect to instead of the URL's host.
+    public var unixSocket: String?
+    /// The proxy's URL; nil for the one in the environment, empty for none.
+    public var proxy: String?
+    /// Where the response's body goes.
+    public var sink: Sink = .memory(limit: 64 << 20)
+    /// Whether to ask for a compressed body and undo the compression.
+    public var acceptCompressed = false
+
+    /// A request with the usual limits.
+    public init(
+        method: String = "GET",
+        url: String,
+        headers: HTTPHeaders = [:],
+        body: Body = .none,
+        timeout: Duration = .seconds(30)
+    ) {
+        self.method = method
+        self.url = url
+        self.headers = headers
+        self.body = body
+        self.timeout = timeout
+    }
+}
+
+/// The answer to a request.
+public struct HTTPResponse: Sendable {
+    /// The status code.
+    public var status: Int
+    /// The header fields of the last response, redirects not included.
+    public var headers: HTTPHeaders
+    /// The body; empty when it went to a file.
+    public var body: [UInt8]
+
+    /// A response from its parts.
+    public init(status: Int, headers: HTTPHeaders = [:], body: [UInt8] = []) {
+        self.status = status
+        self.headers = headers
+        self.body = body
+    }
+
+    /// The body as JSON.
+    public func json() throws -> JSONValue { try JSONValue(parsing: body) }
+}

@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: MPL-2.0
+
+import CCurl
+import Core
+import Glibc
+
+/// One request on its way, with the files and lists libcurl borrows until it is over.
+///
+/// SAFETY: after the initialiser only the loop's thread touches a transfer; the completion is called once.
+final class Transfer: @unchecked Sendable {
+    let id: UInt64
+    let token: CancellationToken
+    private let request: HTTPRequest
+    private let completion: @Sendable (Result<HTTPResponse, HTTPClientError>) -> Void
+
+    private var easy: UnsafeMutableRawPointer?
+    private var list: UnsafeMutablePointer<curl_slist>?
+    private var source: Int32 = -1
+    private var position = 0
+    private var sink: Int32 = -1
+    private var status = 0
+    private var headers = HTTPHeaders()
+    private var received: [UInt8] = []
+    private var failure: HTTPClientError?
+
+    init(
+        id: UInt64,
+        request: HTTPRequest,
+        token: CancellationToken,
+        completion: @escaping @Sendable (Result<HTTPResponse, HTTPClientError>) -> Void
+    ) {
+        self.id = id
+        self.request = request
+        self.token = token
+        self.completion = completion
+    }
+
+    deinit {
+        closeFiles()
+        curl_slist_free_all(list)
+    }
+
+    func complete(_ result: Result<HTTPResponse, HTTPClientError>) { completion(result) }
+
+    func fail(_ error: HTTPClientError) {
+        discardSink()
+        completion(.failure(error))
+    }
+
+    /// Gives the handle back; what libcurl borrowed may be freed afterwards.
+    func detach() -> UnsafeMutableRawPointer? {
+        defer { easy = nil }
+        return easy
+    }
+
+    // MARK: - Preparing
+
+    func prepare(_ easy: UnsafeMutableRawPointer) throws(HTTPClientError) {
+        guard request.url.utf8.allSatisfy({ $0 > 0x20 && $0 != 0x7f }) else {
+            throw HTTPClientError(.invalidURL, "the URL contains blanks or control characters")
+        }
+        ccurl_set_string(easy, CURLOPT_URL, request.url)
+        ccurl_set_long(easy, CURLOPT_NOSIGNAL, 1)
+        ccurl_set_long(easy, CURLOPT_PATH_AS_IS, 1)
+        ccurl_set_long(easy, CURLOPT_TCP_KEEPALIVE, 1)
+        ccurl_set_string(easy, CURLOPT_PROTOCOLS_STR, "http,https")
+        ccurl_set_string(easy, CURLOPT_REDIR_PROTOCOLS_STR, "http,https")
+        ccurl_set_string(easy, CURLOPT_USERAGENT, "slipway/\(Release.version)")
+        prepareLimits(easy)
+        if let socket = request.unixSocket { ccurl_set_string(easy, CURLOPT_UNIX_SOCKET_PATH, socket) }
+        if let proxy = request.proxy { ccurl_set_string(easy, CURLOPT_PROXY, proxy) }
+        if request.acceptCompressed { ccurl_set_string(easy, CURLOPT_ACCEPT_ENCODING, "") }
+        try prepareHeaders(easy)
+        try prepareBody(easy)
+        let context = Unmanaged.passUnretained(self).toOpaque()
+        ccurl_set_pointer(easy, CURLOPT_PRIVATE, context)
+        ccurl_set_pointer(easy, CURLOPT_WRITEDATA, context)
+        ccurl_set_pointer(easy, CURLOPT_HEADERDATA, context)
+        ccurl_set_transfer(easy, CURLOPT_WRITEFUNCTION, receiveBody)
+        ccurl_set_transfer(easy, CURLOPT_HEADERFUNCTION, receiveHeader)
+        self.easy = easy
+    }
+
+    private func prepareLimits(_ easy: UnsafeMutableRawPointer) {
+        ccurl_set_long(easy, CURLOPT_TIMEOUT_MS, max(1, request.timeout.wholeMilliseconds))
+        ccurl_set_long(easy, CURLOPT_CONNECTTIMEOUT_MS, max(1, request.connectTimeout.wholeMilliseconds))
+        if let stall = request.stallTimeout {
+            ccurl_set_long(easy, CURLOPT_LOW_SPEED_LIMIT, 1)
+            ccurl_set_long(easy, CURLOPT_LOW_SPEED_TIME, max(1, (stall.wholeMilliseconds + 999) / 1000))
+        }
+        if request.redirects > 0 {
+            ccurl_set_long(easy, CURLOPT_FOLLOWLOCATION, 1)
+            ccurl_set_long(easy, CURLOPT_MAXREDIRS, request.redirects)
+        }
+    }
+
+    private func prepareHeaders(_ easy: UnsafeMutableRawPointer) throws(HTTPClientError) {
+        // An empty Expect stops libcurl from waiting for "100 Continue".
+        var lines = ["Expect:"]
+        for (name, value) in request.headers.pairs {
+            guard !name.isEmpty, (name + value).utf8.allSatisfy({ $0 >= 0x20 || $0 == 0x09 }) else {
+                throw HTTPClientError(.invalidURL, "the header \(name.prefix(40)) contains control characters")
+            }
+            lines.append(value.isEmpty ? "\(name);" : "\(name): \(value)")
+        }
+        for line in lines { list = curl_slist_append(list, line) }
+        ccurl_set_list(easy, CURLOPT_HTTPHEADER, list)
+    }
+
+    private func prepareBody(_ easy: UnsafeMutableRawPointer) throws(HTTPClientError) {
+        let size: Int
+        switch request.body {
+        case .none:
+            guard ["POST", "PUT", "PATCH"].contains(request.method) else { return prepareMethod(easy) }
+            size = 0
+        case .bytes(let bytes):
+            size = bytes.count
+        case .file(let path):
+            source = open(path, O_RDONLY | O_CLOEXEC)
+            var information = stat()
+            guard source >= 0, fstat(source, &information) == 0 else {
+                throw HTTPClientError(.file, "cannot read \(path): \(Self.systemError)")
+            }
+            size = Int(information.st_size)
+        }
+        ccurl_set_long(easy, CURLOPT_UPLOAD, 1)
+        ccurl_set_string(easy, CURLOPT_CUSTOMREQUEST, request.method)
+        ccurl_set_offset(easy, CURLOPT_INFILESIZE_LARGE, curl_off_t(size))
+        let context = Unmanaged.passUnretained(self).toOpaque()
+        ccurl_set_pointer(easy, CURLOPT_READDATA, context)
+        ccurl_set_pointer(easy, CURLOPT_SEEKDATA, context)
+        ccurl_set_transfer(easy, CURLOPT_READFUNCTION, sendBody)
+        ccurl_set_seek(easy, rewindBody)
+    }
+
+    private func prepareMethod(_ easy: UnsafeMutableRawPointer) {
+        switch request.method {
+        case "GET": ccurl_set_long(easy, CURLOPT_HTTPGET, 1)
+        case "HEAD": ccurl_set_long(easy, CURLOPT_NOBODY, 1)
+        default: ccurl_set_string(easy, CURLOPT_CUSTOMREQUEST, request.method)
+        }
+    }
+
+    // MARK: - Under way
+
+    func send(_ buffer: UnsafeMutableRawBufferPointer) -> Int {
+        switch request.body {
+        case .none:
+            return 0
+        case .bytes(let bytes):
+            let count = min(buffer.count, bytes.count - position)
+            buffer.copyBytes(from: bytes[position..<(position + count)])
+            position += count
+            return count
+        case .file(let path):
+            let count = read(source, buffer.baseAddress, buffer.count)
+            if count >= 0 { return count }
+            failure = HTTPClientError(.file, "cannot read \(path): \(Self.systemError)")
+            return ccurl_read_abort
+        }
+    }
+
+    func rewind(to offset: Int) -> Bool {
+        position = offset
+        return source < 0 || lseek(source, offset, SEEK_SET) == offset
+    }
+
+    func receive(header line: some Collection<UInt8>) {
+        let text = String(decoding: line, as: UTF8.self)
+        if text.hasPrefix("HTTP/") {
+            headers = HTTPHeaders()
+            status = text.split(separator: " ").dropFirst().first.flatMap { Int($0.prefix(3)) } ?? 0
+            return
+        }
+        guard let colon = text.utf8.firstIndex(of: UInt8(ascii: ":")) else { return }
+        let value = text[text.index(after: colon)...].drop { $0.isWhitespace }
+        var trimmed = value
+        while trimmed.last?.isWhitespace == true { trimmed.removeLast() }
+        headers.add(String(text[..<colon]), String(trimmed))
+    }
+
+    func receive(body bytes: UnsafeRawBufferPointer) -> Bool {
+        switch request.sink {
+        case .file(let path) where (200..<300).contains(status):
+            return write(bytes, path)
+        case .file:
+            // The body of an error answers a person, not the file; keep its beginning.
+            received.append(contentsOf: bytes.prefix(max(0, 1 << 20 - received.count)))
+        case .memory(let limit):
+            guard received.count + bytes.count <= limit else {
+                failure = HTTPClientError(.tooLarge, "the response is longer than \(limit) bytes")
+                return false
+            }
+            received.append(contentsOf: bytes)
+        }
+        return true
+    }
+
+    private func write(_ bytes: UnsafeRawBufferPointer, _ path: String) -> Bool {
+        if sink < 0 { sink = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644) }
+        var rest = bytes[...]
+        while !rest.isEmpty, sink >= 0 {
+            let count = Glibc.write(sink, UnsafeRawBufferPointer(rebasing: rest).baseAddress, rest.count)
+            if count < 0 { break }
+            rest = rest.dropFirst(count)
+        }
+        guard sink >= 0, rest.isEmpty else {
+            failure = HTTPClientError(.file, "cannot write \(path): \(Self.systemError)")
+            return false
+        }
+        return true
+    }
+
+    // MARK: - The end
+
+    func result(_ code: CURLcode) -> Result<HTTPResponse, HTTPClientError> {
+        if let failure = failure ?? Self.error(code) {
+            discardSink()
+            return .failure(failure)
+        }
+        // An empty body makes an empty file.
+        if case .file(let path) = request.sink, (200..<300).contains(status), sink < 0 {
+            guard write(UnsafeRawBufferPointer(start: nil, count: 0), path) else {
+                return .failure(HTTPClientError(.file, "cannot write \(path): \(Self.systemError)"))
+            }
+        }
+        closeFiles()
+        return .success(HTTPResponse(status: status, headers: headers, body: received))
+    }
+
+    private func discardSink() {
+        if sink >= 0, case .file(let path) = request.sink { unlink(path) }
+        closeFiles()
+    }
+
+    private func closeFiles() {
+        if source >= 0 { close(source) }
+        if sink >= 0 { close(sink) }
+        (source, sink) = (-1, -1)
+    }
+
+    private static func error(_ code: CURLcode) -> HTTPClientError? {
+        let reason = String(cString: curl_easy_strerror(code)).lowercased()
+        switch code {
+        case CURLE_OK: return nil
+        case CURLE_COULDNT_CONNECT, CURLE_COULDNT_RESOLVE_HOST, CURLE_COULDNT_RESOLVE_PROXY:
+            return HTTPClientError(.connect, "cannot connect: \(reason)")
+        case CURLE_OPERATION_TIMEDOUT: return HTTPClientError(.timeout, "no answer in time: \(reason)")
+        case CURLE_SSL_CONNECT_ERROR, CURLE_PEER_FAILED_VERIFICATION, CURLE_SSL_CACERT_BADFILE, CURLE_SSL_CERTPROBLEM:
+            return HTTPClientError(.tls, "no trusted connection: \(reason)")
+        case CURLE_URL_MALFORMAT, CURLE_UNSUPPORTED_PROTOCOL: return HTTPClientError(.invalidURL, reason)
+        case CURLE_PARTIAL_FILE, CURLE_GOT_NOTHING, CURLE_RECV_ERROR, CURLE_SEND_ERROR, CURLE_HTTP2,
+            CURLE_HTTP2_STREAM:
+            return HTTPClientError(.aborted, "the connection broke: \(reason)")
+        default: return HTTPClientError(.other, "\(reason) (curl \(code.rawValue))")
+        }
+    }
+
+    private static var systemError: String { String(cString: strerror(errno)) }
+}
+
+extension Duration {
+    /// Milliseconds, rounded down.
+    fileprivate var wholeMilliseconds: Int {
+        Int(components.seconds) * 1000 + Int(components.attoseconds / 1_000_000_000_000_000)
+    }
+}
+
+// SAFETY: each context is the unretained transfer that the loop keeps alive while its handle is in the multi handle;
+// libcurl calls these on the loop's thread, inside curl_multi_perform, and the buffers are valid during the call.
+
+private func transfer(_ context: UnsafeMutableRawPointer?) -> Transfer? {
+    context.map { Unmanaged<Transfer>.fromOpaque($0).takeUnretainedValue() }
+}
+
+private func receiveBody(
+    _ bytes: UnsafeMutablePointer<CChar>?,
+    _: Int,
+    _ count: Int,
+    _ context: UnsafeMutableRawPointer?
+)
+    -> Int
+{
+    guard let transfer = transfer(context) else { return 0 }
+    return transfer.receive(body: UnsafeRawBufferPointer(start: bytes, count: count)) ? count : 0
+}
+
+private func receiveHeader(
+    _ bytes: UnsafeMutablePointer<CChar>?,
+    _ size: Int,
+    _ count: Int,
+    _ context: UnsafeMutableRawPointer?
+) -> Int {
+    transfer(context)?.receive(header: UnsafeRawBufferPointer(start: bytes, count: size * count))
+    return size * count
+}
+
+private func sendBody(
+    _ buffer: UnsafeMutablePointer<CChar>?,
+    _ size: Int,
+    _ count: Int,
+    _ context: UnsafeMutableRawPointer?
+) -> Int {
+    transfer(context)?.send(UnsafeMutableRawBufferPointer(start: buffer, count: size * count)) ?? ccurl_read_abort
+}
+
+private func rewindBody(_ context: UnsafeMutableRawPointer?, _ offset: curl_off_t, _ origin: Int32) -> Int32 {
+    guard origin == SEEK_SET, transfer(context)?.rewind(to: Int(offset)) == true else { return CURL_SEEKFUNC_FAIL }
+    return CURL_SEEKFUNC_OK
+}

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: MPL-2.0
+public import JSON
+import Postgres
+public import Schedules
+
+/// A task as listings show it.
+public struct TaskListing: Sendable {
+    /// Its status.
+    public let status: TaskStatus
+    /// The exact text of its definition.
+    public let definition: String
+}
+
+/// A run as the lists of pending and claimed work show it.
+public struct WorkListing: Sendable {
+    /// The task.
+    public let taskID: String
+    /// The run.
+    public let runID: Int
+    /// The worker, if it was claimed.
+    public let worker: WorkerName?
+    /// When it was inserted or claimed.
+    public let since: Timestamp
+    /// The exact text of the definition.
+    public let definition: String
+    /// Where a listing goes on after this row.
+    public let position: [JSONValue]
+}
+
+extension QueueStore {
+    /// The status of a task.
+    public func status(_ taskID: String) async throws -> TaskStatus {
+        try await facts(taskID).status
+    }
+
+    /// The exact text of a task's definition.
+    public func definition(_ taskID: String) async throws -> String {
+        let rows = try await pool.query(
+            "select t.definition::text as definition from tcl.tasks t where t.task_id = \(taskID)"
+        )
+        guard let row = rows.first else { throw QueueProblem.noTask(taskID) }
+        return try row.string("definition")
+    }
+
+    /// What is known about a task apart from its definition.
+    func facts(_ taskID: String) async throws -> TaskFacts {
+        let rows = try await pool.query(
+            """
+            select \(unsafe: Self.statusColumns) from tcl.tasks t join tcl.task_status s on s.task_id = t.task_id
+            where t.task_id = \(taskID)
+            """
+        )
+        guard let row = rows.first else { throw QueueProblem.noTask(taskID) }
+        return try TaskFacts(row: row)
+    }
+
+    /// Those of the named tasks that exist, in the order of the names.
+    public func tasks(_ ids: [String]) async throws -> [TaskListing] {
+        try await listing(
+            """
+            select \(unsafe: Self.listingColumns)
+            from unnest(\(ids)::text[]) with ordinality as x (id, position)
+            join tcl.tasks t on t.task_id = x.id join tcl.task_status s on s.task_id = t.task_id order by x.position
+            """
+        )
+    }
+
+    /// The group with this name.
+    public func group(_ taskGroupID: String) async throws -> TaskGroup {
+        let rows = try await pool.query(
+            """
+            select g.task_group_id, g.scheduler_id, g.sealed,
+                (select max(t.expires) from tcl.tasks t where t.task_group_id = g.task_group_id) as last_expiry
+            from tcl.groups g where g.task_group_id = \(taskGroupID)
+            """
+        )
+        guard let row = rows.first, try row.optionalTimestamp("last_expiry") != nil else {
+            throw QueueProblem(.notFound, "There is no task group \(taskGroupID).")
+        }
+        return try TaskGroup(row: row)
+    }
+
+    /// The tasks of a group after the given one, by task.
+    public func tasks(inGroup taskGroupID: String, after taskID: String?, limit: Int) async throws -> [TaskListing] {
+        try await listing(
+            """
+            select \(unsafe: Self.listingColumns)
+            from tcl.tasks t join tcl.task_status s on s.task_id = t.task_id
+            where t.task_group_id = \(taskGroupID) and t.task_id > \(taskID ?? "") order by t.task_id limit \(limit)
+            """
+        )
+    }
+
+    /// The tasks that wait for this one, by task.
+    public func tasks(dependingOn taskID: String, after last: String?, limit: Int) async throws -> [TaskListing] {
+        try await listing(
+            """
+            select \(unsafe: Self.listingColumns)
+            from tcl.edges e join tcl.tasks t on t.task_id = e.dependent join tcl.task_status s on s.task_id = t.task_id
+            where e.required = \(taskID) and e.dependent > \(last ?? "") order by e.dependent limit \(limit)
+            """
+        )
+    }
+
+    /// How many runs of a queue wait, and how many are claimed.
+    public func counts(_ taskQueueID: String, now: Timestamp) async throws -> (pending: Int, claimed: Int) {
+        let rows = try await pool.query(
+            """
+            select (select count(*) from tcl.pending where task_queue_id = \(taskQueueID) and deadline > \(now)) as pending,
+                (select count(*) from tcl.claims where task_queue_id = \(taskQueueID) and taken_until > \(now)) as claimed
+            """
+        )
+        guard let row = rows.first else { return (0, 0) }
+        return (try row.int("pending"), try row.int("claimed"))
+    }
+
+    /// The runs of a queue that wait, in the order they came.
+    public func pending(_ taskQueueID: String, after seq: Int?, limit: Int, now: Timestamp) async throws
+        -> [WorkListing]
+    {
+        try await pool.query(
+            """
+            select p.task_id, p.run_id, p.inserted, p.seq, t.definition::text as definition
+            from tcl.pending p join tcl.tasks t on t.task_id = p.task_id
+            where p.task_queue_id = \(taskQueueID) and p.seq > \(seq ?? -1) and p.deadline > \(now)
+            order by p.seq limit \(limit)
+            """
+        ).map { row in
+            WorkListing(
+                taskID: try row.string("task_id"),
+                runID: try row.int("run_id"),
+                worker: nil,
+                since: try row.timestamp("inserted"),
+                definition: try row.string("definition"),
+                position: [JSONValue(try row.int("seq"))]
+            )
+        }
+    }
+
+    /// The runs of a queue that workers have, by the time they were claimed.
+    public func claimed(
+        _ taskQueueID: String,
+        after last: (claimed: String, taskID: String)?,
+        limit: Int
+    ) async throws -> [WorkListing] {
+        try await pool.query(
+            """
+            select c.task_id, c.run_id, c.worker_group, c.worker_id, c.claimed, t.definition::text as definition
+            from tcl.claims c join tcl.tasks t on t.task_id = c.task_id
+            where c.task_queue_id = \(taskQueueID)
+                and (c.claimed, c.task_id) > (\(last?.claimed ?? "1970-01-01T00:00:00Z")::timestamptz, \(last?.taskID ?? ""))
+            order by c.claimed, c.task_id limit \(limit)
+            """
+        ).map { row in
+            let claimed = try row.timestamp("claimed")
+            let taskID = try row.string("task_id")
+            return WorkListing(
+                taskID: taskID,
+                runID: try row.int("run_id"),
+                worker: WorkerName(group: try row.string("worker_group"), id: try row.string("worker_id")),
+                since: claimed,
+                definition: try row.string("definition"),
+                position: [JSONValue(claimed.iso8601), JSONValue(taskID)]
+            )
+        }
+    }
+
+    private static let listingColumns = "\(statusColumns), t.definition::text as definition"
+
+    private func listing(_ sql: SQL) async throws -> [TaskListing] {
+        try await pool.query(sql).map { row in
+            TaskListing(status: try TaskFacts(row: row).status, definition: try row.string("definition"))
+        }
+    }
+}

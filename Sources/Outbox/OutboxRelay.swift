@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: MPL-2.0
+
+import Core
+import Logging
+import Metrics
+public import Postgres
+public import Pulse
+import Schedules
+public import ServiceLifecycle
+import Synchronization
+
+/// Publishes what is in an outbox.
+///
+/// Any number of relays may run on one database: one at a time drains a schema, under an advisory lock of its transaction.
+/// It reads up to 256 messages in the order of their ids, publishes them, deletes what the broker confirmed and
+/// commits. When it dies between confirm and commit the messages are published again.
+///
+/// A broker that is away delays messages and nothing else. Messages for an exchange that does not exist or is
+/// forbidden stay in the table and are tried again every 15 seconds without holding up those for other exchanges.
+public struct OutboxRelay: Service {
+    /// What one look at the table found.
+    enum Outcome: Equatable {
+        /// Another relay is at it.
+        case busy
+        /// So many messages were published; `more` tells whether others may be waiting.
+        case published(Int, more: Bool)
+    }
+
+    static let batchSize = 256
+    private static let pollInterval = Duration.seconds(1)
+    private static let parkingTime = Duration.seconds(15)
+
+    private let outbox: Outbox
+    private let pool: PostgresPool
+    private let pulse: PulseConnection
+    private let depth: Gauge
+    private let lag: Gauge
+    private let parked = ParkedExchanges()
+
+    /// Creates a relay; it begins to work with `run` or `drain`.
+    public init(outbox: Outbox, pool: PostgresPool, pulse: PulseConnection) {
+        self.outbox = outbox
+        self.pool = pool
+        self.pulse = pulse
+        depth = Gauge(label: "outbox_depth", dimensions: [("schema", outbox.schema)])
+        lag = Gauge(label: "outbox_lag_seconds", dimensions: [("schema", outbox.schema)])
+    }
+
+    /// Relays until graceful shutdown or cancellation; a last look is taken before a graceful end.
+    public func run() async throws {
+        let isStopping = Atomic<Bool>(false)
+        await withGracefulShutdownHandler {
+            await loop(until: isStopping)
+        } onGracefulShutdown: {
+            isStopping.store(true, ordering: .releasing)
+            outbox.wake()
+        }
+    }
+
+    /// Publishes everything that is there now; answers how many messages that were.
+    ///
+    /// While another relay drains the same schema, this one waits for its turn.
+    @discardableResult
+    public func drain() async throws -> Int {
+        var total = 0
+        while true {
+            try Task.checkCancellation()
+            switch try await drainOnce() {
+            case .busy:
+                try await Task.sleep(for: .milliseconds(50))
+            case .published(let count, let more):
+                total += count
+                if !more { return total }
+            }
+        }
+    }
+
+    private func loop(until isStopping: borrowing Atomic<Bool>) async {
+        var failures = 0
+        while !Task.isCancelled {
+            let isLast = isStopping.load(ordering: .acquiring)
+            var pause = Self.pollInterval
+            do {
+                try await drain()
+                if failures > 0 { Logger.current.notice("outbox is relayed again", metadata: metadata) }
+                failures = 0
+            } catch {
+                if Task.isCancelled { return }
+                failures += 1
+                var facts = metadata
+                facts["error"] = "\(error)"
+                Logger.current.log(level: failures == 1 ? .error : .debug, "outbox not relayed", metadata: facts)
+                pause = min(.milliseconds(250) * (1 << min(failures, 6)), .seconds(10))
+            }
+            if isLast { return }
+            _ = await outbox.signal.wait(timeout: pause)
+        }
+    }
+
+    private var metadata: Logger.Metadata { ["db.schema": "\(outbox.schema)"] }
+
+    /// Publishes one batch in one transaction.
+    func drainOnce() async throws -> Outcome {
+        let parked = parked.current
+        return try await pool.transaction { connection in
+            let lock = try await connection.query(
+                "select pg_try_advisory_xact_lock(hashtextextended('outbox ' || \(outbox.schema), 0)) as taken"
+            )
+            guard let row = lock.first, try row.bool("taken") else { return .busy }
+            let rows = try await connection.query(
+                """
+                select id, exchange, routing_key, cc, body, extract(epoch from now() - created)::float8 as age
+                from \(unsafe: outbox.schema).outbox
+                where exchange <> all(\(parked))
+                order by id limit \(Self.batchSize)
+                """
+            )
+            try await measure(rows, on: connection)
+            guard !rows.isEmpty else { return .published(0, more: false) }
+            let (done, hasParked) = try await publish(rows)
+            _ = try await connection.execute(
+                "delete from \(unsafe: outbox.schema).outbox where id = any(\(done))"
+            )
+            // A full batch that led to nothing would be read again at once, and again.
+            return .published(done.count, more: rows.count == Self.batchSize && (!done.isEmpty || hasParked))
+        }
+    }
+
+    /// Publishes the rows; answers the ids of those the broker has confirmed, and whether an exchange was parked.
+    private func publish(_ rows: [PostgresRow]) async throws -> (done: [Int], hasParked: Bool) {
+        let messages = try rows.map { row in
+            PulseMessage(
+                exchange: try row.string("exchange"),
+                routingKey: try row.string("routing_key"),
+                cc: try row.strings("cc"),
+                body: Array(try row.string("body").utf8)
+            )
+        }
+        let errors = try await pulse.outcomes(ofPublishing: messages)
+        var hasParked = false
+        for (index, error) in errors.sorted(by: { $0.key < $1.key }) where !error.isRetriable {
+            guard parked.park(messages[index].exchange, for: Self.parkingTime) else { continue }
+            hasParked = true
+            var facts = metadata
+            facts["pulse.exchange"] = "\(messages[index].exchange)"
+            facts["error"] = "\(error)"
+            Logger.current.error("messages of the outbox refused by the broker", metadata: facts)
+        }
+        return (try rows.indices.filter { errors[$0] == nil }.map { try rows[$0].int("id") }, hasParked)
+    }
+
+    private func measure(_ rows: [PostgresRow], on connection: PostgresConnection) async throws {
+        lag.record(try rows.first?.double("age") ?? 0)
+        var count = rows.count
+        if count == Self.batchSize {
+            // Counting costs more the more there is, so it stops where the exact number no longer matters.
+            let counted = try await connection.query(
+                "select count(*) as n from (select from \(unsafe: outbox.schema).outbox limit 100000) t"
+            )
+            count = try counted.first?.int("n") ?? count
+        }
+        depth.record(count)
+    }
+}
+
+/// The exchanges whose messages are left alone for a while.
+private final class ParkedExchanges: Sendable {
+    private let until = Mutex<[String: ContinuousClock.Instant]>([:])
+
+    /// Those that are parked now.
+    var current: [String] {
+        until.withLock { until in
+            let now = ContinuousClock.now
+            until = until.filter { $0.value > now }
+            return Array(until.keys)
+        }
+    }
+
+    /// Parks an exchange; answers whether it was not parked already.
+    func park(_ exchange: String, for time: Duration) -> Bool {
+        until.withLock { $0.updateValue(.now + time, forKey: exchange) == nil }
+    }
+}

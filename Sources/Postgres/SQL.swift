@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: MPL-2.0
+
+public import JSON
+public import Schedules
+
+/// A statement with its values.
+///
+/// Every interpolated value becomes a numbered parameter; only `\(unsafe:)` puts text into the statement itself, for
+/// identifiers of our own. Interpolating or adding another `SQL` splices it in with its values.
+public struct SQL: Sendable, ExpressibleByStringInterpolation {
+    /// The statement as the server sees it, with `$1`, `$2` … in place of values.
+    public private(set) var text: String
+    /// All values in text form, each followed by a zero byte.
+    private(set) var bytes: [UInt8] = []
+    /// Where each value starts in ``bytes``; -1 stands for null.
+    private(set) var offsets: [Int] = []
+    /// Where each placeholder starts in the UTF-8 of ``text``.
+    private var placeholders: [Int] = []
+
+    /// Creates a statement without values.
+    public init(stringLiteral value: String) {
+        text = value
+    }
+
+    /// Creates a statement from a literal with values.
+    public init(stringInterpolation: Interpolation) {
+        self = stringInterpolation.sql
+    }
+
+    /// Creates a statement from text made at run time: never from anything that came from outside.
+    public init(unsafe text: String) {
+        self.text = text
+    }
+
+    /// The number of values.
+    public var parameterCount: Int { offsets.count }
+
+    /// Joins two statements; the second one's values are numbered after the first one's.
+    public static func + (first: SQL, second: SQL) -> SQL {
+        var result = first
+        result.append(second)
+        return result
+    }
+
+    /// Adds another statement at the end.
+    public static func += (first: inout SQL, second: SQL) {
+        first.append(second)
+    }
+
+    fileprivate mutating func append(_ other: SQL) {
+        guard !offsets.isEmpty, !other.offsets.isEmpty else {
+            let start = text.utf8.count
+            text += other.text
+            placeholders += other.placeholders.map { $0 + start }
+            if offsets.isEmpty {
+                bytes = other.bytes
+                offsets = other.offsets
+            }
+            return
+        }
+        let utf8 = Array(other.text.utf8)
+        let base = bytes.count
+        var position = 0
+        for (index, start) in other.placeholders.enumerated() {
+            text += String(decoding: utf8[position..<start], as: UTF8.self)
+            placeholders.append(text.utf8.count)
+            text += "$\(offsets.count + index + 1)"
+            position = start + 1 + String(index + 1).utf8.count
+        }
+        text += String(decoding: utf8[position...], as: UTF8.self)
+        offsets += other.offsets.map { $0 < 0 ? -1 : $0 + base }
+        bytes += other.bytes
+    }
+
+    fileprivate mutating func append(literal: String) {
+        text += literal
+    }
+
+    fileprivate mutating func bindNull() {
+        placeholder()
+        offsets.append(-1)
+    }
+
+    fileprivate mutating func bind(_ value: String) {
+        placeholder()
+        offsets.append(bytes.count)
+        // A zero byte cannot be stored in text; the server would refuse what follows it, so it never gets that far.
+        if value.utf8.contains(0) {
+            bytes.append(contentsOf: value.utf8.filter { $0 != 0 })
+        } else {
+            bytes.append(contentsOf: value.utf8)
+        }
+        bytes.append(0)
+    }
+
+    fileprivate mutating func bind(text value: [UInt8]) {
+        placeholder()
+        offsets.append(bytes.count)
+        bytes.append(contentsOf: value)
+        bytes.append(0)
+    }
+
+    private mutating func placeholder() {
+        placeholders.append(text.utf8.count)
+        text += "$"
+        text += String(offsets.count + 1)
+    }
+}
+
+extension SQL {
+    /// Collects the pieces of a literal with values.
+    public struct Interpolation: StringInterpolationProtocol {
+        fileprivate var sql: SQL
+
+        /// Prepares for the expected size.
+        public init(literalCapacity: Int, interpolationCount: Int) {
+            sql = SQL(unsafe: "")
+            sql.text.reserveCapacity(literalCapacity + interpolationCount * 3)
+        }
+
+        /// Adds text of the statement.
+        public mutating func appendLiteral(_ literal: String) {
+            sql.append(literal: literal)
+        }
+
+        /// Adds text that the caller vouches for, such as a schema's name.
+        public mutating func appendInterpolation(unsafe text: String) {
+            sql.append(literal: text)
+        }
+
+        /// Splices in another statement with its values.
+        public mutating func appendInterpolation(_ other: SQL) {
+            sql.append(other)
+        }
+
+        /// Binds a value.
+        public mutating func appendInterpolation(_ value: some PostgresBindable) {
+            switch value.postgresText {
+            case .text(let text): sql.bind(text)
+            case .bytes(let bytes): sql.bind(text: bytes)
+            }
+        }
+
+        /// Binds a value or null.
+        public mutating func appendInterpolation(_ value: (some PostgresBindable)?) {
+            if let value { appendInterpolation(value) } else { sql.bindNull() }
+        }
+
+        /// Binds JSON text as it is, without parsing it.
+        public mutating func appendInterpolation(jsonText: [UInt8]) {
+            sql.bind(text: jsonText)
+        }
+    }
+}
+
+/// A value in the text form in which the server reads it.
+public enum PostgresText: Sendable {
+    /// Text without zero bytes.
+    case text(String)
+    /// UTF-8 without zero bytes.
+    case bytes([UInt8])
+}
+
+/// A type whose values can be interpolated into ``SQL``.
+public protocol PostgresBindable: Sendable {
+    /// The value as text.
+    var postgresText: PostgresText { get }
+}
+
+extension String: PostgresBindable {
+    public var postgresText: PostgresText { .text(self) }
+}
+
+extension Substring: PostgresBindable {
+    public var postgresText: PostgresText { .text(String(self)) }
+}
+
+extension Int: PostgresBindable {
+    public var postgresText: PostgresText { .text(String(self)) }
+}
+
+extension Int64: PostgresBindable {
+    public var postgresText: PostgresText { .text(String(self)) }
+}
+
+extension Int32: PostgresBindable {
+    public var postgresText: PostgresText { .text(String(self)) }
+}
+
+extension Double: PostgresBindable {
+    public var postgresText: PostgresText {
+        .text(isNaN ? "NaN" : isInfinite ? (self < 0 ? "-Infinity" : "Infinity") : description)
+    }
+}
+
+extension Bool: PostgresBindable {
+    public var postgresText: PostgresText { .text(self ? "t" : "f") }
+}
+
+extension JSONValue: PostgresBindable {
+    public var postgresText: PostgresText { .bytes(bytes()) }
+}
+
+extension Timestamp: PostgresBindable {
+    public var postgresText: PostgresText { .text(iso8601) }
+}
+
+extension [UInt8]: PostgresBindable {
+    /// A `bytea` in hexadecimal.
+    public var postgresText: PostgresText {
+        var text: [UInt8] = [0x5C, 0x78]
+        text.reserveCapacity(2 + 2 * count)
+        for byte in self {
+            text.append(Hexadecimal.digits[Int(byte >> 4)])
+            text.append(Hexadecimal.digits[Int(byte & 15)])
+        }
+        return .bytes(text)
+    }
+}
+
+extension Array where Element == String {
+    fileprivate var arrayText: String {
+        var text = "{"
+        for (index, element) in enumerated() {
+            if index > 0 { text += "," }
+            text += "\""
+            for character in element.unicodeScalars {
+                if character == "\"" || character == "\\" { text += "\\" }
+                text.unicodeScalars.append(character)
+            }
+            text += "\""
+        }
+        return text + "}"
+    }
+}
+
+extension SQL.Interpolation {
+    /// Binds a `text[]`.
+    public mutating func appendInterpolation(_ values: [String]) {
+        sql.bind(values.arrayText)
+    }
+
+    /// Binds a `text[]` or null.
+    public mutating func appendInterpolation(_ values: [String]?) {
+        if let values { appendInterpolation(values) } else { sql.bindNull() }
+    }
+
+    /// Binds a `bigint[]`.
+    public mutating func appendInterpolation(_ values: [Int]) {
+        sql.bind("{" + values.map(String.init).joined(separator: ",") + "}")
+    }
+
+    /// Binds a `bigint[]` from 64-bit numbers.
+    public mutating func appendInterpolation(_ values: [Int64]) {
+        sql.bind("{" + values.map(String.init).joined(separator: ",") + "}")
+    }
+
+    /// Binds a `jsonb[]`, each element as text.
+    public mutating func appendInterpolation(_ values: [JSONValue]) {
+        sql.bind(values.map { $0.text() }.arrayText)
+    }
+
+    /// Binds a `timestamptz[]`.
+    public mutating func appendInterpolation(_ values: [Timestamp]) {
+        sql.bind(values.map(\.iso8601).arrayText)
+    }
+
+    /// Binds a `boolean[]`.
+    public mutating func appendInterpolation(_ values: [Bool]) {
+        sql.bind("{" + values.map { $0 ? "t" : "f" }.joined(separator: ",") + "}")
+    }
+}
+
+/// Hexadecimal digits as bytes.
+enum Hexadecimal {
+    /// `0` to `f`.
+    static let digits = Array("0123456789abcdef".utf8)
+
+    /// The value of a digit.
+    static func value(_ digit: UInt8) -> UInt8? {
+        switch digit {
+        case 0x30...0x39: digit - 0x30
+        case 0x61...0x66: digit - 0x57
+        case 0x41...0x46: digit - 0x37
+        default: nil
+        }
+    }
+}

@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: MPL-2.0
+
+import CRabbitMQ
+import Metrics
+import Logging
+
+extension Engine {
+    // MARK: Life
+
+    func subscribe(_ link: ConsumerLink) {
+        let consumer = Consumer(link)
+        consumers[link] = consumer
+        if wire != nil { setUp(consumer) }
+    }
+
+    /// Sets a consumer up at the next turn.
+    func setUp(_ consumer: Consumer) {
+        resting.append((.now, consumer))
+    }
+
+    /// Tries again after a pause that grows with each failure.
+    private func setUpLater(_ consumer: Consumer) {
+        resting.append((.now + consumer.backOff.next(), consumer))
+    }
+
+    /// Does what was put off for the consumer.
+    func resume(_ consumer: Consumer) throws(PulseError) {
+        switch consumer.state {
+        case .resting: try open(consumer)
+        case .consuming: retryBindings(consumer)
+        case .settingUp, .cancelling: break
+        }
+    }
+
+    func connectionLost(_ consumer: Consumer) {
+        let wasCancelling = if case .cancelling = consumer.state { true } else { false }
+        consumer.lostChannel()
+        consumer.refused = []
+        if wasCancelling { consumer.link.finish(nil) }
+    }
+
+    /// Sends everything from opening the channel to consuming; the broker ignores what follows a failure.
+    private func open(_ consumer: Consumer) throws(PulseError) {
+        let subscription = consumer.link.subscription
+        guard let number = takeChannel(.consumer(consumer)) else {
+            remove(consumer, PulseError(.overloaded, "cannot consume: no channel of the connection is free"))
+            return
+        }
+        consumer.channel = number
+        consumer.state = .settingUp
+        consumer.boundCount = 0
+        consumer.bindings = subscription.bindings().filter { !consumer.refused.contains($0) }
+        var name = subscription.queue.name
+        if subscription.queue.exclusive, name.hasSuffix("/") { name += Self.randomName() }
+
+        try openChannel(number)
+        var qos = amqp_basic_qos_t(prefetch_size: 0, prefetch_count: UInt16(subscription.prefetch), global: 0)
+        try send(number, crabbitmq_basic_qos, &qos)
+        try declare(subscription.queue, as: name, number)
+        for binding in consumer.bindings {
+            var bind = amqp_queue_bind_t()
+            bind.queue = arena.bytes(name)
+            bind.exchange = arena.bytes(binding.exchange)
+            bind.routing_key = arena.bytes(binding.routingKeyPattern)
+            try send(number, crabbitmq_queue_bind, &bind)
+        }
+        var consume = amqp_basic_consume_t()
+        consume.queue = arena.bytes(name)
+        consume.consumer_tag = arena.bytes("1")
+        try send(number, crabbitmq_basic_consume, &consume)
+    }
+
+    private static func randomName() -> String {
+        let alphabet = Array("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
+        var generator = SystemRandomNumberGenerator()
+        return String((0..<22).map { _ in alphabet[Int.random(in: 0..<alphabet.count, using: &generator)] })
+    }
+
+    /// Ends a consumer for good.
+    private func remove(_ consumer: Consumer, _ error: PulseError?) {
+        consumers[consumer.link] = nil
+        consumer.finish(error)
+    }
+
+    /// Asks the broker for no more messages.
+    func cancel(_ link: ConsumerLink) throws(PulseError) {
+        guard let consumer = consumers[link] else { return }
+        guard case .consuming = consumer.state else { return consumer.finish(nil) }
+        consumer.state = .cancelling
+        var cancel = amqp_basic_cancel_t(consumer_tag: arena.bytes("1"), nowait: 0)
+        try send(consumer.channel, crabbitmq_basic_cancel, &cancel)
+    }
+
+    /// Settles what is left and gives the channel back; what is not settled returns to the queue.
+    func close(_ link: ConsumerLink, _ completion: Completion) throws(PulseError) {
+        guard let consumer = consumers.removeValue(forKey: link) else { return completion.complete() }
+        guard wire != nil, consumer.channel != 0 else { return completion.complete() }
+        closings[consumer.channel] = completion
+        try settle(consumer)
+        try closeChannel(consumer.channel)
+    }
+
+    // MARK: Settling
+
+    /// Sends acknowledgements and refusals in as few frames as is safe.
+    func tell(_ settlements: [ConsumerLink.Settlement], of consumer: Consumer) throws(PulseError) {
+        guard consumer.channel != 0, wire != nil else { return }
+        var counts = (acked: 0, requeued: 0, rejected: 0)
+        for settlement in settlements where settlement.epoch == consumer.epoch {
+            switch settlement.disposition {
+            case .ack:
+                consumer.window.acknowledge(settlement.tag)
+                counts.acked += 1
+            case .requeue, .reject:
+                let requeue = settlement.disposition == .requeue
+                if requeue { counts.requeued += 1 } else { counts.rejected += 1 }
+                if let frame = consumer.window.refuse(settlement.tag, requeue: requeue) { try send(frame, consumer) }
+            }
+        }
+        var frames: [AckWindow.Frame] = []
+        consumer.window.flush { frames.append($0) }
+        for frame in frames { try send(frame, consumer) }
+        if counts.acked > 0 { metrics.acked.increment(by: counts.acked) }
+        if counts.requeued > 0 { metrics.requeued.increment(by: counts.requeued) }
+        if counts.rejected > 0 { metrics.rejected.increment(by: counts.rejected) }
+    }
+
+    private func send(_ frame: AckWindow.Frame, _ consumer: Consumer) throws(PulseError) {
+        switch frame {
+        case .ack(let tag, let multiple):
+            var ack = amqp_basic_ack_t(delivery_tag: tag, multiple: multiple ? 1 : 0)
+            try send(consumer.channel, crabbitmq_basic_ack, &ack)
+        case .nack(let tag, let requeue):
+            var nack = amqp_basic_nack_t(delivery_tag: tag, multiple: 0, requeue: requeue ? 1 : 0)
+            try send(consumer.channel, crabbitmq_basic_nack, &nack)
+        }
+    }
+
+    // MARK: Receiving
+
+    func receive(_ frame: amqp_frame_t, for consumer: Consumer) throws(PulseError) {
+        let isComplete: Bool
+        switch frame.frame_type {
+        case crabbitmq_frame_body: isComplete = consumer.takeBody(frame)
+        case crabbitmq_frame_header: isComplete = consumer.takeHeader(frame)
+        case crabbitmq_frame_method: return try receive(frame.payload.method, for: consumer)
+        default: return
+        }
+        guard isComplete else { return }
+        guard consumer.complete() else {
+            throw PulseError(.connectionLost, "the broker numbered a delivery out of order")
+        }
+        metrics.consumed.increment()
+        if !consumer.isTouched {
+            consumer.isTouched = true
+            touched.append(consumer)
+        }
+    }
+
+    private func receive(_ method: amqp_method_t, for consumer: Consumer) throws(PulseError) {
+        switch method.id {
+        case crabbitmq_basic_deliver:
+            if let deliver = arguments(method, as: amqp_basic_deliver_t.self) { consumer.begin(deliver) }
+        case crabbitmq_queue_bind_ok:
+            consumer.boundCount += 1
+        case crabbitmq_basic_consume_ok:
+            consumer.state = .consuming
+            consumer.backOff.reset()
+            if !consumer.refused.isEmpty { resting.append((.now + Self.bindingPause, consumer)) }
+            consumer.link.subscription.onConsuming?()
+        case crabbitmq_basic_cancel_ok:
+            consumer.finish(nil)
+        case crabbitmq_basic_cancel:
+            try queueWasTaken(from: consumer)
+        case crabbitmq_channel_close:
+            try channelWasClosed(of: consumer, method)
+        default:
+            break
+        }
+    }
+
+    /// The broker ended the consumer: its queue was deleted or moved.
+    private func queueWasTaken(from consumer: Consumer) throws(PulseError) {
+        let isCancelling = if case .cancelling = consumer.state { true } else { false }
+        if isCancelling { return consumer.finish(nil) }
+        logger.warning("queue taken away by the broker", metadata: queueMetadata(consumer))
+        try closeChannel(consumer.channel)
+        consumer.lostChannel()
+        setUpLater(consumer)
+    }
+
+    private func channelWasClosed(of consumer: Consumer, _ method: amqp_method_t) throws(PulseError) {
+        let action = "consume queue \(consumer.link.subscription.queue.name)"
+        let error = closeError(method, during: action)
+        let during = arguments(method, as: amqp_channel_close_t.self)
+        let cause = during.map { UInt32($0.class_id) << 16 | UInt32($0.method_id) } ?? 0
+        let state = consumer.state
+        let number = consumer.channel
+        try confirmClose(number)
+        freeChannel(number)
+        consumer.lostChannel()
+
+        switch state {
+        case .cancelling:
+            consumer.link.finish(nil)
+        case .settingUp where cause == crabbitmq_queue_bind && consumer.boundCount < consumer.bindings.count:
+            let binding = consumer.bindings[consumer.boundCount]
+            consumer.refused.insert(binding)
+            var metadata = queueMetadata(consumer)
+            metadata["pulse.exchange"] = "\(binding.exchange)"
+            metadata["error"] = "\(error)"
+            logger.warning("binding refused, will be tried again", metadata: metadata)
+            setUp(consumer)
+        case .settingUp where error.code == .preconditionFailed || error.code == .accessRefused:
+            remove(consumer, error)
+        default:
+            var metadata = queueMetadata(consumer)
+            metadata["error"] = "\(error)"
+            logger.warning("consumer lost its channel", metadata: metadata)
+            setUpLater(consumer)
+        }
+    }
+
+    private func queueMetadata(_ consumer: Consumer) -> Logger.Metadata {
+        ["pulse.queue": "\(consumer.link.subscription.queue.name)"]
+    }
+
+    // MARK: Bindings that were refused
+
+    private static var bindingPause: Duration { .seconds(15) }
+
+    /// Tries refused bindings again, each on a channel of its own; forgets those that worked or are wanted no more.
+    private func retryBindings(_ consumer: Consumer) {
+        // A queue with a random name cannot be named again here; it gets its bindings at the next connect.
+        guard !consumer.link.subscription.queue.name.hasSuffix("/") else { return }
+        let wanted = Set(consumer.link.subscription.bindings())
+        for retry in consumer.retries where retry.operation.completion.isSuccess {
+            consumer.refused.remove(retry.binding)
+        }
+        consumer.refused.formIntersection(wanted)
+        consumer.retries = consumer.refused.map { binding in
+            let kind = Operation.Kind.bind(queue: consumer.link.subscription.queue.name, binding)
+            return (binding, Operation(kind, deadline: .now + .seconds(10)))
+        }
+        for retry in consumer.retries { operations.add(retry.operation) }
+        if !consumer.refused.isEmpty { resting.append((.now + Self.bindingPause, consumer)) }
+    }
+}

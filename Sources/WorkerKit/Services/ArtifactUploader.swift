@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: MPL-2.0
+
+public import HTTPClient
+import JSON
+import Schedules
+import TaskclusterClient
+
+/// Uploads files as artifacts of a claimed run: declare, put, and begin again with the declaration when that went wrong.
+public struct ArtifactUploader: Sendable {
+    /// How uploads are done.
+    public struct Options: Sendable {
+        /// How many go on at once.
+        public var concurrency = 8
+        /// How long one attempt may take.
+        public var timeout: Duration = .seconds(1200)
+        /// The pauses between attempts.
+        public var schedule = TransferSchedule.upload
+        /// Suffixes whose content type differs from our table.
+        public var contentTypes: [String: String] = [:]
+        /// Where compressed copies are kept, without a name.
+        public var temporaryDirectory: String
+
+        /// Creates the defaults.
+        public init(temporaryDirectory: String) {
+            self.temporaryDirectory = temporaryDirectory
+        }
+    }
+
+    /// Why an artifact is not in the queue.
+    public enum Failure: Error, Sendable, Hashable {
+        /// The storage kept refusing it.
+        case storage(String)
+        /// The queue or the storage could not be reached, or had errors of its own, at every attempt.
+        case unreachable(String)
+        /// The queue does not want it.
+        case refused(String)
+        /// The file could not be read.
+        case unreadable(String)
+        /// The run is no longer ours, or there is no time left.
+        case interrupted
+    }
+
+    private let keeper: ClaimKeeper
+    private let transport: any HTTPTransport
+    private let files: FileWork
+    private let options: Options
+    private let onProblem: @Sendable (String) -> Void
+
+    /// Creates an uploader for one claim.
+    public init(
+        _ keeper: ClaimKeeper,
+        transport: any HTTPTransport,
+        files: FileWork,
+        options: Options,
+        onProblem: @escaping @Sendable (String) -> Void
+    ) {
+        self.keeper = keeper
+        self.transport = transport
+        self.files = files
+        self.options = options
+        self.onProblem = onProblem
+    }
+
+    /// Uploads all files, those of the first group before the others, and returns what went wrong by name.
+    ///
+    /// One failure does not keep the others from being tried. Cancelling stops everything that is going on.
+    public func upload(_ found: [ArtifactWalk.Found], first: (String) -> Bool) async -> [String: Failure] {
+        let ordered = found.filter { first($0.name) } + found.filter { !first($0.name) }
+        return await withTaskGroup(of: (String, Failure?).self) { group in
+            var waiting = ordered[...]
+            var failures: [String: Failure] = [:]
+            for _ in 0..<max(1, options.concurrency) {
+                guard let file = waiting.popFirst() else { break }
+                group.addTask { (file.name, await self.failure(uploading: file)) }
+            }
+            while let (name, failure) = await group.next() {
+                if let failure { failures[name] = failure }
+                guard let file = waiting.popFirst() else { continue }
+                group.addTask { (file.name, await self.failure(uploading: file)) }
+            }
+            return failures
+        }
+    }
+
+    /// Declares an artifact that leads to another one.
+    public func link(_ name: String, to target: String, contentType: ContentType) async -> Failure? {
+        let body: JSONValue = [
+            "storageType": "link",
+            "expires": keeper.claim.task["expires"] ?? nil,
+            "contentType": .string(contentType.name),
+            "artifact": .string(target),
+        ]
+        do {
+            _ = try await keeper.client.call("queue", "POST", keeper.claim.path("artifacts", name), body: body)
+            return nil
+        } catch {
+            return declaringFailure(error)
+        }
+    }
+
+    private func failure(uploading found: ArtifactWalk.Found) async -> Failure? {
+        let type = ContentType(forName: found.name, overrides: options.contentTypes)
+        let content: OpenFile
+        do {
+            let directory = options.temporaryDirectory
+            content = try await files.run {
+                let file = try found.opened()
+                guard type.isCompressed else { return file }
+                let compressed = try OpenFile.temporary(in: directory)
+                try Gzip.compress(file, to: compressed)
+                return compressed
+            }
+        } catch {
+            onProblem("cannot upload \(found.name): \(error)")
+            return .unreadable("\(error)")
+        }
+        return await failure(uploading: found.name, content, type)
+    }
+
+    private func failure(uploading name: String, _ content: OpenFile, _ type: ContentType) async -> Failure? {
+        var attempt = 1
+        while true {
+            guard !Task.isCancelled, keeper.lost.value == nil else { return .interrupted }
+            let failure: Failure
+            do throws(Failure) {
+                try await uploadOnce(name, content, type)
+                return nil
+            } catch {
+                failure = error
+            }
+            switch failure {
+            case .refused, .unreadable, .interrupted: return failure
+            case .storage, .unreachable: break
+            }
+            attempt += 1
+            guard attempt <= options.schedule.attempts, !keeper.isDoubtful else { return failure }
+            let pause = options.schedule.pause(before: attempt)
+            onProblem("upload of \(name) failed (\(failure.text)); attempt \(attempt) follows in \(pause)")
+            try? await Task.sleep(for: pause)
+        }
+    }
+
+    private func uploadOnce(_ name: String, _ content: OpenFile, _ type: ContentType) async throws(Failure) {
+        let size = content.size
+        let body: JSONValue = [
+            "storageType": "s3",
+            "expires": keeper.claim.task["expires"] ?? nil,
+            "contentType": .string(type.name),
+            "contentLength": .init(size),
+        ]
+        let answer: JSONValue
+        do {
+            answer = try await keeper.client.call("queue", "POST", keeper.claim.path("artifacts", name), body: body)
+        } catch {
+            throw declaringFailure(error)
+        }
+        guard let url = answer["putUrl"]?.string else { throw .refused("the queue offers no place to upload to") }
+        var request = HTTPRequest(method: "PUT", url: url)
+        request.headers = ["Content-Type": type.name]
+        if type.isCompressed { request.headers["Content-Encoding"] = "gzip" }
+        request.body = .file(path: content.path)
+        request.timeout = options.timeout
+        do {
+            let response = try await transport.send(request)
+            guard response.status == 200 || response.status == 204 else {
+                throw Failure.storage("the storage answered \(response.status)")
+            }
+        } catch let failure as Failure {
+            throw failure
+        } catch {
+            throw Task.isCancelled ? .interrupted : .unreachable("\(error)")
+        }
+    }
+
+    private func declaringFailure(_ error: TaskclusterError) -> Failure {
+        if Task.isCancelled || keeper.lost.value != nil { return .interrupted }
+        return switch error.status {
+        case nil, 408, 429: .unreachable("\(error)")
+        case .some(let status) where status >= 500: .unreachable("\(error)")
+        case 409: .refused("it exists already with other properties, or the run is over: \(error)")
+        default: .refused("\(error)")
+        }
+    }
+}
+
+extension ArtifactUploader.Failure {
+    /// The words for a log.
+    public var text: String {
+        switch self {
+        case .storage(let text), .unreachable(let text), .refused(let text), .unreadable(let text): text
+        case .interrupted: "interrupted"
+        }
+    }
+}

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: MPL-2.0
+
+import Core
+import Logging
+import Metrics
+import Synchronization
+import Testing
+
+@Suite(.timeLimit(.minutes(1)))
+struct RuntimeTests {
+    @Test func `a notification before the wait is not lost and counts once`() async {
+        let signal = Signal()
+        signal.notify()
+        signal.notify()
+        #expect(await signal.wait(timeout: .seconds(10)))
+        #expect(await signal.wait(timeout: .milliseconds(10)) == false)
+    }
+
+    @Test func `a notification wakes every waiting task`() async throws {
+        let signal = Signal()
+        let woken = await withTaskGroup(of: Bool.self) { group in
+            for _ in 0..<20 { group.addTask { await signal.wait(timeout: .seconds(10)) } }
+            group.addTask {
+                // Tasks that come late find the next notification.
+                for _ in 0..<200 {
+                    signal.notify()
+                    await Task.yield()
+                }
+                return true
+            }
+            var count = 0
+            for await result in group where result {
+                count += 1
+                signal.notify()
+            }
+            return count
+        }
+        #expect(woken == 21)
+    }
+
+    @Test func `cancelling a waiting task wakes it at once`() async {
+        let signal = Signal()
+        await withTaskGroup(of: Bool.self) { group in
+            group.addTask { await signal.wait(timeout: .seconds(30)) }
+            group.cancelAll()
+            #expect(await group.next() == false)
+        }
+    }
+
+    @Test func `timers fire in order and can be taken back`() async {
+        let fired = Mutex<[Int]>([])
+        let done = Signal()
+        Reactor.shared.after(.milliseconds(60)) {
+            fired.withLock { $0.append(3) }
+            done.notify()
+        }
+        Reactor.shared.after(.milliseconds(10)) { fired.withLock { $0.append(1) } }
+        let timer = Reactor.shared.after(.milliseconds(20)) { fired.withLock { $0.append(2) } }
+        Reactor.shared.cancel(timer)
+        #expect(await done.wait(timeout: .seconds(10)))
+        #expect(fired.withLock { $0 } == [1, 3])
+    }
+
+    @Test func `pauses double up to the limit`() {
+        let policy = RetryPolicy(attempts: 9, base: .milliseconds(100), maximum: .seconds(1), jitter: 0)
+        #expect((1...6).map { policy.delay(before: $0).milliseconds } == [0, 100, 200, 400, 800, 1000])
+    }
+
+    @Test func `a policy stops at its last attempt and at errors that stay`() async {
+        let policy = RetryPolicy(attempts: 3, base: .milliseconds(1), maximum: .milliseconds(1))
+        var calls = 0
+        await #expect(throws: CancellationError.self) {
+            try await policy.run(isRetriable: { _ in true }) {
+                calls += 1
+                throw CancellationError()
+            }
+        }
+        #expect(calls == 3)
+        await #expect(throws: CancellationError.self) {
+            try await policy.run(isRetriable: { _ in false }) {
+                calls += 1
+                throw CancellationError()
+            }
+        }
+        #expect(calls == 4)
+    }
+
+    @Test func `a health check that hangs is reported after its limit`() async {
+        let health = HealthRegistry(limit: .milliseconds(20))
+        health.register("good") {}
+        health.register("slow") { try await Task.sleep(for: .seconds(30)) }
+        let report = await health.report()
+        #expect(report.map(\.name) == ["good", "slow"])
+        #expect(report[0].error == nil)
+        #expect(report[1].error == "no answer within 20ms")
+    }
+
+    @Test func `an actor can live on a thread of its own`() async {
+        actor Worker {
+            private let thread = SerialThread(name: "worker")
+            nonisolated var unownedExecutor: UnownedSerialExecutor { thread.asUnownedSerialExecutor() }
+            private var count = 0
+            func increment() -> Int {
+                count += 1
+                return count
+            }
+        }
+        let worker = Worker()
+        await withTaskGroup(of: Void.self) { group in
+            for _ in 0..<100 { group.addTask { _ = await worker.increment() } }
+        }
+        #expect(await worker.increment() == 101)
+    }
+
+    @Test func `metrics print in the text format`() {
+        Metrics.bootstrap()
+        Metrics.describe("core_test_seconds", "A test.", buckets: [0.1, 1])
+        Counter(label: "core.test.total", dimensions: [("kind", "a\"b")]).increment(by: 3)
+        let timer = Timer(label: "core_test_seconds")
+        timer.recordNanoseconds(500_000_000)
+        let text = Metrics.exposition()
+        #expect(text.contains("core_test_total{kind=\"a\\\"b\"} 3\n"))
+        #expect(text.contains("# HELP core_test_seconds A test.\n# TYPE core_test_seconds histogram\n"))
+        #expect(text.contains("core_test_seconds_bucket{le=\"0.1\"} 0\ncore_test_seconds_bucket{le=\"1\"} 1\n"))
+        #expect(text.contains("process_resident_memory_bytes "))
+    }
+
+    @Test func `A38: secrets do not reach log lines and a line is one line`() {
+        let lines = Mutex<[String]>([])
+        let handler = LineLogHandler(service: "test") { line in lines.withLock { $0.append(line) } }
+        var logger = Logger(label: "test") { _ in handler }
+        logger[metadataKey: "hook.id"] = "a\nb"
+        logger.info("fired", metadata: ["accessToken": "hunter2", "nested": ["password": "hunter2"], "n": "\"q\""])
+        let line = lines.withLock { $0.joined() }
+        #expect(!line.contains("hunter2"))
+        #expect(line.filter { $0 == "\n" }.count == 1)
+        #expect(
+            line.hasSuffix(
+                #""message":"fired","accessToken":"...","hook.id":"a\nb","n":"\"q\"","nested":{"password":"..."}}"#
+                    + "\n"
+            )
+        )
+    }
+}

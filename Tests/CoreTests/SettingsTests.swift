@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: MPL-2.0
+
+import Core
+import Glibc
+import Testing
+
+struct SettingsTests {
+    @Test(arguments: [
+        ("database.url", "DATABASE_URL"), ("taskcluster.root.url", "TASKCLUSTER_ROOT_URL"),
+        ("taskcluster.rootURL", "TASKCLUSTER_ROOT_URL"), ("http.port", "HTTP_PORT"),
+    ])
+    func `a key is a variable`(key: String, variable: String) {
+        #expect(Settings.variable(key) == variable)
+    }
+
+    @Test func `flags win over the environment and both over the file`() throws {
+        let path = "/tmp/slipway-settings-\(UInt64.random(in: 0 ... .max))"
+        let stream = try #require(fopen(path, "w"))
+        fputs("# all of them\nexport A='file'\nB=\"file\"\nC=file\n\nnonsense\n", stream)
+        fclose(stream)
+        defer { unlink(path) }
+        let settings = Settings(overrides: ["A": "flag"], environment: ["A": "env", "B": "env"], file: path)
+        #expect(settings.string("a", default: "", "a test") == "flag")
+        #expect(settings.string("b", default: "", "a test") == "env")
+        #expect(settings.string("c", default: "", "a test") == "file")
+        let error = #expect(throws: ConfigurationError.self) { try settings.check() }
+        #expect(error?.problems.count == 1)
+        #expect(error?.problems.first?.contains("line 6") == true)
+    }
+
+    @Test func `all problems are reported together, each by its variable`() {
+        let settings = Settings(environment: ["HTTP_PORT": "http", "PATIENCE": "1 week", "DRY": "maybe"])
+        #expect(settings.required("database.url", secret: true, "the database") == "")
+        #expect(settings.int("http.port", default: 80, in: 0...65_535, "the port") == 80)
+        #expect(settings.duration("patience", default: .seconds(1), in: .zero...(.seconds(9)), "time") == .seconds(1))
+        #expect(settings.bool("dry", default: true, "a rehearsal"))
+        let error = #expect(throws: ConfigurationError.self) { try settings.check() }
+        let names = error?.problems.map { String($0.split(separator: " ")[0]) }
+        #expect(names == ["DATABASE_URL", "HTTP_PORT", "PATIENCE", "DRY"])
+    }
+
+    @Test func `PORT stands in for HTTP_PORT`() {
+        let settings = Settings(environment: ["PORT": "8012"])
+        #expect(settings.int("http.port", default: 80, in: 0...65_535, "the port") == 8012)
+    }
+
+    @Test func `secrets do not appear in the summary`() {
+        let settings = Settings(environment: ["AMQP_URL": "amqp://me:hunter2@host/%2F", "KEY": "hunter2"])
+        _ = settings.optional("amqp.url", "the broker")
+        _ = settings.optional("key", secret: true, "a key")
+        #expect(settings.summary.map(\.value) == ["amqp://me:...@host/%2F", "..."])
+    }
+
+    @Test(arguments: [("30s", 30_000), ("250ms", 250), ("5m", 300_000), ("1.5h", 5_400_000), ("7", 7_000)])
+    func `durations carry their unit`(text: String, milliseconds: Int64) {
+        #expect(Duration(settingsText: text)?.milliseconds == milliseconds)
+    }
+}
