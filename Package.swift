@@ -179,9 +179,9 @@ let package = Package(
         // Figures beside the peers'.
         .executableTarget(
             name: "slipway-bench",
-            dependencies: ["JSON", "JSONE", "Schedules", "Taskcluster"],
+            dependencies: ["Core", "JSON", "JSONE", "Pulse", "Schedules", "Taskcluster", .lifecycle, .logging],
             path: "Tests/Benchmarks",
-            exclude: ["peers.py", "template.json", "context.json"],
+            exclude: ["floor", "peers.py", "template.json", "context.json"],
             swiftSettings: house
         ),
 
