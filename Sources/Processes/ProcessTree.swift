@@ -32,6 +32,11 @@ public enum ProcessTree {
         }
     }
 
+    /// Collects ended orphans, unless a program runs whose own watcher does so.
+    public static func reapUnlessRunning() {
+        if children.withLock({ $0.isEmpty }) { reapOrphans() }
+    }
+
     /// Ends every process of our user whose environment holds all these `NAME=value` entries; returns how many there were.
     ///
     /// For what a crashed predecessor left behind.

@@ -14,8 +14,11 @@ public struct LineLogHandler: LogHandler {
         case human
     }
 
+    /// Facts that every line of this logger carries.
     public var metadata: Logger.Metadata = [:]
+    /// Where more facts come from when a line is written.
     public var metadataProvider: Logger.MetadataProvider?
+    /// The least severe level that is written.
     public var logLevel: Logger.Level
 
     private let service: String
@@ -35,11 +38,13 @@ public struct LineLogHandler: LogHandler {
         self.write = write
     }
 
+    /// One of the facts that every line carries.
     public subscript(metadataKey key: String) -> Logger.Metadata.Value? {
         get { metadata[key] }
         set { metadata[key] = newValue }
     }
 
+    /// Writes an event as one line.
     public func log(event: LogEvent) {
         var fields = metadata
         if let provided = metadataProvider?.get() { fields.merge(provided) { $1 } }

@@ -22,11 +22,14 @@ public final class OpenFile: Sendable {
 
     /// Creates a file without a name in a directory; it vanishes with its last descriptor.
     public static func temporary(in directory: String) throws -> OpenFile {
-        let descriptor = open(directory, O_RDWR | O_TMPFILE | O_CLOEXEC, 0o600)
+        // O_TMPFILE, which the C library shows to GNU programs only.
+        let withoutName: Int32 = 0o20_200_000
+        let descriptor = open(directory, O_RDWR | withoutName | O_CLOEXEC, 0o600)
         if descriptor >= 0 { return OpenFile(adopting: descriptor) }
         // Not every filesystem can do that: use a name for a moment instead.
         var template = Array("\(directory)/.slipway-XXXXXX".utf8CString)
-        let named = try OpenFile(checking: mkostemp(&template, O_CLOEXEC), "cannot create a file in \(directory)")
+        let named = try OpenFile(checking: mkstemp(&template), "cannot create a file in \(directory)")
+        _ = fcntl(named.descriptor, F_SETFD, FD_CLOEXEC)
         unlink(&template)
         return named
     }
