@@ -15,8 +15,14 @@ enum Benchmarks {
         switch arguments.first {
         case "jsone": try jsone(template: arguments[2], context: arguments[3])
         case "hawk": hawk()
+        case "amqp":
+            guard let url = getenv("AMQP_URL").map({ String(cString: $0) }) else {
+                print("AMQP_URL is not set: source .local/env")
+                exit(2)
+            }
+            print(try await AMQPBenchmark.run(url: url, messages: 50_000, prefetch: 250))
         default:
-            print("usage: slipway-bench jsone TEMPLATE CONTEXT | hawk")
+            print("usage: slipway-bench jsone TEMPLATE CONTEXT | hawk | amqp")
             exit(2)
         }
     }
@@ -29,7 +35,7 @@ enum Benchmarks {
             exit(2)
         }
         let now = Timestamp.now()
-        rate { _ = try JSONE.render(template, context: context, now: now) }
+        try rate { _ = try JSONE.render(template, context: context, now: now) }
     }
 
     /// Verifies a signed request with a payload hash: the MAC, the time, the scopes, then the hash of the body.
