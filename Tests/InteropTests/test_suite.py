@@ -7,7 +7,7 @@ import subprocess
 
 from conftest import TOP, load_suite
 
-BINARIES = TOP / ".build" / "release"
+BINARIES = pathlib.Path(os.environ.get("SLIPWAY_BIN", TOP / ".build" / "release"))
 DAEMONS = ["taskcluster-local", "hooks-service", "scheduler", "pulse-listener"]
 
 
