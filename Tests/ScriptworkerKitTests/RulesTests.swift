@@ -7,12 +7,14 @@ import WorkerKit
 @testable import ScriptworkerKit
 
 struct RulesTests {
-    @Test(arguments: [
-        (0, TaskResolution.completed), (1, .failed), (2, .exception("worker-shutdown")),
-        (3, .exception("malformed-payload")), (4, .exception("resource-unavailable")),
-        (5, .exception("internal-error")), (7, .exception("intermittent-task")), (8, .failed), (42, .failed),
-        (241, .exception("intermittent-task")), (245, .exception("intermittent-task")), (255, .failed),
-    ] as [(Int32, TaskResolution)])
+    @Test(
+        arguments: [
+            (0, TaskResolution.completed), (1, .failed), (2, .exception("worker-shutdown")),
+            (3, .exception("malformed-payload")), (4, .exception("resource-unavailable")),
+            (5, .exception("internal-error")), (7, .exception("intermittent-task")), (8, .failed), (42, .failed),
+            (241, .exception("intermittent-task")), (245, .exception("intermittent-task")), (255, .failed),
+        ] as [(Int32, TaskResolution)]
+    )
     func `S19: every exit code has its resolution`(_ code: Int32, _ expected: TaskResolution) {
         let reversed: [Int32: String] = [241: "intermittent-task", 245: "intermittent-task"]
         #expect(ResolutionCode(code).resolution(reversed: reversed) == expected)
@@ -42,10 +44,12 @@ struct RulesTests {
         #expect(state.received(.reload) == .reload)
     }
 
-    @Test(arguments: [
-        ("public/*.zip", "public/a/b.zip", true), ("public/*", "public/.h", true),
-        ("public/a.zip", "public/A.zip", false), ("a[0-9]?", "a5x", true), ("a[!0-9]", "a5", false),
-    ] as [(String, String, Bool)])
+    @Test(
+        arguments: [
+            ("public/*.zip", "public/a/b.zip", true), ("public/*", "public/.h", true),
+            ("public/a.zip", "public/A.zip", false), ("a[0-9]?", "a5x", true), ("a[!0-9]", "a5", false),
+        ] as [(String, String, Bool)]
+    )
     func `a pattern matches as upstream's does`(_ pattern: String, _ name: String, _ expected: Bool) {
         #expect(FileNamePattern(pattern).matches(name) == expected)
     }
