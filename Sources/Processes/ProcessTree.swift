@@ -14,7 +14,9 @@ public enum ProcessTree {
         var isZombie: Bool
     }
 
-    /// Programs that somebody here started and waits for. Held across a start, so that no child is ever seen unregistered.
+    /// Programs that somebody here started and waits for.
+    ///
+    /// Held across a start, so that no child is ever seen unregistered.
     static let children = Mutex<Set<pid_t>>([])
 
     /// Makes processes whose parent dies fall to this process, so that none can escape by detaching.

@@ -214,10 +214,19 @@ enum TestSchemas {
             "additionalProperties": false,
             "required": ["size"],
         ]
-        let bytes = thing.bytes(.pretty)
-        let descriptor = open(folder + "/tests/v1/thing.json", O_CREAT | O_WRONLY, 0o644)
-        defer { close(descriptor) }
-        guard Glibc.write(descriptor, bytes, bytes.count) == bytes.count else { throw Failed() }
+        let pair: JSONValue = [
+            "$schema": "/schemas/common/metaschema.json#",
+            "$id": "/schemas/tests/v1/pair.json#",
+            "title": "Pair",
+            "type": "array",
+            "items": ["$ref": "thing.json#"],
+        ]
+        for (name, schema) in [("thing", thing), ("pair", pair)] {
+            let bytes = schema.bytes(.pretty)
+            let descriptor = open(folder + "/tests/v1/\(name).json", O_CREAT | O_WRONLY, 0o644)
+            defer { close(descriptor) }
+            guard Glibc.write(descriptor, bytes, bytes.count) == bytes.count else { throw Failed() }
+        }
         return folder
     }
 

@@ -10,7 +10,9 @@ struct ClaimRequest: Sendable {
     let workerGroup: String
     let workerID: String
 
-    /// Sends it; the queue may hold it for 20 seconds. Claims that make no sense are told and left out.
+    /// Sends it; the queue may hold it for 20 seconds.
+    ///
+    /// Claims that make no sense are told and left out.
     func send(_ client: TaskclusterClient, onProblem: (String) -> Void) async throws(TaskclusterError) -> [Claim] {
         let body: JSONValue = ["workerGroup": .string(workerGroup), "workerId": .string(workerID), "tasks": 1]
         let answer = try await client.call(

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: MPL-2.0
 
+import CLinux
 import Core
 import Glibc
 import Synchronization
 import WorkerKit
+
+/// Where the signal handlers write to.
+private let signalPipe = Atomic<Int32>(-1)
 
 /// Turns signals into facts that the worker's parts wait for.
 public final class StopControl: Sendable {
@@ -17,20 +21,30 @@ public final class StopControl: Sendable {
     /// Creates a control that no signal reaches yet.
     public init() {}
 
-    /// Takes over the process's signals. Call it first thing, before any thread exists: they inherit the blocked signals.
+    /// Takes over the process's signals; call it first thing.
+    ///
+    /// Handlers rather than a blocked mask, because the runtime's main thread waits with every signal unblocked.
     public func listen() {
         signal(SIGPIPE, SIG_IGN)
-        var set = sigset_t()
-        sigemptyset(&set)
-        for number in [SIGTERM, SIGINT, SIGUSR1, SIGHUP] { sigaddset(&set, number) }
-        pthread_sigmask(SIG_BLOCK, &set, nil)
+        var ends: [Int32] = [-1, -1]
+        guard clinux_pipe_cloexec(&ends) == 0 else { return }
+        signalPipe.store(ends[1], ordering: .releasing)
+        var action = sigaction()
+        action.__sigaction_handler.sa_handler = { number in
+            // Only what is safe in a handler: one write, and the interrupted code's error number kept.
+            let saved = errno
+            var byte = UInt8(truncatingIfNeeded: number)
+            _ = write(signalPipe.load(ordering: .acquiring), &byte, 1)
+            errno = saved
+        }
+        action.sa_flags = SA_RESTART
+        for number in [SIGTERM, SIGINT, SIGUSR1, SIGHUP] { sigaction(number, &action, nil) }
+        let source = ends[0]
         startThread(named: "signals") {
-            var set = sigset_t()
-            sigemptyset(&set)
-            for number in [SIGTERM, SIGINT, SIGUSR1, SIGHUP] { sigaddset(&set, number) }
+            var byte: UInt8 = 0
             while true {
-                var number: Int32 = 0
-                guard sigwait(&set, &number) == 0 else { continue }
+                guard read(source, &byte, 1) == 1 else { continue }
+                let number = Int32(byte)
                 self.received(number == SIGUSR1 ? .drain : number == SIGHUP ? .reload : .terminate)
             }
         }

@@ -189,6 +189,8 @@ struct TaskRun: Sendable {
             note("Automation Error: python exited with signal -\(number)")
             if outcome.ending == .natural { code.raise(to: .failure) }
         }
+        // A stopped worker gives the task back whatever the script left half done.
+        if outcome.ending == .stopped { return .workerShutdown }
         if outcome.ending == .natural, keeper.lost.value == nil { code.raise(to: await writeChainOfTrust()) }
         return code
     }
