@@ -209,7 +209,7 @@ enum JavaScriptNumberText {
         where body.hasPrefix(prefix) {
             let digits = body.dropFirst(2)
             guard digits.first != "-", digits.first != "+" else { return nil }
-            return UInt64(digits, radix: radix).map(Double.init)
+            return UInt64(digits, radix: radix).map { Double($0) }
         }
         let unsigned = body.first == "-" || body.first == "+" ? body.dropFirst() : body[...]
         if unsigned == "Infinity" { return body.first == "-" ? -.infinity : .infinity }

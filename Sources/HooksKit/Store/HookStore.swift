@@ -31,8 +31,10 @@ package struct HookStore: Sendable {
 
     /// The groups that hold hooks, sorted.
     func groups() async throws -> [String] {
-        try await pool.query("select distinct hook_group_id from hooks.hooks order by hook_group_id collate \"C\"")
-            .map { try $0.string("hook_group_id") }
+        try await pool.query(
+            "select hook_group_id from hooks.hooks group by hook_group_id order by hook_group_id collate \"C\""
+        )
+        .map { try $0.string("hook_group_id") }
     }
 
     /// The hooks of a group, sorted; empty if there is no such group.
