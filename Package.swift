@@ -20,7 +20,6 @@ let pure = house + [.strictMemorySafety()]
 
 extension Target.Dependency {
     static let arguments = product(name: "ArgumentParser", package: "swift-argument-parser")
-    static let configuration = product(name: "Configuration", package: "swift-configuration")
     static let collections = product(name: "OrderedCollections", package: "swift-collections")
     static let crypto = product(name: "Crypto", package: "swift-crypto")
     static let httpTypes = product(name: "HTTPTypes", package: "swift-http-types")
@@ -56,6 +55,16 @@ func library(
     )
 }
 
+func service(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .executableTarget(
+        name: name,
+        dependencies: ["Core", "DaemonCommand", .arguments, .lifecycle, .logging] + dependencies,
+        path: "services/\(name)",
+        exclude: ["README.md"],
+        swiftSettings: house
+    )
+}
+
 func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
     .testTarget(name: "\(name)Tests", dependencies: [.byName(name: name)] + dependencies, swiftSettings: house)
 }
@@ -68,7 +77,6 @@ let package = Package(
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.8.2"),
         .package(url: "https://github.com/apple/swift-collections.git", from: "1.6.0"),
-        .package(url: "https://github.com/apple/swift-configuration.git", from: "1.4.0", traits: []),
         .package(url: "https://github.com/apple/swift-crypto.git", from: "4.5.2"),
         .package(url: "https://github.com/apple/swift-http-types.git", from: "1.8.0", traits: []),
         .package(url: "https://github.com/apple/swift-log.git", from: "1.16.2"),
@@ -93,6 +101,7 @@ let package = Package(
 
         // Pure: values and rules, no I/O.
         library("JSON", [.collections], settings: pure),
+        library("JSONE", ["JSON", "Schedules"], settings: pure),
         library("JSONSchema", ["JSON"], settings: pure),
         library("Schedules", settings: pure),
         library("Taskcluster", ["JSON", "Schedules", .crypto], settings: pure),
@@ -122,6 +131,14 @@ let package = Package(
 
         // Domains.
         library(
+            "HooksKit",
+            [
+                "APIServer", "Core", "HTTPClient", "JSON", "JSONE", "JSONSchema", "Outbox", "Postgres", "Pulse",
+                "Schedules", "Taskcluster", "TaskclusterClient", .crypto, .lifecycle, .logging, .metrics,
+            ],
+            migrations: true
+        ),
+        library(
             "LocalTaskclusterKit",
             [
                 "APIServer", "Core", "HTTPClient", "JSON", "JSONSchema", "Outbox", "Postgres", "Pulse",
@@ -139,10 +156,32 @@ let package = Package(
                 .logging,
             ]
         ),
+        library(
+            "ScriptworkerKit",
+            [
+                "CLinux", "Core", "HTTPClient", "JSON", "Processes", "Schedules", "Taskcluster", "TaskclusterClient",
+                "WorkerKit",
+                .crypto,
+                .lifecycle, .logging, .yams,
+            ]
+        ),
 
         // Deployables.
+        service("hooks-service", ["HooksKit"]),
+        service("pulse-listener", ["HooksKit"]),
+        service("scheduler", ["HooksKit"]),
+        service("scriptworker", ["ScriptworkerKit"]),
+        service("taskcluster-local", ["LocalTaskclusterKit"]),
+        service("slipway", ["HTTPClient", "JSON", "JSONE", "Schedules", "Taskcluster", "TaskclusterClient"]),
 
         // Figures beside the peers'.
+        .executableTarget(
+            name: "slipway-bench",
+            dependencies: ["Core", "JSON", "JSONE", "Pulse", "Schedules", "Taskcluster", .lifecycle, .logging],
+            path: "Tests/Benchmarks",
+            exclude: ["floor", "peers.py", "template.json", "context.json"],
+            swiftSettings: house
+        ),
 
         // Tests.
         .target(
@@ -151,11 +190,46 @@ let package = Package(
             path: "Tests/TestSupport",
             swiftSettings: house
         ),
+        tests(
+            "APIServer",
+            ["Core", "HTTPClient", "JSON", "JSONSchema", "Schedules", "Taskcluster", .lifecycle, .logging]
+        ),
         tests("Core", ["JSON", "Schedules", .lifecycle, .logging, .metrics]),
         tests("HTTPClient", ["Core", "JSON", .logging]),
+        tests(
+            "HooksKit",
+            [
+                "APIServer", "Core", "HTTPClient", "JSON", "JSONE", "JSONSchema", "Outbox", "Postgres", "Pulse",
+                "Schedules", "Taskcluster", "TaskclusterClient", "TestSupport", .lifecycle, .logging,
+            ]
+        ),
+        tests("JSON", []),
+        tests("JSONE", ["JSON", "Schedules"]),
         tests("JSONSchema", ["JSON"]),
+        tests(
+            "LocalTaskclusterKit",
+            [
+                "APIServer", "Core", "HTTPClient", "JSON", "Outbox", "Postgres", "Pulse", "Schedules", "Taskcluster",
+                "TaskclusterClient", "TestSupport", .lifecycle, .logging,
+            ]
+        ),
+        tests("Outbox", ["Core", "JSON", "Postgres", "Pulse", "Schedules", "TestSupport", .lifecycle]),
         tests("Postgres", ["Core", "JSON", "Schedules", "TestSupport", .lifecycle, .logging]),
+        tests("Processes", ["Core"]),
+        tests("Pulse", ["Core", "JSON", "TestSupport", .lifecycle, .logging]),
         tests("Schedules", []),
+        tests(
+            "ScriptworkerKit",
+            [
+                "Core", "HTTPClient", "JSON", "Processes", "Schedules", "Taskcluster", "TaskclusterClient", "WorkerKit",
+                .crypto,
+            ]
+        ),
         tests("Taskcluster", ["JSON", "Schedules"]),
+        tests("TaskclusterClient", ["Core", "HTTPClient", "JSON", "Schedules", "Taskcluster"]),
+        tests(
+            "WorkerKit",
+            ["Core", "HTTPClient", "JSON", "Processes", "Schedules", "Taskcluster", "TaskclusterClient"]
+        ),
     ]
 )

@@ -26,6 +26,7 @@ public struct PeriodicService: Service {
         self.runOnce = runOnce
     }
 
+    /// Runs until graceful shutdown or cancellation.
     public func run() async throws {
         await cancelWhenGracefulShutdown { await loop() }
     }

@@ -5,6 +5,7 @@ public import Core
 
 /// The command line of a daemon: run it, migrate its tables, check its configuration.
 public struct DaemonCommand<D: DaemonDescription>: AsyncParsableCommand {
+    /// The verbs of this daemon, `run` when none is given.
     public static var configuration: CommandConfiguration {
         var subcommands: [any ParsableCommand.Type] = [DaemonRun<D>.self]
         if D.migrate != nil { subcommands.append(DaemonMigrate<D>.self) }

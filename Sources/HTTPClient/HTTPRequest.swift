@@ -34,7 +34,7 @@ public struct HTTPRequest: Sendable {
     public var timeout: Duration
     /// The limit of connecting, name lookup and TLS included.
     public var connectTimeout: Duration = .seconds(5)
-    /// How long a transfer may stand still, to the second; nil for as long as `timeout` allows.
+    /// How long a transfer may stand still before it fails; libcurl looks at the last five seconds, so it may notice later.
     public var stallTimeout: Duration?
     /// How many redirects to follow; they never leave http and https.
     public var redirects = 0

@@ -119,6 +119,7 @@ public final class PostgresPool: Service {
 
     // MARK: Life
 
+    /// Keeps one session warm until graceful shutdown or cancellation, then closes the pool.
     public func run() async throws {
         await cancelWhenGracefulShutdown { await self.keepWarm() }
         close()

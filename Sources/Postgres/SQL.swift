@@ -168,40 +168,49 @@ public protocol PostgresBindable: Sendable {
 }
 
 extension String: PostgresBindable {
+    /// The text itself.
     public var postgresText: PostgresText { .text(self) }
 }
 
 extension Substring: PostgresBindable {
+    /// The text itself.
     public var postgresText: PostgresText { .text(String(self)) }
 }
 
 extension Int: PostgresBindable {
+    /// Decimal digits.
     public var postgresText: PostgresText { .text(String(self)) }
 }
 
 extension Int64: PostgresBindable {
+    /// Decimal digits.
     public var postgresText: PostgresText { .text(String(self)) }
 }
 
 extension Int32: PostgresBindable {
+    /// Decimal digits.
     public var postgresText: PostgresText { .text(String(self)) }
 }
 
 extension Double: PostgresBindable {
+    /// The shortest digits that give the same number.
     public var postgresText: PostgresText {
         .text(isNaN ? "NaN" : isInfinite ? (self < 0 ? "-Infinity" : "Infinity") : description)
     }
 }
 
 extension Bool: PostgresBindable {
+    /// `t` or `f`.
     public var postgresText: PostgresText { .text(self ? "t" : "f") }
 }
 
 extension JSONValue: PostgresBindable {
+    /// Compact JSON.
     public var postgresText: PostgresText { .bytes(bytes()) }
 }
 
 extension Timestamp: PostgresBindable {
+    /// ISO 8601 in UTC with milliseconds.
     public var postgresText: PostgresText { .text(iso8601) }
 }
 

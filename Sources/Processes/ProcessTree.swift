@@ -14,7 +14,9 @@ public enum ProcessTree {
         var isZombie: Bool
     }
 
-    /// Programs that somebody here started and waits for. Held across a start, so that no child is ever seen unregistered.
+    /// Programs that somebody here started and waits for.
+    ///
+    /// Held across a start, so that no child is ever seen unregistered.
     static let children = Mutex<Set<pid_t>>([])
 
     /// Makes processes whose parent dies fall to this process, so that none can escape by detaching.
@@ -30,6 +32,11 @@ public enum ProcessTree {
         for entry in entries where entry.parent == own && entry.isZombie && !known.contains(entry.process) {
             waitpid(entry.process, nil, WNOHANG)
         }
+    }
+
+    /// Collects ended orphans, unless a program runs whose own watcher does so.
+    public static func reapUnlessRunning() {
+        if children.withLock({ $0.isEmpty }) { reapOrphans() }
     }
 
     /// Ends every process of our user whose environment holds all these `NAME=value` entries; returns how many there were.

@@ -2,6 +2,7 @@
 """Slipway's main job as a timeline: an event becomes a task, the task runs on proven inputs, everyone hears of it."""
 
 import datetime
+import gzip
 import hashlib
 import importlib.machinery
 import importlib.util
@@ -108,8 +109,7 @@ def main():
     bus.wait("task-completed", lambda m: m["status"]["taskId"] == first)
     timeline("first task completed; its artifact is the next one's input")
     url = f"{root}/api/queue/v1/task/{first}/artifacts/public/build/target.txt"
-    with urllib.request.urlopen(url) as answer:
-        digest = hashlib.sha256(answer.read()).hexdigest()
+    digest = hashlib.sha256(fetch(url)).hexdigest()
 
     # 2. A hook with a binding, a trigger schema and a template.
     pushed = f"pushed-{run}"
@@ -159,13 +159,7 @@ def main():
     made = [m for _, e, m in bus.messages if e == "task-defined" and is_from(queue, m, "count for")]
     check(len(made) == 1, f"expected exactly one task from two messages, found {len(made)}")
     artifact = f"{root}/api/queue/v1/task/{second}/artifacts/public/build/counts.json"
-    with urllib.request.urlopen(artifact) as answer:
-        body = answer.read()
-        if answer.headers.get("Content-Encoding") == "gzip":
-            import gzip
-
-            body = gzip.decompress(body)
-    result = json.loads(body)
+    result = json.loads(fetch(artifact))
     check(result["counts"]["public/build/target.txt"]["sha256"] == digest, "the input was not the upstream artifact")
     check(result["for"] == "ada", "the payload was not substituted")
     phases(timeline, message["status"]["runs"][-1])
@@ -215,6 +209,13 @@ def main():
                 print(f"    {link}")
     bus.close()
     timeline("done")
+
+
+def fetch(url):
+    """The bytes behind a public link, whatever encoding they travelled in."""
+    with urllib.request.urlopen(url) as answer:
+        body = answer.read()
+        return gzip.decompress(body) if answer.headers.get("Content-Encoding") == "gzip" else body
 
 
 def wait_for_binding(values, exchange, key, seconds=15):

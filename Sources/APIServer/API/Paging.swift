@@ -66,6 +66,7 @@ public struct PageRequest: Sendable {
     ///   - rows: What the store returned, in order.
     ///   - columns: The ordering columns of a row.
     ///   - json: A row as the client sees it.
+    /// - Returns: The object to answer with.
     public func reply<Row>(
         _ list: String,
         _ rows: [Row],

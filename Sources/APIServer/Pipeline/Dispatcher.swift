@@ -264,7 +264,9 @@ struct Dispatcher: Sendable {
     func refusal(_ error: any Error, _ context: ErrorBody.Context) -> Reply {
         guard let known = error as? APIError else {
             let incident = Identifiers.uuid()
-            Logger.current.error(
+            // Work that is cancelled because its client left is no failure of the server.
+            Logger.current.log(
+                level: error is CancellationError ? .debug : .error,
                 "request failed",
                 metadata: [
                     "incident.id": .string(incident),

@@ -34,6 +34,8 @@ public protocol DaemonDescription: Sendable {
 }
 
 extension DaemonDescription {
+    /// Nothing more to say.
     public static var discussion: String { "" }
+    /// No tables.
     public static var migrate: (@Sendable (DaemonContext) async throws -> Void)? { nil }
 }

@@ -2,6 +2,7 @@
 
 import Glibc
 public import Logging
+import Schedules
 import Synchronization
 
 /// Writes each log event as one line on standard error: JSON for machines, plain text on a terminal.
@@ -14,8 +15,11 @@ public struct LineLogHandler: LogHandler {
         case human
     }
 
+    /// Facts that every line of this logger carries.
     public var metadata: Logger.Metadata = [:]
+    /// Where more facts come from when a line is written.
     public var metadataProvider: Logger.MetadataProvider?
+    /// The least severe level that is written.
     public var logLevel: Logger.Level
 
     private let service: String
@@ -35,11 +39,13 @@ public struct LineLogHandler: LogHandler {
         self.write = write
     }
 
+    /// One of the facts that every line carries.
     public subscript(metadataKey key: String) -> Logger.Metadata.Value? {
         get { metadata[key] }
         set { metadata[key] = newValue }
     }
 
+    /// Writes an event as one line.
     public func log(event: LogEvent) {
         var fields = metadata
         if let provided = metadataProvider?.get() { fields.merge(provided) { $1 } }
@@ -50,7 +56,7 @@ public struct LineLogHandler: LogHandler {
     }
 
     private func jsonLine(_ event: LogEvent, _ fields: [(key: String, value: Logger.MetadataValue)]) -> String {
-        var line = "{\"time\":\"\(WallClock.iso8601())\",\"level\":\"\(event.level)\",\"service\":"
+        var line = "{\"time\":\"\(Timestamp.now().iso8601)\",\"level\":\"\(event.level)\",\"service\":"
         line.appendJSON(service)
         line += ",\"message\":"
         line.appendJSON("\(event.message)")
@@ -65,7 +71,7 @@ public struct LineLogHandler: LogHandler {
     }
 
     private func humanLine(_ event: LogEvent, _ fields: [(key: String, value: Logger.MetadataValue)]) -> String {
-        var line = "\(WallClock.iso8601().dropFirst(11)) \(event.level) \(event.message)"
+        var line = "\(Timestamp.now().iso8601.dropFirst(11)) \(event.level) \(event.message)"
         for (key, value) in fields {
             line += " \(key)=\(Redaction.isSecret(key: key) ? "..." : "\(value)")"
         }
@@ -91,25 +97,6 @@ public enum StandardError {
                 }
             }
         }
-    }
-}
-
-/// The wall clock as log lines show it.
-enum WallClock {
-    /// The present moment in UTC with milliseconds.
-    static func iso8601() -> String {
-        var now = timespec()
-        clock_gettime(CLOCK_REALTIME, &now)
-        var parts = tm()
-        var seconds = now.tv_sec
-        gmtime_r(&seconds, &parts)
-        func pad(_ value: Int32, _ width: Int = 2) -> String {
-            let digits = String(value)
-            return String(repeating: "0", count: max(0, width - digits.count)) + digits
-        }
-        let date = "\(pad(parts.tm_year + 1900, 4))-\(pad(parts.tm_mon + 1))-\(pad(parts.tm_mday))"
-        let time = "\(pad(parts.tm_hour)):\(pad(parts.tm_min)):\(pad(parts.tm_sec))"
-        return "\(date)T\(time).\(pad(Int32(now.tv_nsec / 1_000_000), 3))Z"
     }
 }
 

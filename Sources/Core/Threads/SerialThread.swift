@@ -19,10 +19,12 @@ public final class SerialThread: SerialExecutor {
         shared.stop()
     }
 
+    /// Adds a job behind those that wait already.
     public func enqueue(_ job: consuming ExecutorJob) {
         shared.add(UnownedJob(job), asUnownedSerialExecutor())
     }
 
+    /// The reference that an actor returns as its executor.
     public func asUnownedSerialExecutor() -> UnownedSerialExecutor {
         UnownedSerialExecutor(ordinary: self)
     }

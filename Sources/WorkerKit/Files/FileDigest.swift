@@ -4,14 +4,14 @@ import Crypto
 
 /// Digests of files, as lower-case hexadecimal text.
 public enum FileDigest {
-    /// The SHA-256 of a whole file. Blocks: call it through ``FileWork``.
+    /// The SHA-256 of a whole file; blocks, so call it through ``FileWork``.
     public static func sha256(_ file: OpenFile) throws -> String {
         var hash = SHA256()
         try file.forEachPiece { hash.update(bufferPointer: $0) }
         return hexadecimal(hash.finalize())
     }
 
-    /// The SHA-512 of a whole file. Blocks: call it through ``FileWork``.
+    /// The SHA-512 of a whole file; blocks, so call it through ``FileWork``.
     public static func sha512(_ file: OpenFile) throws -> String {
         var hash = SHA512()
         try file.forEachPiece { hash.update(bufferPointer: $0) }

@@ -3,7 +3,9 @@
 import CZlib
 import Glibc
 
-/// Streams files through gzip with a bounded amount of memory. Everything here blocks: call it through ``FileWork``.
+/// Streams files through gzip with a bounded amount of memory.
+///
+/// Everything here blocks: call it through ``FileWork``.
 public enum Gzip {
     private static let gzipWindow: Int32 = 15 + 16
 

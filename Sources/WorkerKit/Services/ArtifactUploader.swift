@@ -17,6 +17,8 @@ public struct ArtifactUploader: Sendable {
         public var schedule = TransferSchedule.upload
         /// Suffixes whose content type differs from our table.
         public var contentTypes: [String: String] = [:]
+        /// Whether to try even though the claim is lost.
+        public var ignoresLoss = false
         /// Where compressed copies are kept, without a name.
         public var temporaryDirectory: String
 
@@ -120,7 +122,7 @@ public struct ArtifactUploader: Sendable {
     private func failure(uploading name: String, _ content: OpenFile, _ type: ContentType) async -> Failure? {
         var attempt = 1
         while true {
-            guard !Task.isCancelled, keeper.lost.value == nil else { return .interrupted }
+            guard !isInterrupted else { return .interrupted }
             let failure: Failure
             do throws(Failure) {
                 try await uploadOnce(name, content, type)
@@ -139,6 +141,8 @@ public struct ArtifactUploader: Sendable {
             try? await Task.sleep(for: pause)
         }
     }
+
+    private var isInterrupted: Bool { Task.isCancelled || (keeper.lost.value != nil && !options.ignoresLoss) }
 
     private func uploadOnce(_ name: String, _ content: OpenFile, _ type: ContentType) async throws(Failure) {
         let size = content.size
@@ -173,7 +177,7 @@ public struct ArtifactUploader: Sendable {
     }
 
     private func declaringFailure(_ error: TaskclusterError) -> Failure {
-        if Task.isCancelled || keeper.lost.value != nil { return .interrupted }
+        if isInterrupted { return .interrupted }
         return switch error.status {
         case nil, 408, 429: .unreachable("\(error)")
         case .some(let status) where status >= 500: .unreachable("\(error)")

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package import APIServer
+import JSON
+import Schedules
+import Taskcluster
+package import TaskclusterClient
+
+/// The HTTP API of hooks.
+package struct HooksAPI: Sendable {
+    let store: HookStore
+    let fires: FireStore
+    let history: HistoryStore
+    let programs: HookPrograms
+    let dispatcher: FireDispatcher
+    let rules: HookRules
+    let client: TaskclusterClient
+    /// Whether defaults of the trigger schema are filled into the payload that templates see.
+    let appliesTriggerDefaults: Bool
+
+    package init(
+        store: HookStore,
+        fires: FireStore,
+        history: HistoryStore,
+        programs: HookPrograms,
+        dispatcher: FireDispatcher,
+        rules: HookRules,
+        client: TaskclusterClient,
+        appliesTriggerDefaults: Bool = true
+    ) {
+        self.store = store
+        self.fires = fires
+        self.history = history
+        self.programs = programs
+        self.dispatcher = dispatcher
+        self.rules = rules
+        self.client = client
+        self.appliesTriggerDefaults = appliesTriggerDefaults
+    }
+
+    /// The declaration of all endpoints and exchanges.
+    package func api(schemas: SchemaStore) throws -> API {
+        API(
+            service: "hooks",
+            title: "Hooks Service",
+            description: """
+                A hook is a task template with a name and an owner. It makes a task whenever its schedule says so, \
+                somebody triggers it, a holder of its token calls its address, or a bus message matches its bindings.
+                """,
+            schemas: schemas,
+            endpoints: try definitionEndpoints() + statusEndpoints() + triggerEndpoints(),
+            exchanges: HookExchanges.references
+        )
+    }
+
+    static let parameters: [String: ParameterRule] = [
+        "hookGroupId": ParameterRule(pattern: "^[a-zA-Z0-9-_]{1,1000}$") { text in
+            isIdentifier(text, alsoSlash: false)
+        },
+        "hookId": ParameterRule(pattern: "^[a-zA-Z0-9-_/]{1,1000}$") { text in
+            isIdentifier(text, alsoSlash: true)
+        },
+    ]
+
+    static let hookRoute = "/hooks/<hookGroupId>/<hookId>"
+
+    private static func isIdentifier(_ text: String, alsoSlash: Bool) -> Bool {
+        (1...1000).contains(text.utf8.count)
+            && text.utf8.allSatisfy { byte in
+                switch byte {
+                case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+                    UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "-"), UInt8(ascii: "_"):
+                    true
+                case UInt8(ascii: "/"): alsoSlash
+                default: false
+                }
+            }
+    }
+}
+
+extension APIRequest {
+    /// The hook that the address names.
+    var hookName: HookName {
+        HookName(group: parameter("hookGroupId"), hook: parameter("hookId"))
+    }
+}
+
+extension APIError {
+    static let noSuchHook = APIError(.resourceNotFound, "No such hook")
+}

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package import JSON
+package import Schedules
+
+/// One exchange and the routing keys of it that fire a hook.
+package struct HookBinding: Sendable, Hashable {
+    package let exchange: String
+    package let routingKeyPattern: String
+
+    package init(exchange: String, routingKeyPattern: String) {
+        self.exchange = exchange
+        self.routingKeyPattern = routingKeyPattern
+    }
+
+    /// Reads a member of a validated `bindings` list; nil if it has another shape.
+    package init?(json: JSONValue) {
+        guard let exchange = json["exchange"]?.string, let pattern = json["routingKeyPattern"]?.string else {
+            return nil
+        }
+        self.init(exchange: exchange, routingKeyPattern: pattern)
+    }
+
+    package var json: JSONValue {
+        ["exchange": JSONValue(exchange), "routingKeyPattern": JSONValue(routingKeyPattern)]
+    }
+}
+
+/// What people define of a hook.
+package struct HookDefinition: Sendable, Hashable {
+    package let name: HookName
+    package let metadata: JSONValue
+    package let task: JSONValue
+    package let bindings: [HookBinding]
+    package let schedule: [String]
+    package let triggerSchema: JSONValue
+
+    /// Whether the owner gets an e-mail when a scheduled fire fails for good.
+    package var emailsOnError: Bool { metadata["emailOnError"]?.bool ?? true }
+
+    /// The address of the owner.
+    package var owner: String { metadata["owner"]?.string ?? "" }
+
+    /// The definition as clients read it.
+    package var json: JSONValue {
+        [
+            "hookGroupId": JSONValue(name.group),
+            "hookId": JSONValue(name.hook),
+            "metadata": metadata,
+            "task": task,
+            "bindings": .array(bindings.map(\.json)),
+            "schedule": JSONValue(schedule),
+            "triggerSchema": triggerSchema,
+        ]
+    }
+}
+
+/// A stored hook, without its secrets.
+package struct Hook: Sendable {
+    package let definition: HookDefinition
+    /// When the schedule fires next; far in the future without a schedule.
+    package let nextScheduledDate: Timestamp
+}

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package import JSON
+package import JSONSchema
+package import Schedules
+
+/// A definition that breaks a rule, in words for its author.
+package struct InvalidHook: Error, Sendable {
+    package let message: String
+}
+
+/// What a definition must satisfy beyond its schema.
+package struct HookRules: Sendable {
+    /// A rule that keeps hooks from listening to an exchange.
+    private struct Denial: Sendable {
+        let pattern: String
+        let schema: JSONSchema
+    }
+
+    private let denials: [Denial]
+
+    /// Exchanges that would make a hook fire because of what it did itself, without end.
+    package static let defaultDenied = [
+        "exchange/taskcluster-queue/v1/task-created",
+        "exchange/taskcluster-hooks/.*",
+    ]
+
+    /// Makes the rules from regular expressions of denied exchanges, which must match from the exchange's first character.
+    package init(deniedExchanges: [String] = HookRules.defaultDenied) throws {
+        denials = try deniedExchanges.map { pattern in
+            Denial(
+                pattern: pattern,
+                schema: try JSONSchema(["type": "string", "pattern": JSONValue("^(?:\(pattern))")])
+            )
+        }
+    }
+
+    // MARK: - Schedule
+
+    /// Parses a schedule and computes its first instant after a time: far in the future if there is no schedule.
+    package func firstInstant(of schedule: [String], after now: Timestamp) throws(InvalidHook) -> Timestamp {
+        var next = Timestamp.farFuture
+        for pattern in schedule {
+            let expression: CronExpression
+            do {
+                expression = try CronExpression(pattern)
+            } catch {
+                throw Self.invalidSchedule("\(error)", pattern)
+            }
+            guard let instant = expression.next(after: now) else {
+                throw Self.invalidSchedule("Never matches any date", pattern)
+            }
+            next = min(next, instant)
+        }
+        return next
+    }
+
+    /// The first instant of a stored schedule after a time; nil if the schedule has become unusable.
+    package static func nextInstant(of schedule: [String], after now: Timestamp) -> Timestamp? {
+        guard !schedule.isEmpty else { return .farFuture }
+        let expressions = schedule.compactMap { try? CronExpression($0) }
+        guard expressions.count == schedule.count else { return nil }
+        return Schedule.next(expressions, after: now)
+    }
+
+    private static func invalidSchedule(_ problem: String, _ pattern: String) -> InvalidHook {
+        InvalidHook(message: "\(problem) in \(pattern)")
+    }
+
+    // MARK: - Trigger schema
+
+    /// Refuses a trigger schema that could not validate anything.
+    package func checkTriggerSchema(_ schema: JSONValue) throws(InvalidHook) {
+        if let draft = schema["$schema"] {
+            guard let uri = draft.string, Self.knowsDraft(uri) else {
+                throw Self.invalidSchema([" * Property $schema must be the address of JSON Schema draft 4, 6 or 7"])
+            }
+        }
+        let problems = JSONSchema.problems(inSchema: schema)
+        guard problems.isEmpty else {
+            throw Self.invalidSchema(problems.map { " * Property \($0.described(root: "triggerSchema"))" })
+        }
+        do {
+            _ = try Self.compile(triggerSchema: schema)
+        } catch {
+            throw Self.invalidSchema([" * Property triggerSchema must be usable: \(error)"])
+        }
+    }
+
+    /// Makes the validator of a trigger schema; unknown keywords and formats mean nothing.
+    package static func compile(triggerSchema: JSONValue) throws(JSONSchemaError) -> JSONSchema {
+        try JSONSchema(triggerSchema, unknownKeywords: .ignore)
+    }
+
+    private static func knowsDraft(_ uri: String) -> Bool {
+        var text = uri[...]
+        for prefix in ["http://", "https://"] where text.hasPrefix(prefix) { text = text.dropFirst(prefix.count) }
+        if text.hasSuffix("#") { text = text.dropLast() }
+        return ["04", "06", "07"].contains { text == "json-schema.org/draft-\($0)/schema" }
+    }
+
+    private static func invalidSchema(_ lines: [String]) -> InvalidHook {
+        InvalidHook(message: (["triggerSchema is not a valid JSON schema:"] + lines).joined(separator: "\n"))
+    }
+
+    // MARK: - Bindings
+
+    /// Refuses bindings to exchanges that hooks must not listen to.
+    package func checkBindings(_ bindings: [HookBinding]) throws(InvalidHook) {
+        let denied = bindings.filter { binding in
+            denials.contains { $0.schema.validate(JSONValue(binding.exchange)).isEmpty }
+        }
+        guard !denied.isEmpty else { return }
+        let list = JSONValue.array(denied.map(\.json)).text(.pretty)
+        throw InvalidHook(message: "One or more of the bindings are denied access to hooks: \(list)")
+    }
+
+    /// Applies all rules in the order clients know, and yields the first instant of the schedule.
+    package func check(_ definition: HookDefinition, scheduleFirst: Bool, now: Timestamp) throws(InvalidHook)
+        -> Timestamp
+    {
+        if scheduleFirst {
+            let next = try firstInstant(of: definition.schedule, after: now)
+            try checkTriggerSchema(definition.triggerSchema)
+            try checkBindings(definition.bindings)
+            return next
+        }
+        try checkTriggerSchema(definition.triggerSchema)
+        let next = try firstInstant(of: definition.schedule, after: now)
+        try checkBindings(definition.bindings)
+        return next
+    }
+}

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: MPL-2.0
+
+import Core
+import Logging
+import ServiceLifecycle
+import Synchronization
+
+/// Performs fires with bounded concurrency: those its process accepted, and those nobody else performs.
+///
+/// Every process that accepts fires runs one. A fire whose process dies becomes free when its lease ends, and the next
+/// dispatcher that looks takes it.
+package final class FireDispatcher: Service, Sendable {
+    private struct State {
+        var free: Int
+        var running: Set<Int> = []
+    }
+
+    private let fires: FireStore
+    private let performer: FirePerformer
+    private let interval: Duration
+    private let state: Mutex<State>
+    private let wake = Signal()
+    private let work: AsyncStream<Fire>
+    private let input: AsyncStream<Fire>.Continuation
+
+    package init(fires: FireStore, performer: FirePerformer, concurrency: Int = 64, interval: Duration = .seconds(1)) {
+        self.fires = fires
+        self.performer = performer
+        self.interval = interval
+        state = Mutex(State(free: concurrency))
+        (work, input) = AsyncStream.makeStream()
+    }
+
+    // MARK: - For those who accept fires
+
+    /// Keeps up to `wanted` places free for fires about to be accepted; the rest will be taken from the database.
+    func reserve(_ wanted: Int) -> Int {
+        state.withLock { state in
+            let granted = min(max(wanted, 0), state.free)
+            state.free -= granted
+            return granted
+        }
+    }
+
+    /// Performs accepted fires in the places reserved for them, and gives back the places that were not needed.
+    func submit(_ accepted: [Fire], reserved: Int) {
+        state.withLock { state in
+            state.free += reserved - accepted.count
+            for fire in accepted { state.running.insert(fire.id) }
+        }
+        for fire in accepted { input.yield(fire) }
+    }
+
+    /// Looks for fires in the database at once.
+    func lookNow() {
+        wake.notify()
+    }
+
+    /// Performs a fire while the caller waits, and keeps its lease meanwhile.
+    func performNow(_ fire: Fire) async throws -> FireOutcome {
+        state.withLock { _ = $0.running.insert(fire.id) }
+        defer { state.withLock { _ = $0.running.remove(fire.id) } }
+        return try await performer.perform(fire)
+    }
+
+    // MARK: - Service
+
+    package func run() async throws {
+        await withGracefulShutdownHandler {
+            await withDiscardingTaskGroup { group in
+                group.addTask { await self.keepLeases() }
+                group.addTask {
+                    await self.look()
+                    self.input.finish()
+                }
+                for await fire in self.work {
+                    group.addTask { await self.carryOut(fire) }
+                }
+                group.cancelAll()
+            }
+        } onGracefulShutdown: {
+            self.isStopping.store(true, ordering: .relaxed)
+            self.wake.notify()
+        }
+    }
+
+    private let isStopping = Atomic<Bool>(false)
+
+    private var mayGoOn: Bool { !Task.isCancelled && !isStopping.load(ordering: .relaxed) }
+
+    private func look() async {
+        var failures = 0
+        while mayGoOn {
+            let places = reserve(64)
+            var taken: [Fire] = []
+            do {
+                if places > 0 { taken = try await fires.claim(limit: places) }
+                failures = 0
+            } catch {
+                failures += 1
+                if failures == 1 { Logger.current.error("fires cannot be taken", metadata: ["error": "\(error)"]) }
+            }
+            submit(taken, reserved: places)
+            if !taken.isEmpty && taken.count == places { continue }
+            _ = await wake.wait(timeout: failures > 3 ? interval * 5 : interval)
+        }
+        // Fires in progress end before the process does, for as long as the service group allows.
+        while !Task.isCancelled, state.withLock({ !$0.running.isEmpty }) {
+            _ = await wake.wait(timeout: .milliseconds(50))
+        }
+    }
+
+    private func carryOut(_ fire: Fire) async {
+        do {
+            try await performer.perform(fire)
+        } catch {
+            // The lease ends and the fire is taken again; nothing is lost by giving up here.
+            Logger.current.error("fire was interrupted", metadata: ["hook": "\(fire.name)", "error": "\(error)"])
+        }
+        let wasFull = state.withLock { state in
+            state.running.remove(fire.id)
+            state.free += 1
+            return state.free == 1
+        }
+        if wasFull { wake.notify() }
+    }
+
+    private func keepLeases() async {
+        while !Task.isCancelled {
+            do { try await Task.sleep(for: FireStore.lease / 3) } catch { return }
+            let ids = state.withLock { Array($0.running) }
+            guard !ids.isEmpty else { continue }
+            do { try await fires.extend(ids) } catch {
+                Logger.current.warning("leases were not prolonged", metadata: ["error": "\(error)"])
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: MPL-2.0
+
+import Core
+import JSON
+import Logging
+package import Schedules
+package import TaskclusterClient
+
+/// Turns written-down fires into tasks.
+///
+/// Nothing here decides whether to fire: that happened when the fire was accepted. Performing may be repeated at will,
+/// by this or another process, because every attempt sends the stored definition under the stored task id, and the queue
+/// treats equal requests as one.
+package struct FirePerformer: Sendable {
+    let fires: FireStore
+    let hooks: HookStore
+    let schedules: ScheduleStore
+    let programs: HookPrograms
+    let client: TaskclusterClient
+    /// The longest pause before a fire is tried again.
+    let longestPause: Duration
+    let now: @Sendable () -> Timestamp
+
+    package init(
+        fires: FireStore,
+        hooks: HookStore,
+        schedules: ScheduleStore,
+        programs: HookPrograms,
+        client: TaskclusterClient,
+        longestPause: Duration,
+        now: @escaping @Sendable () -> Timestamp = { .now() }
+    ) {
+        self.fires = fires
+        self.hooks = hooks
+        self.schedules = schedules
+        self.programs = programs
+        self.client = client
+        self.longestPause = longestPause
+        self.now = now
+    }
+
+    /// The age at which a definition gets a new instant; the queue refuses tasks created more than 15 minutes ago.
+    private static let oldest: Duration = .seconds(14 * 60)
+
+    /// Performs a taken fire and stores what became of it.
+    @discardableResult
+    func perform(_ fire: Fire) async throws -> FireOutcome {
+        if fire.state == .mailing {
+            try await tellOwner(of: fire)
+            return .dropped
+        }
+        let outcome = try await attempt(fire)
+        if case .postponed(let failure) = outcome {
+            try await fires.postpone(fire, failure, by: pause(after: fire.failures + 1))
+        } else {
+            try await fires.finish(fire, outcome, now: now())
+            if fire.firedBy == .schedule, fire.failures > 0 {
+                try await schedules.skipMissed(fire.name, now: now())
+            }
+        }
+        report(fire, outcome)
+        return outcome
+    }
+
+    private func pause(after failures: Int) -> Duration {
+        RetryPolicy(attempts: .max, base: .milliseconds(500), maximum: longestPause).delay(before: failures + 1)
+    }
+
+    // MARK: - The call
+
+    private func attempt(_ taken: Fire) async throws -> FireOutcome {
+        var definition: JSONValue
+        do { definition = try JSONValue(parsing: taken.definition) } catch {
+            return .failed(FireFailure(template: "the stored definition is unreadable"))
+        }
+        if taken.attempts > 1 {
+            guard try await hooks.hook(taken.name) != nil else { return .dropped }
+            switch try await refreshed(taken, definition) {
+            case .send(let fresh): definition = fresh
+            case .end(let outcome): return outcome
+            }
+        }
+        do {
+            _ = try await client.queue.createTask(
+                taken.taskID,
+                definition,
+                authorizedScopes: ["assume:\(taken.name.role)"],
+                retry: taken.firedBy.mayBeRepeated ? Self.once : .taskcluster
+            )
+            return .created
+        } catch {
+            try Task.checkCancellation()
+            let failure = FireFailure(error)
+            return error.isRetriable && taken.firedBy.mayBeRepeated ? .postponed(failure) : .failed(failure)
+        }
+    }
+
+    private static let once = RetryPolicy(attempts: 1, base: .zero, maximum: .zero)
+
+    private enum Refreshed {
+        case send(JSONValue)
+        case end(FireOutcome)
+    }
+
+    /// Renews a definition that has grown too old for the queue, unless an earlier attempt made the task after all.
+    ///
+    /// The task id stays: should an attempt believed lost still arrive, the queue will refuse the second definition.
+    private func refreshed(_ fire: Fire, _ definition: JSONValue) async throws -> Refreshed {
+        let instant = now()
+        guard
+            definition["created"]?.string == fire.created.iso8601,
+            instant - fire.created > Self.oldest
+        else { return .send(definition) }
+        do {
+            _ = try await client.queue.status(fire.taskID)
+            return .end(.created)
+        } catch {
+            guard error.status == 404 else { return .end(.postponed(FireFailure(error, calling: "status"))) }
+        }
+        guard let program = try await programs.program(of: fire.name) else { return .end(.dropped) }
+        let context = FiringContext(
+            firedBy: fire.firedBy,
+            taskID: fire.taskID,
+            created: instant,
+            extras: fire.context
+        )
+        switch context.render(program.template) {
+        case .declined: return .end(.declined)
+        case .failed(let failure): return .end(.failed(failure))
+        case .task(let task):
+            guard try await fires.restamp(fire, created: instant, definition: task.text()) else {
+                return .end(.dropped)
+            }
+            return .send(task)
+        }
+    }
+
+    // MARK: - Telling
+
+    private func tellOwner(of fire: Fire) async throws {
+        if let hook = try await hooks.hook(fire.name) {
+            do {
+                try await client.notify.email(
+                    to: hook.definition.owner,
+                    subject: "[Taskcluster Hooks] Scheduled Hook failure: \(fire.name)",
+                    content: Self.letter(fire)
+                )
+            } catch {
+                Logger.current.warning(
+                    "hook failure mail was not sent",
+                    metadata: ["hook": "\(fire.name)", "error": "\(error.code)"]
+                )
+            }
+        }
+        try await fires.finishMail(fire)
+    }
+
+    private static func letter(_ fire: Fire) -> String {
+        """
+        The schedule of the hook `\(fire.name)` came due, but no task could be created (it would have been \
+        `\(fire.taskID)`). The hook will be tried again at the next instant of its schedule.
+
+        ```
+        \(fire.error.prefix(50_000))
+        ```
+
+        You get this letter at most once in twelve hours, because the hook asks for mail to its owner upon errors.
+        """
+    }
+
+    private func report(_ fire: Fire, _ outcome: FireOutcome) {
+        let result =
+            switch outcome {
+            case .created: "success"
+            case .declined: "declined"
+            case .dropped: "dropped"
+            case .failed: "failure"
+            case .postponed: "postponed"
+            }
+        FiringLog.fired(fire.name, fire.firedBy, taskID: fire.taskID, result: result)
+    }
+}

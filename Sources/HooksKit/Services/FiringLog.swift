@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: MPL-2.0
+
+import Logging
+import Metrics
+
+/// The line and the counters that every fire leaves.
+enum FiringLog {
+    /// Notes the end of a fire, or of one attempt that will be followed by another.
+    static func fired(_ name: HookName, _ firedBy: FiredBy, taskID: String, result: String) {
+        Logger.current.info(
+            "hook-fire",
+            metadata: [
+                "hookGroupId": "\(name.group)", "hookId": "\(name.hook)", "firedBy": "\(firedBy.rawValue)",
+                "taskId": "\(taskID)", "result": "\(result)",
+            ]
+        )
+        Counter(label: "hooks_fires_total", dimensions: [("fired_by", firedBy.rawValue), ("result", result)])
+            .increment()
+    }
+
+    /// Notes the drafts that ended before anybody asked the queue.
+    static func settled(_ drafts: [FireDraft]) {
+        for draft in drafts {
+            switch draft.rendering {
+            case .task: continue
+            case .declined: fired(draft.name, draft.firedBy, taskID: draft.taskID, result: "declined")
+            case .failed: fired(draft.name, draft.firedBy, taskID: draft.taskID, result: "failure")
+            }
+        }
+    }
+}

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package import Postgres
+
+/// The steps that make the tables of hooks.
+package enum HooksMigrations {
+    /// All steps, oldest first.
+    package static var all: [Migration] {
+        [Migration(version: 1, name: "hooks tables", bytes: PackageResources.V0001_hooks_tables_sql)]
+    }
+
+    /// Brings the schema `hooks` up to date.
+    package static func migrate(_ pool: PostgresPool) async throws {
+        _ = try await Migrator.migrate(pool, schema: "hooks", migrations: all)
+    }
+}

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MPL-2.0
+
+public import JSON
+public import Schedules
+
+/// A JSON-e template, read once and rendered as often as needed.
+///
+/// Reading never fails for what a template says: a mistake in a part is reported when rendering reaches that part, exactly
+/// as in the interpreting implementations.
+public struct JSONETemplate: Sendable {
+    private let root: Node
+    private let symbols: SymbolTable
+
+    /// Reads a template.
+    public init(_ template: JSONValue) throws(JSONEError) {
+        var compiler = TemplateCompiler()
+        root = compiler.node(template)
+        symbols = compiler.symbols
+    }
+
+    /// Renders the template with the variables of a context; without `now` among them, `now` is the instant given.
+    public func render(_ context: JSONObject, now: Timestamp) throws(JSONEError) -> JSONValue {
+        for key in context.keys where !Identifier.isValid(key) {
+            throw JSONEError(.template, "top level keys of context must follow /[a-zA-Z_][a-zA-Z0-9_]*/")
+        }
+        var renderer = Renderer(symbols: symbols, context: context, now: now)
+        let result = try renderer.render(root) ?? .null
+        if renderer.hasUsedFunctionAsValue, Builtin.occurs(in: result) { throw .uncalledFunctions }
+        return result
+    }
+}
+
+/// JSON-e in one call.
+public enum JSONE {
+    /// Reads and renders a template.
+    public static func render(
+        _ template: JSONValue,
+        context: JSONObject,
+        now: Timestamp
+    ) throws(JSONEError) -> JSONValue {
+        try JSONETemplate(template).render(context, now: now)
+    }
+}
+
+/// Why rendering failed, and where.
+public struct JSONEError: Error, Sendable, Hashable, CustomStringConvertible {
+    /// The part of the language that complains.
+    public enum Kind: String, Sendable, Hashable {
+        /// An expression cannot be read.
+        case syntax = "SyntaxError"
+        /// An expression cannot be evaluated.
+        case interpreter = "InterpreterError"
+        /// An operator was used wrongly.
+        case template = "TemplateError"
+        /// A built-in function was called wrongly.
+        case builtin = "BuiltinError"
+    }
+
+    /// The part of the language that complains.
+    public let kind: Kind
+    /// The complaint.
+    public let message: String
+    /// The place, such as `template.a[0]`; empty at the top.
+    public private(set) var location = ""
+
+    static let uncalledFunctions = JSONEError(.template, "evaluated template contained uncalled functions")
+
+    init(_ kind: Kind, _ message: String) {
+        self.kind = kind
+        self.message = message
+    }
+
+    /// Kind, place and complaint as the reference implementations print them.
+    public var description: String {
+        location.isEmpty ? "\(kind.rawValue): \(message)" : "\(kind.rawValue) at \(location): \(message)"
+    }
+
+    /// The same error seen from one level further out.
+    func inside(_ step: String) -> JSONEError {
+        var copy = self
+        copy.location = "template" + step + location.dropFirst("template".count)
+        return copy
+    }
+}

@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: MPL-2.0
+
+import JSON
+
+extension Renderer {
+    static func isTruthy(_ value: JSONValue) -> Bool {
+        switch value {
+        case .null: false
+        case .bool(let value): value
+        case .number(let number): number.double != 0
+        case .string(let text): !text.isEmpty
+        case .array(let elements): !elements.isEmpty
+        case .object(let members): !members.isEmpty
+        }
+    }
+
+    /// The value of a number; nil for anything else, functions included.
+    static func number(_ value: JSONValue) -> Double? {
+        guard case .number(let number) = value, Builtin(value) == nil else { return nil }
+        return number.double
+    }
+
+    static func isEqual(_ first: JSONValue, _ second: JSONValue) -> Bool {
+        switch (first, second) {
+        case (.number(let a), .number(let b)):
+            return a.double == b.double || Builtin(first).map { $0 == Builtin(second) } ?? false
+        case (.array(let a), .array(let b)):
+            return a.count == b.count && zip(a, b).allSatisfy { isEqual($0, $1) }
+        case (.object(let a), .object(let b)):
+            return a.count == b.count
+                && a.allSatisfy { member in b[member.key].map { isEqual(member.value, $0) } ?? false }
+        default:
+            return first == second
+        }
+    }
+
+    mutating func evaluate(_ expression: Expression) throws(JSONEError) -> JSONValue {
+        switch expression {
+        case .literal(let value):
+            return value
+        case .variable(let symbol):
+            guard let value = variables[symbol] else {
+                throw JSONEError(.interpreter, "unknown context value \(name(of: symbol))")
+            }
+            if Builtin(value) != nil { hasUsedFunctionAsValue = true }
+            return value
+        case .property(let base, let name):
+            guard case .object(let members) = try evaluate(base) else {
+                throw JSONEError(.interpreter, "infix: . expects objects")
+            }
+            guard let value = members[name] else {
+                throw JSONEError(.interpreter, "object has no property \"\(name)\"")
+            }
+            return value
+        case .element(let base, let position):
+            return try element(of: try evaluate(base), at: try evaluate(position))
+        case .slice(let base, let start, let end):
+            return try slice(base, start, end)
+        case .call(let callee, let arguments):
+            return try call(callee, arguments)
+        case .list(let expressions):
+            var elements: [JSONValue] = []
+            for expression in expressions { elements.append(try evaluate(expression)) }
+            return .array(elements)
+        case .object(let pairs):
+            var members = JSONObject()
+            for (key, expression) in pairs { members[key] = try evaluate(expression) }
+            return .object(members)
+        case .plus(let inner):
+            return JSONValue(try unaryOperand(inner, "+"))
+        case .minus(let inner):
+            return JSONValue(-(try unaryOperand(inner, "-")))
+        case .not(let inner):
+            return .bool(!Self.isTruthy(try evaluate(inner)))
+        case .and(let left, let right):
+            guard Self.isTruthy(try evaluate(left)) else { return false }
+            return .bool(Self.isTruthy(try evaluate(right)))
+        case .or(let left, let right):
+            if Self.isTruthy(try evaluate(left)) { return true }
+            return .bool(Self.isTruthy(try evaluate(right)))
+        case .binary(let operation, let left, let right):
+            let first = try evaluate(left)
+            return try apply(operation, first, try evaluate(right))
+        }
+    }
+
+    private mutating func unaryOperand(_ expression: Expression, _ sign: String) throws(JSONEError) -> Double {
+        guard let value = Self.number(try evaluate(expression)) else {
+            throw JSONEError(.interpreter, "unary \(sign) expects number")
+        }
+        return value
+    }
+
+    // MARK: - Operators
+
+    private func apply(
+        _ operation: Expression.Operation,
+        _ left: JSONValue,
+        _ right: JSONValue
+    ) throws(JSONEError) -> JSONValue {
+        switch operation {
+        case .equal: return .bool(Self.isEqual(left, right))
+        case .notEqual: return .bool(!Self.isEqual(left, right))
+        case .isIn: return .bool(try isContained(left, right))
+        case .add:
+            if case (.string(let a), .string(let b)) = (left, right) { return .string(a + b) }
+            guard let a = Self.number(left), let b = Self.number(right) else {
+                throw JSONEError(.interpreter, "infix: + expects numbers/strings + numbers/strings")
+            }
+            return JSONValue(a + b)
+        case .subtract, .multiply, .divide, .power:
+            guard let a = Self.number(left), let b = Self.number(right) else {
+                let sign = operation.rawValue
+                throw JSONEError(.interpreter, "infix: \(sign) expects number \(sign) number")
+            }
+            return JSONValue(try Self.calculated(operation, a, b))
+        case .less, .greater, .atMost, .atLeast:
+            return .bool(try isOrdered(operation, left, right))
+        }
+    }
+
+    private static func calculated(
+        _ operation: Expression.Operation,
+        _ first: Double,
+        _ second: Double
+    ) throws(JSONEError) -> Double {
+        switch operation {
+        case .subtract: return first - second
+        case .multiply: return first * second
+        case .power: return Power.power(first, second)
+        default:
+            guard second != 0 else { throw JSONEError(.interpreter, "division by zero") }
+            return first / second
+        }
+    }
+
+    private func isOrdered(
+        _ operation: Expression.Operation,
+        _ left: JSONValue,
+        _ right: JSONValue
+    ) throws(JSONEError) -> Bool {
+        if let a = Self.number(left), let b = Self.number(right) {
+            return switch operation {
+            case .less: a < b
+            case .greater: a > b
+            case .atMost: a <= b
+            default: a >= b
+            }
+        }
+        guard case (.string(let a), .string(let b)) = (left, right) else {
+            let sign = operation.rawValue
+            throw JSONEError(.interpreter, "infix: \(sign) expects numbers/strings \(sign) numbers/strings")
+        }
+        return switch operation {
+        case .less: precedesByBytes(a, b)
+        case .greater: precedesByBytes(b, a)
+        case .atMost: !precedesByBytes(b, a)
+        default: !precedesByBytes(a, b)
+        }
+    }
+
+    private func isContained(_ value: JSONValue, _ collection: JSONValue) throws(JSONEError) -> Bool {
+        switch collection {
+        case .object(let members):
+            guard case .string(let key) = value else {
+                throw JSONEError(.interpreter, "Infix: in-object expects string on left side")
+            }
+            return members.contains(key)
+        case .string(let text):
+            guard case .string(let part) = value else {
+                throw JSONEError(.interpreter, "Infix: in-string expects string on left side")
+            }
+            return Substrings.contains(text, part)
+        case .array(let elements):
+            return elements.contains { Self.isEqual(value, $0) }
+        default:
+            throw JSONEError(.interpreter, "Infix: in expects Array, string, or object on right side")
+        }
+    }
+
+    // MARK: - Access
+
+    private func element(of value: JSONValue, at position: JSONValue) throws(JSONEError) -> JSONValue {
+        switch value {
+        case .array(let elements):
+            return elements[try Self.index(position, count: elements.count)]
+        case .string(let text):
+            let scalars = Array(text.unicodeScalars)
+            return .string(String(Character(scalars[try Self.index(position, count: scalars.count)])))
+        case .object(let members):
+            guard case .string(let key) = position else {
+                throw JSONEError(.interpreter, "object keys must be strings")
+            }
+            return members[key] ?? .null
+        default:
+            throw JSONEError(.interpreter, "infix: \"[..]\" expects object, array, or string")
+        }
+    }
+
+    private static func index(_ position: JSONValue, count: Int) throws(JSONEError) -> Int {
+        guard let number = number(position), let index = Int(exactly: number) else {
+            throw JSONEError(.interpreter, "should only use integers to access arrays or strings")
+        }
+        let fromStart = index < 0 ? max(0, count + index) : index
+        guard fromStart < count else { throw JSONEError(.interpreter, "index out of bounds") }
+        return fromStart
+    }
+
+    private mutating func slice(
+        _ base: Expression,
+        _ start: Expression?,
+        _ end: Expression?
+    ) throws(JSONEError) -> JSONValue {
+        let value = try evaluate(base)
+        var first: JSONValue = 0
+        var last: JSONValue = nil
+        if let start { first = try evaluate(start) }
+        if let end { last = try evaluate(end) }
+        switch value {
+        case .array(let elements):
+            return .array(Array(elements[try Self.bounds(first, last, count: elements.count)]))
+        case .string(let text):
+            let scalars = Array(text.unicodeScalars)
+            let bounds = try Self.bounds(first, last, count: scalars.count)
+            return .string(String(String.UnicodeScalarView(scalars[bounds])))
+        case .object:
+            guard case .string(let key) = first else {
+                throw JSONEError(.interpreter, "object keys must be strings")
+            }
+            return value[key] ?? .null
+        default:
+            throw JSONEError(.interpreter, "infix: \"[..]\" expects object, array, or string")
+        }
+    }
+
+    private static func bounds(_ start: JSONValue, _ end: JSONValue, count: Int) throws(JSONEError) -> Range<Int> {
+        let last = end.isNull ? Double(count) : number(end)
+        guard let first = number(start), let last, first == first.rounded(), last == last.rounded(), first.isFinite,
+            last.isFinite
+        else {
+            throw JSONEError(.interpreter, "cannot perform interval access with non-integers")
+        }
+        func clamped(_ position: Double) -> Int {
+            let fromStart = position < 0 ? Double(count) + position : position
+            return Int(min(max(fromStart, 0), Double(count)))
+        }
+        let upper = clamped(last)
+        return min(clamped(first), upper)..<upper
+    }
+}
+
+/// Searching by code points.
+enum Substrings {
+    static func contains(_ text: String, _ part: String) -> Bool {
+        firstIndex(of: Array(part.utf8), in: Array(text.utf8), from: 0) != nil
+    }
+
+    static func firstIndex(of part: [UInt8], in text: [UInt8], from start: Int) -> Int? {
+        guard text.count - start >= part.count else { return nil }
+        for index in start...(text.count - part.count)
+        where text[index..<(index + part.count)].elementsEqual(part) {
+            return index
+        }
+        return nil
+    }
+}

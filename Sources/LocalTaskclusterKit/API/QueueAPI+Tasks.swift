@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: MPL-2.0
+import APIServer
+import JSON
+import Taskcluster
+
+extension QueueAPI {
+    var taskEndpoints: [Endpoint] {
+        [
+            endpoint(
+                .get,
+                "/task/<taskId>",
+                "task",
+                scopes: .scope("queue:get-task:<taskId>"),
+                category: "Tasks",
+                "Get a task's definition"
+            ) {
+                .rawJSON(Array(try await store.definition($0.parameter("taskId")).utf8))
+            },
+            endpoint(
+                .get,
+                "/task/<taskId>/status",
+                "status",
+                scopes: .scope("queue:status:<taskId>"),
+                category: "Tasks",
+                "Get a task's status"
+            ) {
+                .status(try await store.status($0.parameter("taskId")))
+            },
+            endpoint(
+                .post,
+                "/tasks/status",
+                "statuses",
+                scopes: .allOf(.each("taskId", in: "taskIds", scope: "queue:status:<taskId>")),
+                query: .paging,
+                input: "tasks-request",
+                category: "Tasks",
+                "Get the status of several tasks"
+            ) { request in
+                let tasks = try await several(request)
+                return .json(
+                    request.page.reply("statuses", tasks.rows, columns: { _ in [JSONValue(tasks.end)] }) {
+                        ["taskId": JSONValue($0.status.taskID), "status": $0.status.json]
+                    }
+                )
+            },
+            endpoint(
+                .post,
+                "/tasks",
+                "tasks",
+                scopes: .allOf(.each("taskId", in: "taskIds", scope: "queue:get-task:<taskId>")),
+                query: .paging,
+                input: "tasks-request",
+                category: "Tasks",
+                "Get the definition of several tasks"
+            ) { request in
+                let tasks = try await several(request)
+                return .json(
+                    try request.page.reply("tasks", tasks.rows, columns: { _ in [JSONValue(tasks.end)] }) {
+                        ["taskId": JSONValue($0.status.taskID), "task": try JSONValue(parsing: $0.definition)]
+                    }
+                )
+            },
+            endpoint(
+                .put,
+                "/task/<taskId>",
+                "createTask",
+                scopes: Self.creationScopes,
+                mode: .deferred,
+                input: "create-task-request",
+                category: "Tasks",
+                "Create a task",
+                create
+            ),
+            endpoint(
+                .post,
+                "/task/<taskId>/schedule",
+                "scheduleTask",
+                scopes: Self.scopes(for: "schedule"),
+                mode: .deferred,
+                category: "Tasks",
+                "Schedule a task"
+            ) {
+                try await change($0) { try await store.scheduleTask($0, now: now()) }
+            },
+            endpoint(
+                .post,
+                "/task/<taskId>/rerun",
+                "rerunTask",
+                scopes: Self.scopes(for: "rerun"),
+                mode: .deferred,
+                category: "Tasks",
+                "Run a task again"
+            ) {
+                try await change($0) { try await store.rerunTask($0, now: now()) }
+            },
+            endpoint(
+                .post,
+                "/task/<taskId>/cancel",
+                "cancelTask",
+                scopes: Self.scopes(for: "cancel"),
+                mode: .deferred,
+                category: "Tasks",
+                "Cancel a task"
+            ) {
+                try await change($0) { try await store.cancelTask($0, now: now()) }
+            },
+            endpoint(
+                .post,
+                "/task/<taskId>/priority",
+                "changeTaskPriority",
+                scopes: .anyOf(
+                    .scope("queue:change-task-priority:<taskId>"),
+                    .scope("queue:change-task-priority-in-queue:<taskQueueId>")
+                ),
+                mode: .deferred,
+                input: "change-task-priority-request",
+                category: "Tasks",
+                "Change a task's priority"
+            ) { request in
+                let priority = TaskPriority(name: request.body["newPriority"]?.string ?? "") ?? .lowest
+                return try await change(request) { try await store.changePriority(of: $0, to: priority, now: now()) }
+            },
+            endpoint(
+                .get,
+                "/task/<taskId>/dependents",
+                "listDependentTasks",
+                scopes: .scope("queue:list-dependent-tasks:<taskId>"),
+                query: .paging,
+                category: "Tasks",
+                "List the tasks that depend on one"
+            ) { request in
+                let taskID = request.parameter("taskId")
+                _ = try await store.status(taskID)
+                let page = request.page
+                let rows = try await store.tasks(dependingOn: taskID, after: try page.string(0), limit: page.fetch)
+                return listing(rows, page, ["taskId": JSONValue(taskID)])
+            },
+        ]
+    }
+
+    var groupEndpoints: [Endpoint] {
+        [
+            endpoint(
+                .get,
+                "/task-group/<taskGroupId>",
+                "getTaskGroup",
+                scopes: .scope("queue:list-task-group:<taskGroupId>"),
+                category: "Task groups",
+                "Get a task group"
+            ) {
+                .json(.object(try await store.group($0.parameter("taskGroupId")).json))
+            },
+            endpoint(
+                .get,
+                "/task-group/<taskGroupId>/list",
+                "listTaskGroup",
+                scopes: .scope("queue:list-task-group:<taskGroupId>"),
+                query: .paging,
+                category: "Task groups",
+                "List the tasks of a group"
+            ) { request in
+                let group = try await store.group(request.parameter("taskGroupId"))
+                let page = request.page
+                let rows = try await store.tasks(
+                    inGroup: group.taskGroupID,
+                    after: try page.string(0),
+                    limit: page.fetch
+                )
+                return listing(rows, page, group.json)
+            },
+            endpoint(
+                .post,
+                "/task-group/<taskGroupId>/seal",
+                "sealTaskGroup",
+                scopes: .scope("queue:seal-task-group:<schedulerId>/<taskGroupId>"),
+                mode: .deferred,
+                category: "Task groups",
+                "Seal a task group"
+            ) { request in
+                let group = try await store.group(request.parameter("taskGroupId"))
+                try await request.authorize(["schedulerId": JSONValue(group.schedulerID)])
+                return .json(.object(try await store.sealGroup(group.taskGroupID, now: now()).json))
+            },
+            endpoint(
+                .post,
+                "/task-group/<taskGroupId>/cancel",
+                "cancelTaskGroup",
+                scopes: .scope("queue:cancel-task-group:<schedulerId>/<taskGroupId>"),
+                mode: .deferred,
+                category: "Task groups",
+                "Cancel a sealed task group",
+                cancelGroup
+            ),
+        ]
+    }
+
+    // MARK: - Handlers
+
+    private static let creationScopes: ScopeTemplate = .allOf(
+        .each("scope", in: "scopes", scope: "<scope>"),
+        .each("route", in: "routes", scope: "queue:route:<route>"),
+        .scope("queue:create-task:project:<projectId>"),
+        .scope("queue:scheduler-id:<schedulerId>"),
+        .anyOf(.each("priority", in: "priorities", scope: "queue:create-task:<priority>:<taskQueueId>"))
+    )
+
+    private static func scopes(for verb: String) -> ScopeTemplate {
+        .anyOf(
+            .scope("queue:\(verb)-task:<schedulerId>/<taskGroupId>/<taskId>"),
+            .scope("queue:\(verb)-task-in-project:<projectId>"),
+            .allOf(.scope("queue:\(verb)-task"), .scope("assume:scheduler-id:<schedulerId>/<taskGroupId>"))
+        )
+    }
+
+    private func create(_ request: APIRequest) async throws -> APIResponse {
+        let task = try TaskDefinition(taskID: request.parameter("taskId"), request: request.body)
+        try limits.checkSize(task)
+        try await request.authorize([
+            "scopes": JSONValue(task.scopes), "routes": JSONValue(task.routes), "projectId": JSONValue(task.projectID),
+            "schedulerId": JSONValue(task.schedulerID), "taskQueueId": JSONValue(task.taskQueueID),
+            "priorities": JSONValue(task.priority.sufficient.map(\.name)),
+        ])
+        let now = now()
+        try limits.check(task, now: now)
+        return .status(try await store.createTask(task, now: now))
+    }
+
+    /// Looks a task up, compares scopes with it, and changes it.
+    private func change(
+        _ request: APIRequest,
+        _ body: (String) async throws -> TaskStatus
+    ) async throws -> APIResponse {
+        let status = try await store.status(request.parameter("taskId"))
+        try await request.authorize([
+            "schedulerId": JSONValue(status.schedulerID), "taskGroupId": JSONValue(status.taskGroupID),
+            "projectId": JSONValue(status.projectID), "taskQueueId": JSONValue(status.taskQueueID),
+        ])
+        return .status(try await body(status.taskID))
+    }
+
+    private func several(_ request: APIRequest) async throws -> (rows: [TaskListing], end: Int) {
+        let ids = request.body["taskIds"]?.array?.compactMap(\.string) ?? []
+        try await request.authorize(["taskIds": JSONValue(ids)])
+        let page = request.page
+        let start = min(max(try page.int(0) ?? 0, 0), ids.count)
+        let end = min(start + page.limit, ids.count)
+        // One more id than fits tells that there is another page, whether or not that task exists.
+        return (try await store.tasks(Array(ids[start..<min(end + 1, ids.count)])), end)
+    }
+
+    private func cancelGroup(_ request: APIRequest) async throws -> APIResponse {
+        let group = try await store.group(request.parameter("taskGroupId"))
+        try await request.authorize(["schedulerId": JSONValue(group.schedulerID)])
+        guard group.sealed != nil else {
+            throw QueueProblem(.conflict, "Task group \(group.taskGroupID) must be sealed before it is cancelled.")
+        }
+        var open = try await store.unresolvedTasks(inGroup: group.taskGroupID)[...]
+        var cancelled: [String] = []
+        while !open.isEmpty {
+            cancelled += try await store.cancelTasks(Array(open.prefix(200)), now: now())
+            open = open.dropFirst(200)
+        }
+        return .json([
+            "taskGroupId": JSONValue(group.taskGroupID),
+            "taskGroupSize": JSONValue(try await store.groupSize(group.taskGroupID)),
+            "cancelledCount": JSONValue(cancelled.count), "taskIds": JSONValue(cancelled),
+        ])
+    }
+
+    /// `head` and the tasks of a page.
+    private func listing(_ rows: [TaskListing], _ page: PageRequest, _ head: JSONObject) -> APIResponse {
+        let shown = rows.prefix(page.limit)
+        var text = SplicedJSON()
+        text.append("{")
+        for (key, value) in head {
+            text.append(JSONValue(key))
+            text.append(":")
+            text.append(value)
+            text.append(",")
+        }
+        if rows.count > page.limit, let last = shown.last {
+            text.append("\"continuationToken\":")
+            text.append(JSONValue(Continuation.encode([JSONValue(last.status.taskID)])))
+            text.append(",")
+        }
+        text.append("\"tasks\":")
+        text.append(list: shown) { $0.append($1) }
+        text.append("}")
+        return .rawJSON(text.bytes)
+    }
+}
+
+extension APIResponse {
+    /// The usual answer of the queue.
+    static func status(_ status: TaskStatus) -> APIResponse { .json(["status": status.json]) }
+}

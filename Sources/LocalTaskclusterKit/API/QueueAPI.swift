@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: MPL-2.0
+public import APIServer
+import JSON
+public import Schedules
+import Taskcluster
+
+/// The queue's endpoints.
+public struct QueueAPI: Sendable {
+    let store: QueueStore
+    let dispatch: ClaimDispatch
+    let directory: DirectoryStore
+    let activity: WorkerActivity
+    let addresses: BlobAddresses
+    let rootURL: String
+    let limits: TaskCreation
+    let claimWorkTimeout: Duration
+    let now: @Sendable () -> Timestamp
+
+    /// Puts the endpoints together.
+    public init(
+        store: QueueStore,
+        dispatch: ClaimDispatch,
+        directory: DirectoryStore,
+        activity: WorkerActivity,
+        addresses: BlobAddresses,
+        rootURL: String,
+        limits: TaskCreation = TaskCreation(),
+        claimWorkTimeout: Duration = .seconds(20),
+        now: @escaping @Sendable () -> Timestamp
+    ) {
+        self.store = store
+        self.dispatch = dispatch
+        self.directory = directory
+        self.activity = activity
+        self.addresses = addresses
+        self.rootURL = rootURL.hasSuffix("/") ? String(rootURL.dropLast()) : rootURL
+        self.limits = limits
+        self.claimWorkTimeout = claimWorkTimeout
+        self.now = now
+    }
+
+    /// The API over a folder of schemas.
+    public func api(schemas: SchemaStore) -> API {
+        API(
+            service: "queue",
+            title: "Queue",
+            description: "Accepts tasks, hands them to workers and keeps their results.",
+            schemas: schemas,
+            endpoints: taskEndpoints + groupEndpoints + workEndpoints + artifactEndpoints + queueEndpoints
+        )
+    }
+
+    static let taskParameters: [String: ParameterRule] = [
+        "taskId": ParameterRule(Slugid.pattern), "taskGroupId": ParameterRule(Slugid.pattern),
+        "runId": "^[1-9]*[0-9]+$",
+        "taskQueueId": ParameterRule(Patterns.taskQueueID.regularExpression),
+        "provisionerId": "^[a-zA-Z0-9-_]{1,38}$", "workerType": "^[a-zA-Z0-9-_]{1,38}$",
+        "workerGroup": "^[a-zA-Z0-9-_]{1,38}$", "workerId": "^[a-zA-Z0-9-_]{1,38}$", "name": "^[\\x20-\\x7e]+$",
+    ]
+
+    /// Declares an endpoint whose problems become API errors.
+    func endpoint(
+        _ method: HTTPMethodName,
+        _ route: String,
+        _ name: String,
+        scopes: ScopeTemplate,
+        mode: Endpoint.Mode = .automatic,
+        query: [String: QueryRule] = [:],
+        input: String? = nil,
+        category: String,
+        _ title: String,
+        _ handler: @escaping @Sendable (APIRequest) async throws -> APIResponse
+    ) -> Endpoint {
+        let names = Set(route.split(whereSeparator: { "<>*".contains($0) }).map(String.init))
+        return Endpoint(
+            method,
+            route,
+            name: name,
+            scopes: scopes,
+            authorization: mode,
+            query: query,
+            parameters: Self.taskParameters.filter { names.contains($0.key) },
+            input: input.map { "v1/\($0).json" },
+            category: category,
+            title: title,
+            description: title,
+            handler: { try await answering(handler, $0) }
+        )
+    }
+}
+
+/// Runs a handler and turns what the rules refuse into what clients understand.
+func answering(
+    _ handler: @Sendable (APIRequest) async throws -> APIResponse,
+    _ request: APIRequest
+) async throws -> APIResponse {
+    do {
+        return try await handler(request)
+    } catch let problem as QueueProblem {
+        let code: APIErrorCode =
+            switch problem.code {
+            case .input: .inputError
+            case .notFound: .resourceNotFound
+            case .conflict: .requestConflict
+            case .expired: .resourceExpired
+            }
+        throw APIError(code, problem.description)
+    }
+}
+
+extension APIRequest {
+    /// The run that the route names.
+    var runID: Int { Int(parameter("runId")) ?? Int.max }
+}
+
+/// JSON text put together from parts that are JSON text already.
+struct SplicedJSON {
+    private(set) var bytes: [UInt8] = []
+
+    mutating func append(_ text: String) { bytes.append(contentsOf: text.utf8) }
+    mutating func append(_ value: JSONValue) { bytes.append(contentsOf: value.bytes()) }
+
+    /// `{"status": …, "task": …}` as listings show tasks, with the definition as it was stored.
+    mutating func append(_ listing: TaskListing) {
+        append("{\"status\":")
+        append(listing.status.json)
+        append(",\"task\":")
+        append(listing.definition)
+        append("}")
+    }
+
+    /// The members of a list, separated by commas.
+    mutating func append<Element>(list: some Sequence<Element>, _ one: (inout SplicedJSON, Element) -> Void) {
+        var isFirst = true
+        append("[")
+        for element in list {
+            if !isFirst { append(",") }
+            isFirst = false
+            one(&self, element)
+        }
+        append("]")
+    }
+}

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: MPL-2.0
+import Synchronization
+
+/// Lets workers wait for work without holding a connection or a thread.
+///
+/// Waiters of a queue are served in the order they came. When runs become pending, as many waiters are woken as there
+/// are runs; whoever finds nothing goes back to the head of the line. A wake-up between a fruitless look and the wait
+/// is noticed by a counter, so none is lost.
+public final class ClaimDispatch: Sendable {
+    private struct Line {
+        var generation = 0
+        var waiters: [(id: Int, continuation: CheckedContinuation<Bool, Never>)] = []
+    }
+
+    private struct State {
+        var lines: [String: Line] = [:]
+        var next = 0
+        /// Those who left before they had parked.
+        var left: Set<Int> = []
+    }
+
+    private let state = Mutex(State())
+
+    /// Makes a dispatch without waiters.
+    public init() {}
+
+    /// Wakes up to `count` waiters of a queue.
+    public func wake(_ taskQueueID: String, count: Int) {
+        let woken = state.withLock { state -> [CheckedContinuation<Bool, Never>] in
+            var line = state.lines[taskQueueID] ?? Line()
+            line.generation += 1
+            let some = line.waiters.prefix(count).map(\.continuation)
+            line.waiters.removeFirst(some.count)
+            state.lines[taskQueueID] = line
+            return some
+        }
+        for continuation in woken { continuation.resume(returning: true) }
+    }
+
+    /// Wakes the first waiter of every queue that has one; the safety net for wake-ups that never came.
+    public func probe() {
+        let queues = state.withLock { state in state.lines.filter { !$0.value.waiters.isEmpty }.map(\.key) }
+        for queue in queues { wake(queue, count: 1) }
+    }
+
+    /// Looks for work until some is found, the time is up, or the calling task is cancelled.
+    public func claim(
+        from taskQueueID: String,
+        within timeout: Duration,
+        _ look: @Sendable () async throws -> [TaskClaim]
+    ) async throws -> [TaskClaim] {
+        let end = ContinuousClock.now + timeout
+        var isWoken = false
+        while true {
+            let generation = state.withLock { $0.lines[taskQueueID]?.generation ?? 0 }
+            do {
+                let found = try await look()
+                guard found.isEmpty else { return found }
+            } catch {
+                // Somebody else shall use the wake-up.
+                if isWoken { wake(taskQueueID, count: 1) }
+                throw error
+            }
+            let left = end - ContinuousClock.now
+            guard left > .zero else { return [] }
+            let wasWoken = isWoken
+            isWoken = await wait(in: taskQueueID, since: generation, atHead: wasWoken, timeout: left)
+            guard isWoken else {
+                try Task.checkCancellation()
+                return []
+            }
+            if Task.isCancelled {
+                wake(taskQueueID, count: 1)
+                throw CancellationError()
+            }
+        }
+    }
+
+    private func wait(in queue: String, since generation: Int, atHead: Bool, timeout: Duration) async -> Bool {
+        let id = state.withLock { state in
+            state.next += 1
+            return state.next
+        }
+        return await withTaskGroup(of: Bool?.self) { group in
+            group.addTask {
+                if (try? await Task.sleep(for: timeout)) != nil { self.leave(queue, id) }
+                return nil
+            }
+            let woken = await self.park(queue, id: id, since: generation, atHead: atHead)
+            group.cancelAll()
+            await group.waitForAll()
+            self.state.withLock { _ = $0.left.remove(id) }
+            return woken
+        }
+    }
+
+    private func park(_ queue: String, id: Int, since generation: Int, atHead: Bool) async -> Bool {
+        await withTaskCancellationHandler {
+            await withCheckedContinuation { continuation in
+                let answer: Bool? = state.withLock { state in
+                    if state.left.remove(id) != nil { return false }
+                    var line = state.lines[queue] ?? Line()
+                    guard line.generation == generation else { return true }
+                    line.waiters.insert((id, continuation), at: atHead ? 0 : line.waiters.count)
+                    state.lines[queue] = line
+                    return nil
+                }
+                if let answer { continuation.resume(returning: answer) }
+            }
+        } onCancel: {
+            leave(queue, id)
+        }
+    }
+
+    private func leave(_ queue: String, _ id: Int) {
+        let continuation = state.withLock { state -> CheckedContinuation<Bool, Never>? in
+            guard let index = state.lines[queue]?.waiters.firstIndex(where: { $0.id == id }) else {
+                state.left.insert(id)
+                return nil
+            }
+            return state.lines[queue]?.waiters.remove(at: index).continuation
+        }
+        continuation?.resume(returning: false)
+    }
+}

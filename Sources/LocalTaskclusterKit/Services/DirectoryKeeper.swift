@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: MPL-2.0
+import Core
+import Glibc
+import JSON
+import Logging
+import Postgres
+import Schedules
+import ServiceLifecycle
+
+/// Seeds clients and roles at the start, and keeps their snapshot fresh.
+struct DirectoryKeeper: Service {
+    let directory: DirectoryStore
+    let pool: PostgresPool
+    let configuration: LocalTaskcluster.Configuration
+    let now: @Sendable () -> Timestamp
+
+    func run() async throws {
+        try await LocalTaskcluster.migrate(pool)
+        try await directory.seed(
+            try configuration.seed.map(read),
+            anonymous: configuration.isPublic ? AnonymousRole.publicScopes : [],
+            secretKey: configuration.secretKey
+        )
+        try await directory.reload()
+        try await PeriodicService(name: "directory", every: .seconds(5)) { try await directory.reload() }.run()
+    }
+
+    /// Reads the seed from its file, or takes it as it is.
+    private func read(_ seed: String) throws -> Seed {
+        let text = seed.hasPrefix("{") ? Array(seed.utf8) : try Self.contents(of: seed)
+        guard let seed = Seed(json: try JSONValue(parsing: text), now: now()) else {
+            throw BlobError(message: "TCL_SEED must hold clients with clientId and accessToken, and roles with roleId")
+        }
+        return seed
+    }
+
+    private static func contents(of path: String) throws -> [UInt8] {
+        guard let file = fopen(path, "re") else { throw BlobError(message: "cannot open the file that TCL_SEED names") }
+        defer { fclose(file) }
+        var contents: [UInt8] = []
+        var buffer = [UInt8](repeating: 0, count: 65_536)
+        while true {
+            let count = fread(&buffer, 1, buffer.count, file)
+            guard count > 0 else { return contents }
+            contents += buffer[..<count]
+        }
+    }
+}
+
+/// What everybody may do unless the deployment is private.
+enum AnonymousRole {
+    static let publicScopes = [
+        "auth:current-scopes", "auth:expand-scopes", "auth:get-client:*", "auth:get-role:*", "auth:list-clients",
+        "auth:list-roles", "hooks:get:*", "hooks:list-hooks:*", "hooks:list-last-fires:*", "hooks:status:*",
+        "index:find-task:*", "index:list-namespaces:*", "index:list-tasks:*", "purge-cache:all-purge-requests",
+        "purge-cache:purge-requests:*", "queue:claimed-count:*", "queue:claimed-list:*", "queue:get-artifact:public/*",
+        "queue:get-provisioner:*", "queue:get-task:*", "queue:get-task-queue:*", "queue:get-worker-type:*",
+        "queue:get-worker:*", "queue:list-artifacts:*", "queue:list-dependent-tasks:*", "queue:list-provisioners",
+        "queue:list-task-group:*", "queue:list-task-queues", "queue:list-worker-types:*", "queue:list-workers:*",
+        "queue:pending-count:*", "queue:pending-list:*", "queue:status:*", "secrets:list-secrets",
+        "worker-manager:get-*", "worker-manager:list-*", "worker-manager:should-worker-terminate:*",
+    ]
+}

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: MPL-2.0
+import Logging
+import Pulse
+import ServiceLifecycle
+
+/// Declares the queue's exchanges as soon as the broker can be reached.
+struct ExchangeDeclarations: Service {
+    let pulse: PulseConnection
+    let prefix: String
+
+    func run() async throws {
+        try await cancelWhenGracefulShutdown {
+            for name in QueueMessages.exchanges { try await declare(prefix + name) }
+            try await Task.sleep(for: .seconds(3_153_600_000))
+        }
+    }
+
+    private func declare(_ exchange: String) async throws {
+        while true {
+            do {
+                return try await pulse.declareExchange(exchange)
+            } catch {
+                Logger.current.warning(
+                    "cannot declare an exchange yet",
+                    metadata: ["exchange": "\(exchange)", "error": "\(error)"]
+                )
+                try await Task.sleep(for: .seconds(2))
+            }
+        }
+    }
+}

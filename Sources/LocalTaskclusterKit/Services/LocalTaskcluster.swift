@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: MPL-2.0
+public import APIServer
+import Core
+public import HTTPClient
+import Outbox
+public import Postgres
+public import Pulse
+public import Schedules
+public import ServiceLifecycle
+
+/// All parts of the local deployment, put together.
+public struct LocalTaskcluster: Sendable {
+    /// What a deployment is told.
+    public struct Configuration: Sendable {
+        /// What clients put before every path.
+        public var rootURL: String
+        /// Where the bytes of artifacts are kept.
+        public var blobDirectory: String
+        /// How long a claim lasts.
+        public var claimTimeout: Duration = .seconds(1200)
+        /// How long `claimWork` waits for work.
+        public var claimWorkTimeout: Duration = .seconds(20)
+        /// How long after its deadline a task is ended.
+        public var deadlineDelay: Duration = .seconds(2)
+        /// Where hooks-service listens, if hooks are part of the deployment.
+        public var hooksUpstream: String?
+        /// The seed: a path, or the JSON itself.
+        public var seed: String?
+        /// The secret all keys are made from; made and stored at the first start if absent.
+        public var secretKey: String?
+        /// Whether everybody may read.
+        public var isPublic = true
+        /// The part of the queue's exchange names before their last word.
+        public var exchangePrefix = "exchange/taskcluster-queue/v1/"
+
+        /// Describes a deployment with the defaults of everything else.
+        public init(rootURL: String, blobDirectory: String) {
+            self.rootURL = rootURL
+            self.blobDirectory = blobDirectory
+        }
+    }
+
+    /// The queue's state.
+    public let store: QueueStore
+    /// The waiting workers.
+    public let dispatch: ClaimDispatch
+    /// Clients and roles.
+    public let directory: DirectoryStore
+    /// The APIs that are served.
+    public let apis: [API]
+    /// The addresses of blobs.
+    public let rawRoutes: [RawRoute]
+    /// The neighbours on the same origin.
+    public let proxies: [ProxyRoute]
+    /// What runs beside the server, in start order.
+    public let services: [any Service]
+
+    /// Puts everything together, without any input or output.
+    public init(
+        _ configuration: Configuration,
+        pool: PostgresPool,
+        pulse: PulseConnection?,
+        transport: any HTTPTransport,
+        schemas: SchemaStore,
+        now: @escaping @Sendable () -> Timestamp = { .now() }
+    ) {
+        let dispatch = ClaimDispatch()
+        let outbox = Outbox(schema: "tcl")
+        let resolved = Signal()
+        let bridge = WakeBridge(pool: pool, dispatch: dispatch)
+        let store = QueueStore(
+            pool: pool,
+            messages: QueueMessages(prefix: configuration.exchangePrefix),
+            observer: QueueObserver(
+                pendingAdded: { queue, count in
+                    dispatch.wake(queue, count: count)
+                    bridge.note(queue)
+                },
+                taskResolved: { resolved.notify() },
+                messagesAdded: { outbox.wake() }
+            ),
+            claimTimeout: configuration.claimTimeout
+        )
+        let directory = DirectoryStore(pool: pool, now: now)
+        let activity = WorkerActivity(pool: pool)
+        let addresses = BlobAddresses(rootURL: configuration.rootURL) { directory.signingKey }
+        let blobs = BlobStore(directory: configuration.blobDirectory)
+        let queue = QueueAPI(
+            store: store,
+            dispatch: dispatch,
+            directory: directory,
+            activity: activity,
+            addresses: addresses,
+            rootURL: configuration.rootURL,
+            claimWorkTimeout: configuration.claimWorkTimeout,
+            now: now
+        )
+        self.store = store
+        self.dispatch = dispatch
+        self.directory = directory
+        apis = [
+            queue.api(schemas: schemas), AuthAPI(directory: directory, now: now).api(schemas: schemas),
+            IndexAPI(store: IndexStore(pool: pool), now: now).api(schemas: schemas),
+        ]
+        rawRoutes = BlobRoutes(store: store, blobs: blobs, addresses: addresses, now: now).routes
+        proxies =
+            configuration.hooksUpstream.map { upstream in
+                [
+                    ProxyRoute(prefix: "/api/hooks/", upstream: upstream, transport: transport),
+                    ProxyRoute(prefix: "/references/hooks/", upstream: upstream, transport: transport),
+                ]
+            } ?? []
+        let background: [any Service] = [
+            DirectoryKeeper(directory: directory, pool: pool, configuration: configuration, now: now),
+            QueueSweeper(store: store, resolved: resolved, deadlineDelay: configuration.deadlineDelay, now: now),
+            PeriodicService(name: "worker activity", every: .seconds(1)) { try await activity.flush() },
+            PeriodicService(name: "claim probe", every: .seconds(5), jitter: 0.2) { dispatch.probe() },
+            PeriodicService(name: "expiry", every: .seconds(600)) {
+                for file in try await store.forgetArtifacts(now: now()) { blobs.remove(file) }
+            },
+            bridge,
+        ]
+        let messaging: [any Service] =
+            if let pulse {
+                [
+                    pulse, ExchangeDeclarations(pulse: pulse, prefix: configuration.exchangePrefix),
+                    OutboxRelay(outbox: outbox, pool: pool, pulse: pulse),
+                ]
+            } else {
+                [
+                    PeriodicService(name: "unpublished messages", every: .seconds(60)) {
+                        _ = try await pool.execute("delete from tcl.outbox where created < now() - interval '1 hour'")
+                    }
+                ]
+            }
+        services = [pool] + messaging + background
+    }
+
+    /// Brings the tables up to date.
+    public static func migrate(_ pool: PostgresPool) async throws {
+        let migrations = [
+            Migration(version: 1, name: "V0001_tcl_queue", bytes: PackageResources.V0001_tcl_queue_sql)
+        ]
+        _ = try await Migrator.migrate(pool, schema: "tcl", migrations: migrations)
+    }
+}

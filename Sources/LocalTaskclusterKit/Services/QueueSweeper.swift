@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: MPL-2.0
+public import Core
+import Logging
+public import Schedules
+public import ServiceLifecycle
+
+/// Does what nobody asks for: ends expired claims and overdue tasks, and draws the consequences of resolutions.
+///
+/// Any number of instances may sweep at once; they skip each other's rows.
+public struct QueueSweeper: Service {
+    private let store: QueueStore
+    private let resolved: Signal
+    private let deadlineDelay: Duration
+    private let now: @Sendable () -> Timestamp
+
+    /// Sweeps every second, and at once when `resolved` is notified.
+    public init(
+        store: QueueStore,
+        resolved: Signal,
+        deadlineDelay: Duration,
+        now: @escaping @Sendable () -> Timestamp
+    ) {
+        self.store = store
+        self.resolved = resolved
+        self.deadlineDelay = deadlineDelay
+        self.now = now
+    }
+
+    /// Sweeps until graceful shutdown.
+    public func run() async throws {
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            group.addTask {
+                try await PeriodicService(name: "sweeper", every: .seconds(1)) { try await sweep() }.run()
+            }
+            group.addTask { await followResolutions() }
+            try await group.next()
+            group.cancelAll()
+        }
+    }
+
+    /// Handles everything that is due.
+    public func sweep() async throws {
+        while try await store.expireClaims(now: now()) == 32 {}
+        while try await store.handleDeadlines(delay: deadlineDelay, now: now()) == 32 {}
+        while try await store.drawConsequences(now: now()) {}
+    }
+
+    private func followResolutions() async {
+        while !Task.isCancelled, !Task.isShuttingDownGracefully {
+            guard await resolved.wait(timeout: .seconds(1)) else { continue }
+            do {
+                while try await store.drawConsequences(now: now()) {}
+            } catch {
+                Logger.current.warning("resolutions wait for the next sweep", metadata: ["error": "\(error)"])
+            }
+        }
+    }
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: MPL-2.0
+
+import Glibc
+import JSON
+import Taskcluster
+
+/// A configuration that has passed every check, and the file it came from.
+public struct ScriptworkerConfiguration: Sendable {
+    /// The configuration cannot be used; every reason is given.
+    public struct Invalid: Error, Sendable, CustomStringConvertible {
+        /// One line per problem.
+        public let problems: [String]
+        /// All problems, a line each.
+        public var description: String { problems.joined(separator: "\n") }
+    }
+
+    let file: ConfigurationFile
+    let environment: [String: String]
+    let credentials: CredentialSource
+    let signingKey: SigningKey?
+    let reversedStatuses: [Int32: String]
+    /// Whether this process runs nothing but this worker, so that every orphan in it is the script's.
+    public var ownsProcess = true
+    /// What was accepted although it is not quite right.
+    public let warnings: [String]
+
+    /// Reads and checks a file with the environment of this process.
+    public init(path: String) throws {
+        try self.init(path: path, environment: ProcessEnvironment.current())
+    }
+
+    /// Reads and checks a file; throws ``Invalid`` with all problems at once.
+    public init(path: String, environment: [String: String]) throws {
+        let text: String
+        do {
+            text = try FileText.read(path)
+        } catch {
+            throw Invalid(problems: ["\(path) doesn't exist or cannot be read! Please create one"])
+        }
+        let document: JSONValue
+        do {
+            document = try YAML.value(of: text)
+        } catch {
+            throw Invalid(problems: ["\(path) cannot be parsed: \(error)"])
+        }
+        var file = ConfigurationFile(document, path: path, environment: environment)
+        let source = CredentialSource.find(document, path: path, environment: environment)
+        if source == nil { file.fail("credentials needs to be defined!") }
+        if file.problems.isEmpty { Self.checkPlaces(&file) }
+        if file.flag("verify_chain_of_trust") {
+            if file.text("cot_product").isEmpty { file.fail("verify_chain_of_trust needs cot_product") }
+            file.fail("verify_chain_of_trust: this release cannot verify yet; it refuses rather than pretend")
+        }
+        var key: SigningKey?
+        if file.problems.isEmpty, file.flag("sign_chain_of_trust") {
+            do {
+                let loaded = try SigningKey(path: file.text("ed25519_private_key_path"))
+                if loaded.isExposed { file.warn("ed25519_private_key_path is readable by group or others") }
+                key = loaded
+            } catch {
+                file.fail("ed25519_private_key_path: \(error)")
+            }
+        }
+        guard file.problems.isEmpty, let source else { throw Invalid(problems: file.problems) }
+        var reversed: [Int32: String] = [:]
+        for (code, reason) in file.values["reversed_statuses"]?.object ?? [:] {
+            if let code = Int32(code) { reversed[code] = reason.string }
+        }
+        self.file = file
+        self.environment = environment
+        credentials = source
+        signingKey = key
+        reversedStatuses = reversed
+        warnings = file.warnings
+    }
+
+    var rootURL: String {
+        let url = file.text("taskcluster_root_url")
+        return url.hasSuffix("/") ? String(url.dropLast()) : url
+    }
+    var queueID: String { "\(file.text("provisioner_id"))/\(file.text("worker_type"))" }
+    var workDirectory: String { file.text("work_dir") }
+    var artifactDirectory: String { file.text("artifact_dir") }
+    var taskLogDirectory: String { file.text("task_log_dir") }
+    var logDirectory: String { file.text("log_dir") }
+    var heartbeatPath: String {
+        let path = file.text("heartbeat_path")
+        return path.isEmpty ? "\(logDirectory)/heartbeat.json" : path
+    }
+
+    /// The whole effective configuration as JSON (and so as YAML), secrets masked.
+    public func printed() -> String {
+        var values = file.values
+        values["credentials"] = ["clientId": .string(credentials.current.clientID), "accessToken": "********"]
+        if values["github_oauth_token"]?.string != "" { values["github_oauth_token"] = "********" }
+        return JSONValue.object(values).text(.pretty)
+    }
+
+    private static func checkPlaces(_ file: inout ConfigurationFile) {
+        var places: [(name: String, path: String)] = []
+        for name in ["work_dir", "artifact_dir", "task_log_dir", "log_dir"] {
+            let path = file.text(name)
+            let parts = path.split(separator: "/", omittingEmptySubsequences: false).dropFirst()
+            guard path.hasPrefix("/"), !parts.isEmpty, parts.allSatisfy({ !["", ".", ".."].contains($0) }) else {
+                file.fail("\(name) must be an absolute path without . and .., and not the root")
+                continue
+            }
+            for other in places {
+                let isNested =
+                    path == other.path || path.hasPrefix(other.path + "/") || other.path.hasPrefix(path + "/")
+                let isTaskLog =
+                    name == "task_log_dir" && path.hasPrefix(other.path + "/") && other.name == "artifact_dir"
+                if isNested, !isTaskLog { file.fail("\(name) and \(other.name) must not be one inside the other") }
+            }
+            places.append((name, path))
+        }
+        guard let program = file.texts("task_script").first else { return file.fail("task_script must name a program") }
+        if program.contains("/"), access(program, X_OK) != 0 { file.fail("task_script: \(program) is not executable") }
+    }
+}

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: MPL-2.0
+
+import JSON
+import Taskcluster
+
+/// The parts of a task's payload that the worker itself acts on, checked before anything is done.
+struct TaskPayload: Sendable, Hashable {
+    /// Files of another task that the script needs.
+    struct Upstream: Sendable, Hashable {
+        var taskID: String
+        var paths: [String]
+        var isOptional: Bool
+        /// Announced digests by path, an addition of ours: `sha256: {path: hex}` in the entry.
+        var digests: [String: String]
+    }
+
+    /// Why a payload cannot be worked on.
+    struct Problem: Error, Hashable, CustomStringConvertible {
+        let description: String
+    }
+
+    /// How long the script may run, when the task says so.
+    var maxRunTime: Duration?
+    var upstream: [Upstream] = []
+
+    init(task: JSONValue) throws(Problem) {
+        guard let payload = task["payload"], payload.object != nil else {
+            throw Problem(description: "task.payload must be an object")
+        }
+        if let value = payload["maxRunTime"] {
+            guard let seconds = value.int, value.bool == nil, seconds >= 1, seconds < 1 << 31 else {
+                throw Problem(description: "task.payload.maxRunTime must be an integer of at least 1")
+            }
+            maxRunTime = .seconds(seconds)
+        }
+        guard let entries = payload["upstreamArtifacts"] else { return }
+        guard let entries = entries.array else {
+            throw Problem(description: "task.payload.upstreamArtifacts must be an array")
+        }
+        for entry in entries { upstream.append(try Self.upstream(entry)) }
+    }
+
+    private static func upstream(_ entry: JSONValue) throws(Problem) -> Upstream {
+        guard entry.object != nil else { throw Problem(description: "an upstream artifact must be an object") }
+        guard let taskID = entry["taskId"]?.string, Slugid.isValid(taskID) else {
+            throw Problem(description: "an upstream artifact needs a taskId that is a task's id")
+        }
+        guard let values = entry["paths"]?.array else {
+            throw Problem(description: "the upstream artifacts of \(taskID) need paths")
+        }
+        let optional = entry["optional"] ?? false
+        guard let isOptional = optional.bool else {
+            throw Problem(description: "optional must be true or false in the upstream artifacts of \(taskID)")
+        }
+        var paths: [String] = []
+        for value in values {
+            guard let path = value.string, isSafe(path) else {
+                throw Problem(
+                    description: "a path in the upstream artifacts of \(taskID) is not a plain relative path"
+                )
+            }
+            if path.contains("*"), !isOptional {
+                throw Problem(description: "the pattern \(path) in the upstream artifacts of \(taskID) needs optional")
+            }
+            paths.append(path)
+        }
+        return Upstream(taskID: taskID, paths: paths, isOptional: isOptional, digests: try digests(entry, taskID))
+    }
+
+    private static func digests(_ entry: JSONValue, _ taskID: String) throws(Problem) -> [String: String] {
+        guard let value = entry["sha256"] else { return [:] }
+        var digests: [String: String] = [:]
+        for (path, digest) in value.object ?? ["": .null] {
+            guard let digest = digest.string, digest.utf8.count == 64, digest.allSatisfy(\.isHexDigit) else {
+                throw Problem(description: "sha256 in the upstream artifacts of \(taskID) must map paths to digests")
+            }
+            digests[path] = digest
+        }
+        return digests
+    }
+
+    /// Whether a path stays below its directory, however it may be decoded on its way.
+    static func isSafe(_ path: String) -> Bool {
+        guard !path.isEmpty, !path.contains(".."), path.utf8.allSatisfy({ (0x20...0x7e).contains($0) && $0 != 0x5c })
+        else { return false }
+        return [path, decoded(path)].allSatisfy { path in
+            path.split(separator: "/", omittingEmptySubsequences: false).allSatisfy { !["", ".", ".."].contains($0) }
+                && path.utf8.allSatisfy { $0 >= 0x20 && $0 != 0x5c }
+        }
+    }
+
+    private static func decoded(_ path: String) -> String {
+        var bytes: [UInt8] = []
+        var rest = Array(path.utf8)[...]
+        while let byte = rest.popFirst() {
+            let digits = rest.prefix(2)
+            if byte == UInt8(ascii: "%"), digits.count == 2,
+                let value = UInt8(String(decoding: digits, as: UTF8.self), radix: 16)
+            {
+                bytes.append(value)
+                rest = rest.dropFirst(2)
+            } else {
+                bytes.append(byte)
+            }
+        }
+        return String(decoding: bytes, as: UTF8.self)
+    }
+}

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: MPL-2.0
+
+import Core
+import Glibc
+public import HTTPClient
+import JSON
+import Processes
+import Schedules
+import Taskcluster
+import TaskclusterClient
+import WorkerKit
+
+/// The worker: asks for a task, does it, and asks again until it is told to stop.
+public struct Scriptworker: Sendable {
+    private let configuration: ScriptworkerConfiguration
+    private let transport: any HTTPTransport
+    private let stop: StopControl
+    private let log: WorkerLog
+    private let heartbeat: Heartbeat
+    private let client: TaskclusterClient
+    private let files = FileWork()
+    private let claims: ClaimRequest
+
+    /// Prepares a worker; the log directory is made and its log opened.
+    public init(_ configuration: ScriptworkerConfiguration, transport: any HTTPTransport, stop: StopControl) throws {
+        self.configuration = configuration
+        self.transport = transport
+        self.stop = stop
+        try TaskDirectories.make(configuration.logDirectory)
+        log = WorkerLog(configuration)
+        heartbeat = Heartbeat(path: configuration.heartbeatPath)
+        let source = configuration.credentials
+        client = TaskclusterClient(
+            rootURL: configuration.rootURL,
+            credentials: { source.current },
+            transport: transport
+        )
+        claims = ClaimRequest(
+            queueID: configuration.queueID,
+            workerGroup: configuration.file.text("worker_group"),
+            workerID: configuration.file.text("worker_id")
+        )
+        log.hide([source.current.accessToken, configuration.file.text("github_oauth_token")])
+    }
+
+    /// Works until told to stop; returns the exit status.
+    public func run() async -> Int32 {
+        let lock = open("\(configuration.logDirectory)/scriptworker.lock", O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
+        guard lock >= 0, flock(lock, LOCK_EX | LOCK_NB) == 0 else {
+            log.critical("another worker uses \(configuration.logDirectory)")
+            return 1
+        }
+        defer { close(lock) }
+        stop.observe(
+            reload: {
+                log.reopen()
+                configuration.credentials.refresh()
+            },
+            effect: { log.info($0) }
+        )
+        log.info("Scriptworker starting up: slipway \(Release.version), \(Timestamp.now()) UTC, pid \(getpid())")
+        for warning in configuration.warnings { log.warning(warning) }
+        if configuration.ownsProcess { ProcessTree.adoptOrphans() }
+        endPredecessor()
+        await withTaskGroup(of: Void.self) { group in
+            group.addTask { await beat() }
+            await work()
+            group.cancelAll()
+        }
+        heartbeat.update(["state": "exit"])
+        log.info("stopped")
+        return 0
+    }
+
+    /// Writes the heartbeat every ten seconds, and a line in the log every minute: both are signs of life to monitors.
+    private func beat() async {
+        var ticks = 0
+        while !Task.isCancelled {
+            heartbeat.update()
+            ProcessTree.reapUnlessRunning()
+            if ticks % 6 == 5 { log.info("alive state=\(heartbeat.state)") }
+            ticks += 1
+            try? await Task.sleep(for: .seconds(10))
+        }
+    }
+
+    private func work() async {
+        let interval = configuration.file.seconds("poll_interval")
+        while !stop.isLeaving {
+            guard isReady() else {
+                await rest(max(interval, .seconds(1)))
+                continue
+            }
+            let answer = await pollOnce()
+            let pause = ClaimPacing.pause(after: answer, interval: interval)
+            if pause > .zero { await rest(pause) }
+        }
+    }
+
+    /// Sleeps, but no longer than until told to leave.
+    private func rest(_ pause: Duration) async {
+        guard !stop.isLeaving else { return }
+        _ = try? await withTimeout(pause) { await stop.draining.wait() }
+    }
+
+    private func isReady() -> Bool {
+        do {
+            for path in [configuration.workDirectory, configuration.artifactDirectory, configuration.taskLogDirectory] {
+                try TaskDirectories.clean(path)
+            }
+        } catch {
+            log.critical("cannot clean up, so no task is claimed: \(error)")
+            heartbeat.update(["state": "cleanup_failed", "lastError": .string("\(error)")])
+            return false
+        }
+        let wanted = configuration.file.whole("min_free_disk_bytes")
+        guard wanted > 0 else { return true }
+        for path in [configuration.workDirectory, configuration.artifactDirectory, configuration.logDirectory] {
+            var info = statvfs()
+            guard statvfs(path, &info) == 0 else { continue }
+            let free = Int(info.f_bavail) * Int(info.f_frsize)
+            if free < wanted {
+                log.warning("only \(free) bytes are free below \(path), so no task is claimed")
+                heartbeat.update(["state": "disk_full", "lastError": "not enough free disk"])
+                return false
+            }
+        }
+        return true
+    }
+
+    private func pollOnce() async -> ClaimPacing.Answer {
+        configuration.credentials.refresh()
+        log.hide([configuration.credentials.current.accessToken])
+        heartbeat.update(["state": "polling", "lastClaimAttempt": .string(Timestamp.now().iso8601)])
+        let start = ContinuousClock.now
+        let found: [Claim]
+        do {
+            found = try await claimGently()
+            heartbeat.claim(failedWith: nil)
+        } catch let error as TaskclusterError {
+            log.warning("cannot claim work: \(error)")
+            heartbeat.claim(failedWith: "\(error)")
+            return .failure
+        } catch {
+            return .failure
+        }
+        guard !found.isEmpty else {
+            log.debug("no work")
+            return .nothing(after: ContinuousClock.now - start)
+        }
+        let keepers = found.compactMap(keeper)
+        await process(keepers[...])
+        return .work
+    }
+
+    /// Asks for work; told to stop meanwhile, gives the queue a moment to answer, since an answer on its way is a task lost.
+    private func claimGently() async throws -> [Claim] {
+        let grace = configuration.file.seconds("shutdown_claim_grace")
+        return try await withThrowingTaskGroup(of: [Claim]?.self) { group in
+            group.addTask { try await claims.send(client) { log.error($0) } }
+            group.addTask {
+                _ = await stop.stopping.wait()
+                try? await Task.sleep(for: grace)
+                return nil
+            }
+            defer { group.cancelAll() }
+            return try await group.next()?.flatMap { $0 } ?? []
+        }
+    }
+
+    private func keeper(_ claim: Claim) -> (ClaimKeeper, CredentialsFile)? {
+        guard let file = try? CredentialsFile(claim.credentials) else {
+            log.error("cannot make a file for the credentials of \(claim.taskID)")
+            return nil
+        }
+        log.hide([claim.credentials.accessToken])
+        let keeper = ClaimKeeper(
+            claim,
+            interval: configuration.file.seconds("reclaim_interval"),
+            makeClient: { [configuration, transport] credentials in
+                TaskclusterClient(rootURL: configuration.rootURL, credentials: credentials, transport: transport)
+            },
+            onCredentials: { [log] credentials in
+                log.hide([credentials.accessToken])
+                file.update(credentials)
+            },
+            onProblem: { [log] in log.warning($0) }
+        )
+        return (keeper, file)
+    }
+
+    /// Does one task after another, all of them kept claimed until their turn is over.
+    private func process(_ keepers: ArraySlice<(ClaimKeeper, CredentialsFile)>) async {
+        guard let (keeper, file) = keepers.last else { return }
+        let earlier = keepers.dropLast()
+        await keeper.holding {
+            await process(earlier)
+            await process(keeper, file)
+        }
+    }
+
+    private func process(_ keeper: ClaimKeeper, _ file: CredentialsFile) async {
+        let claim = keeper.claim
+        guard stop.stopping.value == nil else {
+            let outcome = await TaskReporter(keeper) { log.warning($0) }.report(.exception("worker-shutdown"))
+            return log.info("gave task \(claim.taskID) back unstarted: \(outcome)")
+        }
+        remember(claim)
+        heartbeat.update([
+            "state": "claimed", "taskId": .string(claim.taskID), "runId": .init(claim.runID),
+            "takenUntil": .string(keeper.takenUntil.iso8601),
+        ])
+        await TaskRun(
+            configuration: configuration,
+            keeper: keeper,
+            credentials: file,
+            transport: transport,
+            files: files,
+            stop: stop,
+            log: log,
+            heartbeat: heartbeat,
+            workerClient: client
+        ).run()
+        heartbeat.update(["state": "cleaning", "taskId": nil, "runId": nil, "takenUntil": nil])
+        _ = isReady()
+        unlink(noteOfTask)
+    }
+
+    // MARK: - What a crashed predecessor left
+
+    private var noteOfTask: String { "\(configuration.logDirectory)/scriptworker.task.json" }
+
+    private func remember(_ claim: Claim) {
+        let note: JSONValue = ["taskId": .string(claim.taskID), "runId": .init(claim.runID)]
+        try? FileText.replace(noteOfTask, with: note.bytes())
+    }
+
+    private func endPredecessor() {
+        guard let text = try? FileText.bytes(noteOfTask), let note = try? JSONValue(parsing: text),
+            let taskID = note["taskId"]?.string, let runID = note["runId"]?.int
+        else { return }
+        let ended = ProcessTree.endMarked(TaskRun.markers(taskID, runID))
+        log.warning("an earlier worker died while it ran \(taskID); ended \(ended) processes it left")
+        unlink(noteOfTask)
+    }
+}

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: MPL-2.0
+
+import APIServer
+import Core
+import HTTPClient
+import HooksKit
+import JSON
+import Logging
+import Outbox
+import Postgres
+import Schedules
+import Synchronization
+import Taskcluster
+import TaskclusterClient
+import TestSupport
+
+/// A queue and a notify service that remember what they were told and fail on demand.
+final class StubServices: HTTPTransport {
+    struct State {
+        var tasks: [String: JSONValue] = [:]
+        var calls: [(taskID: String, definition: JSONValue)] = []
+        var mails: [JSONValue] = []
+        /// Statuses to answer the next attempts to create a task with.
+        var refusals: [(status: Int, code: String)] = []
+    }
+
+    let state = Mutex(State())
+
+    var tasks: [String: JSONValue] { state.withLock { $0.tasks } }
+    var mails: Int { state.withLock { $0.mails.count } }
+
+    func refuse(_ status: Int, _ code: String, times: Int = 1) {
+        state.withLock { $0.refusals += Array(repeating: (status, code), count: times) }
+    }
+
+    func send(_ request: HTTPRequest) async throws(HTTPClientError) -> HTTPResponse {
+        let body: JSONValue =
+            if case .bytes(let bytes) = request.body { (try? JSONValue(parsing: bytes)) ?? .null } else { .null }
+        let path = request.url.split(separator: "/").map(String.init)
+        return state.withLock { state in
+            guard !request.url.contains("/notify/") else {
+                state.mails.append(body)
+                return HTTPResponse(status: 200, body: Array("{}".utf8))
+            }
+            guard request.method == "PUT", let taskID = path.last else {
+                let id = path.dropLast().last ?? ""
+                guard state.tasks[id] != nil else { return Self.error(404, "ResourceNotFound") }
+                return HTTPResponse(status: 200, body: Array(#"{"status":{"state":"pending"}}"#.utf8))
+            }
+            state.calls.append((taskID, body))
+            if !state.refusals.isEmpty {
+                let refusal = state.refusals.removeFirst()
+                return Self.error(refusal.status, refusal.code)
+            }
+            if let earlier = state.tasks[taskID], earlier != body { return Self.error(409, "RequestConflict") }
+            state.tasks[taskID] = body
+            return HTTPResponse(status: 200, body: Array(#"{"status":{}}"#.utf8))
+        }
+    }
+
+    private static func error(_ status: Int, _ code: String) -> HTTPResponse {
+        let body: JSONValue = [
+            "code": JSONValue(code), "message": "the queue's reason", "requestInfo": ["method": "createTask"],
+        ]
+        return HTTPResponse(status: status, body: body.bytes())
+    }
+}
+
+/// Believes callers whose authorization is a list of scopes.
+struct TrustingAuthenticator: RequestAuthenticator {
+    func authenticate(_ request: AuthenticationRequest) async throws -> AuthenticationResult {
+        let expires = Timestamp.now() + .seconds(900)
+        guard let text = request.authorization else { return .none(scopes: [], expires: expires) }
+        return .success(clientID: "c", expires: expires, scopes: text.split(separator: " ").map(String.init), hash: nil)
+    }
+}
+
+/// Everything of hooks in one process, on a database of its own.
+struct HooksWorld {
+    let pool: PostgresPool
+    let queue: StubServices
+    let clock: TestClock
+    let hooks: HookStore
+    let fires: FireStore
+    let performer: FirePerformer
+    let dispatcher: FireDispatcher
+    let scheduler: Scheduler
+    let intake: DeliveryIntake
+    let url: String
+    private let curl: CurlTransport
+
+    /// Builds a world, serves its API, and takes everything down afterwards.
+    static func with<R: Sendable>(_ body: @Sendable @escaping (HooksWorld) async throws -> R) async throws -> R {
+        let admin = PostgresPool(
+            PostgresConfiguration(url: try TestDatabase.url(), applicationName: "hooks-tests", poolSize: 1)
+        )
+        let database = "test_hooks_" + String(UInt64.random(in: .min ... .max), radix: 36)
+        _ = try await admin.execute("create database \(unsafe: database)")
+        let pool = PostgresPool(
+            PostgresConfiguration(url: try url(of: database), applicationName: "hooks-tests", poolSize: 6)
+        )
+        let curl = CurlTransport()
+        func cleanUp() async {
+            curl.shutdown()
+            pool.close()
+            _ = try? await admin.execute("drop database if exists \(unsafe: database) with (force)")
+            admin.close()
+        }
+        do {
+            try await HooksMigrations.migrate(pool)
+            let result = try await serve(pool, curl, body)
+            await cleanUp()
+            return result
+        } catch {
+            await cleanUp()
+            throw error
+        }
+    }
+
+    private static func url(of database: String) throws -> String {
+        let url = try TestDatabase.url()
+        guard let slash = url.lastIndex(of: "/") else { return url }
+        let query = url[slash...].firstIndex(of: "?").map { String(url[$0...]) } ?? ""
+        return url[...slash] + database + query
+    }
+
+    private static func serve<R: Sendable>(
+        _ pool: PostgresPool,
+        _ curl: CurlTransport,
+        _ body: @Sendable @escaping (HooksWorld) async throws -> R
+    ) async throws -> R {
+        let queue = StubServices()
+        let clock = TestClock(.now())
+        let credentials = Hawk.Credentials(clientID: "hooks", accessToken: "none-of-your-business-000")
+        let client = TaskclusterClient(
+            rootURL: "http://queue.example",
+            credentials: { credentials },
+            transport: queue,
+            retry: RetryPolicy(attempts: 1, base: .zero, maximum: .zero)
+        )
+        let box = try SecretBox(
+            configuration: #"[{"id":"k","algo":"aes-256","key":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}]"#
+        )
+        let hooks = HookStore(pool: pool, box: box, outbox: Outbox(schema: "hooks"), namespace: "taskcluster-hooks")
+        let fires = FireStore(pool: pool)
+        let schedules = ScheduleStore(pool: pool, box: box)
+        let programs = HookPrograms(pool: pool)
+        let performer = FirePerformer(
+            fires: fires,
+            hooks: hooks,
+            schedules: schedules,
+            programs: programs,
+            client: client,
+            longestPause: .milliseconds(50),
+            now: clock.now
+        )
+        let dispatcher = FireDispatcher(
+            fires: fires,
+            performer: performer,
+            interval: .milliseconds(20)
+        )
+        let api = HooksAPI(
+            store: hooks,
+            fires: fires,
+            history: HistoryStore(pool: pool),
+            programs: programs,
+            dispatcher: dispatcher,
+            rules: try HookRules(),
+            client: client
+        )
+        let server = HTTPServer(
+            configuration: HTTPServerConfiguration(),
+            name: "hooks-service",
+            rootURL: "http://queue.example",
+            apis: [try api.api(schemas: try SchemaStore.locate())],
+            authenticator: TrustingAuthenticator(),
+            health: HealthRegistry()
+        )
+        return try await withThrowingTaskGroup(of: Void.self) { group in
+            group.addTask { try await server.run() }
+            group.addTask { try await dispatcher.run() }
+            let port = await server.waitUntilListening()
+            let world = HooksWorld(
+                pool: pool,
+                queue: queue,
+                clock: clock,
+                hooks: hooks,
+                fires: fires,
+                performer: performer,
+                dispatcher: dispatcher,
+                scheduler: Scheduler(
+                    schedules: schedules,
+                    fires: fires,
+                    programs: programs,
+                    dispatcher: dispatcher,
+                    interval: .seconds(60),
+                    now: clock.now
+                ),
+                intake: DeliveryIntake(
+                    store: ListenerStore(pool: pool),
+                    fires: fires,
+                    programs: programs,
+                    dispatcher: dispatcher
+                ),
+                url: "http://127.0.0.1:\(port)/api/hooks/v1",
+                curl: curl
+            )
+            defer { group.cancelAll() }
+            return try await body(world)
+        }
+    }
+
+    // MARK: - Calls
+
+    /// Sends a request with all scopes, or with given ones; nil stands for no credentials.
+    func call(
+        _ method: String,
+        _ path: String,
+        _ body: JSONValue? = nil,
+        scopes: String? = "*"
+    ) async throws -> (status: Int, body: JSONValue) {
+        var request = HTTPRequest(method: method, url: url + path)
+        if let scopes { request.headers["authorization"] = scopes }
+        if let body {
+            request.headers["content-type"] = "application/json"
+            request.body = .bytes(body.bytes())
+        }
+        let response = try await curl.send(request)
+        return (response.status, (try? response.json()) ?? .null)
+    }
+
+    /// Creates the hook `g/h` with a template and further members.
+    @discardableResult
+    func create(_ task: JSONValue = ["payload": [:]], _ more: JSONObject = [:]) async throws -> (
+        status: Int, body: JSONValue
+    ) {
+        try await call("PUT", "/hooks/g/h", Self.request(task, more))
+    }
+
+    static func request(_ task: JSONValue = ["payload": [:]], _ more: JSONObject = [:]) -> JSONValue {
+        var request: JSONObject = [
+            "metadata": ["name": "n", "description": "d", "owner": "owner@example.com"], "task": task,
+        ]
+        for (key, value) in more { request[key] = value }
+        return .object(request)
+    }
+
+    /// The history of `g/h`, newest first.
+    func history() async throws -> [JSONValue] {
+        try await call("GET", "/hooks/g/h/last-fires").body["lastFires"]?.array ?? []
+    }
+
+    /// How many fires are still to be performed.
+    func openFires() async throws -> Int {
+        try await pool.query("select count(*) as n from hooks.fires where state <> 'done'").first?.int("n") ?? 0
+    }
+}

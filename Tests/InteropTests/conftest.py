@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: MPL-2.0
+"""A suite of its own for the interop tests, driven by the released binaries and real clients."""
+
+import importlib.machinery
+import importlib.util
+import pathlib
+import sys
+
+import pytest
+import taskcluster
+
+TOP = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(TOP / "deploy" / "demo"))
+sys.dont_write_bytecode = True
+
+
+def load_suite():
+    loader = importlib.machinery.SourceFileLoader("suite", str(TOP / "deploy" / "local" / "suite"))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("suite", loader))
+    loader.exec_module(module)
+    return module
+
+
+class Running:
+    """A running suite and what a client needs to know of it."""
+
+    def __init__(self, suite, values):
+        self.suite = suite
+        self.values = values
+        self.root_url = values["TASKCLUSTER_ROOT_URL"]
+        self.amqp_url = values["AMQP_URL"]
+        self.options = {
+            "rootUrl": self.root_url,
+            "credentials": {
+                "clientId": values["TASKCLUSTER_CLIENT_ID"],
+                "accessToken": values["TASKCLUSTER_ACCESS_TOKEN"],
+            },
+        }
+        self.anonymous = {"rootUrl": self.root_url}
+
+    def services(self):
+        return list(load_suite().SERVICES)
+
+    def queue(self):
+        return taskcluster.Queue(self.options)
+
+    def hooks(self):
+        return taskcluster.Hooks(self.options)
+
+
+@pytest.fixture(scope="session")
+def running():
+    module = load_suite()
+    suite = module.Suite(TOP / ".local" / "interop")
+    values = suite.up()
+    try:
+        yield Running(suite, values)
+    finally:
+        suite.down()

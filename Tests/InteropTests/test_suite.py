@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: MPL-2.0
+"""What an operator sees: configuration errors, memory, start-up, a repaired suite."""
+
+import os
+import pathlib
+import subprocess
+
+from conftest import TOP, load_suite
+
+BINARIES = pathlib.Path(os.environ.get("SLIPWAY_BIN", TOP / ".build" / "release"))
+DAEMONS = ["taskcluster-local", "hooks-service", "scheduler", "pulse-listener"]
+
+
+def run(name, *arguments, **environment):
+    return subprocess.run(
+        [str(BINARIES / name), *arguments],
+        env={"PATH": os.environ["PATH"], **environment},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
+def test_missing_configuration_is_reported_whole_and_briefly():
+    for name in DAEMONS:
+        done = run(name, "run")
+        assert done.returncode == 2, f"{name}: {done.stderr}"
+        assert "DATABASE_URL" in done.stderr
+        assert len(done.stderr.strip().splitlines()) < 12, done.stderr
+
+
+def test_help_and_version():
+    for name in [*DAEMONS, "scriptworker", "slipway"]:
+        assert run(name, "--help").returncode == 0
+        assert run(name, "--version").stdout.strip()
+
+
+def test_idle_services_are_small(running):
+    """Resident and anonymous memory, from the kernel's own account."""
+    for name in running.services():
+        fields = {}
+        for line in pathlib.Path(f"/proc/{running.suite.pid(name)}/status").read_text().splitlines():
+            key, _, value = line.partition(":")
+            fields[key] = value.strip()
+        resident, anonymous = (int(fields[key].split()[0]) / 1024 for key in ("VmRSS", "RssAnon"))
+        print(f"{name}: {resident:.1f} MB resident, {anonymous:.1f} MB anonymous")
+        assert resident < 64, f"{name} uses {resident:.1f} MB"
+
+
+def test_a_half_started_suite_is_repaired_not_duplicated(running):
+    before = {name: running.suite.pid(name) for name in running.services()}
+    running.suite.stop("scheduler")
+    assert load_suite().Suite(running.suite.local).pid("scheduler") is None
+    running.suite.start_services()
+    after = {name: running.suite.pid(name) for name in running.services()}
+    assert after.pop("scheduler") and before.pop("scheduler")
+    assert after == before

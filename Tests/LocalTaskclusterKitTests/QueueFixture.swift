@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: MPL-2.0
+import JSON
+import Postgres
+import Schedules
+import Taskcluster
+import TestSupport
+
+@testable import LocalTaskclusterKit
+
+/// A queue in a database of its own, because the schema's name is fixed and sweepers look at every row.
+struct QueueFixture: Sendable {
+    let store: QueueStore
+    let pool: PostgresPool
+    let start = Timestamp.now()
+    let worker = WorkerName(group: "g", id: "w")
+
+    static func with<R: Sendable>(_ body: (QueueFixture) async throws -> R) async throws -> R {
+        let url = try TestDatabase.url()
+        let name = "test_queue_" + String(UInt64.random(in: .min ... .max), radix: 36)
+        let admin = PostgresPool(PostgresConfiguration(url: url, applicationName: name, poolSize: 1))
+        defer { admin.close() }
+        try await admin.execute("create database \(unsafe: name)")
+        let slash = url.lastIndex(of: "/") ?? url.endIndex
+        let query = url[slash...].firstIndex(of: "?").map { String(url[$0...]) } ?? ""
+        let own = "\(url[..<slash])/\(name)\(query)"
+        let pool = PostgresPool(PostgresConfiguration(url: own, applicationName: name, poolSize: 4))
+        do {
+            try await LocalTaskcluster.migrate(pool)
+            let store = QueueStore(pool: pool, claimTimeout: .seconds(3))
+            let result = try await body(QueueFixture(store: store, pool: pool))
+            pool.close()
+            _ = try? await admin.execute("drop database if exists \(unsafe: name) with (force)")
+            return result
+        } catch {
+            pool.close()
+            _ = try? await admin.execute("drop database if exists \(unsafe: name) with (force)")
+            throw error
+        }
+    }
+
+    func definition(_ id: String, _ changes: JSONObject = [:]) throws -> TaskDefinition {
+        var request: JSONValue = [
+            "taskQueueId": "local/wt", "created": .string(start.iso8601),
+            "deadline": .string((start + .seconds(3600)).iso8601), "payload": ["n": 1],
+            "metadata": ["name": "n", "description": "d", "owner": "o", "source": "https://example.com"],
+        ]
+        for (key, value) in changes { request[key] = value }
+        return try TaskDefinition(taskID: id, request: request)
+    }
+
+    @discardableResult
+    func create(_ id: String = Slugid.make(), _ changes: JSONObject = [:]) async throws -> TaskStatus {
+        try await store.createTask(try definition(id, changes), now: start)
+    }
+
+    func claim(_ count: Int = 1, at time: Timestamp? = nil) async throws -> [TaskClaim] {
+        try await store.claim(from: "local/wt", by: worker, count: count, now: time ?? start)
+    }
+
+    func drawAll() async throws {
+        while try await store.drawConsequences(now: start) {}
+    }
+
+    /// The last words of the exchanges that messages about a task went to, in order.
+    func announced(_ taskID: String) async throws -> [String] {
+        try await pool.query(
+            "select exchange from tcl.outbox where routing_key like 'primary.' || \(taskID) || '.%' order by id"
+        ).map { try $0.string("exchange").split(separator: "/").last.map(String.init) ?? "" }
+    }
+}

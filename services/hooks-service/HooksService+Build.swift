@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: MPL-2.0
+
+import APIServer
+import Core
+import HooksKit
+import Outbox
+import Pulse
+import ServiceLifecycle
+import TaskclusterClient
+
+extension HooksService {
+    static func build(_ context: DaemonContext) throws -> [any Service] {
+        let settings = context.settings
+        let foundation = try HooksFoundation(context)
+        let pulse = PulseConnection(PulseConfiguration(settings: settings), name: context.name)
+        context.health.register("broker") { try await pulse.checkHealth() }
+        let denied = settings.optional(
+            "pulse.denylist",
+            "regular expressions of exchanges hooks may not bind to, with commas"
+        )
+        let rules = try HookRules(
+            deniedExchanges: denied.map { $0.split(separator: ",").map(String.init) } ?? HookRules.defaultDenied
+        )
+        let defaults = settings.bool(
+            "hooks.trigger.defaults",
+            default: true,
+            "fill trigger schema defaults into payloads"
+        )
+        let configuration = HTTPServerConfiguration(settings: settings)
+        try settings.check()
+        let api = HooksAPI(
+            store: foundation.hooks,
+            fires: foundation.fires,
+            history: HistoryStore(pool: foundation.pool),
+            programs: foundation.programs,
+            dispatcher: foundation.dispatcher,
+            rules: rules,
+            client: foundation.client,
+            appliesTriggerDefaults: defaults
+        )
+        return [
+            foundation.pool,
+            pulse,
+            HookExchangeDeclarations(pulse: pulse, namespace: foundation.exchangeNamespace),
+            OutboxRelay(outbox: foundation.outbox, pool: foundation.pool, pulse: pulse),
+            foundation.dispatcher,
+            HTTPServer(
+                configuration: configuration,
+                name: context.name,
+                rootURL: foundation.rootURL,
+                apis: [try api.api(schemas: try SchemaStore.locate())],
+                authenticator: RemoteAuthenticator(rootURL: foundation.rootURL, transport: foundation.transport),
+                health: context.health
+            ),
+        ]
+    }
+}

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: MPL-2.0
+
+import ArgumentParser
+import JSON
+import Schedules
+
+/// `slipway cron`: see what a schedule means.
+struct CronCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "cron",
+        abstract: "Work with the schedules of hooks.",
+        subcommands: [Next.self]
+    )
+
+    struct Next: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "List the next instants of a cron pattern, in UTC.",
+            discussion: """
+                Example:
+                  slipway cron next '0 30 9 * * MON-FRI' --count 5
+                """
+        )
+
+        @Argument(help: "The pattern: [second] minute hour day-of-month month day-of-week.")
+        var pattern: String
+
+        @Option(help: "Where to start, an RFC 3339 date-time; now when left out.")
+        var from: String?
+
+        @Option(help: "How many instants.")
+        var count = 5
+
+        @Flag(help: "Print JSON instead of text.")
+        var json = false
+
+        func run() async throws {
+            guard 1...10_000 ~= count else { throw Failure(usage: "--count must be between 1 and 10000") }
+            guard var last = from.map({ Timestamp($0) }) ?? Timestamp.now() else {
+                throw Failure(usage: "--from must be a date-time such as 2024-02-10T12:00:00Z")
+            }
+            let expression: CronExpression
+            do throws(CronError) {
+                expression = try CronExpression(pattern)
+            } catch {
+                throw Failure(usage: "\(error) in \(pattern)")
+            }
+            var instants: [String] = []
+            while instants.count < count, let next = expression.next(after: last) {
+                instants.append(next.iso8601)
+                last = next
+            }
+            guard !instants.isEmpty else { throw Failure("\(pattern) never matches") }
+            print(json ? JSONValue(instants).text(.pretty) : instants.joined(separator: "\n"))
+        }
+    }
+}

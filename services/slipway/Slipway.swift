@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MPL-2.0
+
+import ArgumentParser
+import Core
+import Glibc
+import TaskclusterClient
+
+/// The command line for people: hooks and tasks of a deployment, and tools that need none.
+struct Slipway: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "slipway",
+        abstract: "Looks at and changes the hooks and tasks of a Taskcluster deployment.",
+        discussion: """
+            The deployment and the credentials come from the environment: TASKCLUSTER_ROOT_URL, and for anything that is not
+            public TASKCLUSTER_CLIENT_ID, TASKCLUSTER_ACCESS_TOKEN and, with temporary credentials, TASKCLUSTER_CERTIFICATE.
+
+            Examples:
+              slipway hook list
+              slipway hook apply nightly.json
+              slipway hook trigger project-releng/nightly --payload '{"revision": "abc"}'
+              slipway task log VdYnEtzpQs6ZdoNrVAj9Mw
+            """,
+        version: Release.version,
+        subcommands: [HookCommand.self, TaskCommand.self, JSONECommand.self, CronCommand.self]
+    )
+}
+
+/// Runs the command; exit status 1 is a failure of the work, 2 a mistake in the arguments or the environment.
+@main
+enum Main {
+    static func main() async {
+        do {
+            var command = try Slipway.parseAsRoot()
+            if var command = command as? any AsyncParsableCommand {
+                try await command.run()
+            } else {
+                try command.run()
+            }
+        } catch let failure as Failure {
+            StandardError.write("slipway: \(failure.message)\n")
+            exit(failure.status)
+        } catch let error as TaskclusterError {
+            StandardError.write("slipway: \(Failure(error).message)\n")
+            exit(1)
+        } catch {
+            // Help and version come as errors too; they belong on standard output.
+            if Slipway.exitCode(for: error).isSuccess { Slipway.exit(withError: error) }
+            StandardError.write(Slipway.fullMessage(for: error) + "\n")
+            exit(2)
+        }
+    }
+}

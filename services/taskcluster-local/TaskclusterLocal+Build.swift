@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MPL-2.0
+
+import APIServer
+import Core
+import HTTPClient
+import LocalTaskclusterKit
+import Postgres
+import Pulse
+import ServiceLifecycle
+
+extension TaskclusterLocal {
+    static func build(_ context: DaemonContext) throws -> [any Service] {
+        let settings = context.settings
+        let configuration = configuration(settings)
+        let server = HTTPServerConfiguration(settings: settings, defaultPort: 8080)
+        let database = PostgresConfiguration(settings: settings, applicationName: name)
+        let broker =
+            settings.optional("amqp.url", secret: true, "broker for events; without one they are dropped after an hour")
+            .map { _ in PulseConfiguration(settings: settings) }
+        try settings.check()
+        let pool = PostgresPool(database)
+        let pulse = broker.map { PulseConnection($0, name: name) }
+        context.health.register("database") { try await pool.checkHealth() }
+        if let pulse { context.health.register("broker") { try await pulse.checkHealth() } }
+        let local = LocalTaskcluster(
+            configuration,
+            pool: pool,
+            pulse: pulse,
+            transport: CurlTransport(),
+            schemas: try SchemaStore.locate()
+        )
+        return local.services + [
+            HTTPServer(
+                configuration: server,
+                name: name,
+                rootURL: configuration.rootURL,
+                apis: local.apis,
+                authenticator: local.directory,
+                health: context.health,
+                raw: local.rawRoutes,
+                proxies: local.proxies
+            )
+        ]
+    }
+
+    private static func configuration(_ settings: Settings) -> LocalTaskcluster.Configuration {
+        var configuration = LocalTaskcluster.Configuration(
+            rootURL: settings.string("taskcluster.root.url", default: "http://localhost:8080", "what clients use"),
+            blobDirectory: settings.string("tcl.blob.dir", default: "blobs", "directory for artifacts")
+        )
+        configuration.seed = settings.optional("tcl.seed", secret: true, "file of clients and roles to create")
+        configuration.secretKey = settings.optional("tcl.secret.key", secret: true, "what all keys are made from")
+        configuration.hooksUpstream = settings.optional("tcl.hooks.upstream", "base URL of hooks-service")
+        configuration.claimTimeout = settings.duration(
+            "tcl.claim.timeout",
+            default: .seconds(1200),
+            in: .seconds(1)...(.seconds(86_400)),
+            "how long a claim lasts"
+        )
+        configuration.claimWorkTimeout = settings.duration(
+            "tcl.claim.work.timeout",
+            default: .seconds(20),
+            in: .zero...(.seconds(25)),
+            "how long claimWork waits"
+        )
+        configuration.deadlineDelay = settings.duration(
+            "tcl.deadline.delay",
+            default: .seconds(2),
+            in: .zero...(.seconds(600)),
+            "how long after its deadline a task is ended"
+        )
+        configuration.exchangePrefix = settings.string(
+            "tcl.exchange.prefix",
+            default: "exchange/taskcluster-queue/v1/",
+            "part of the exchange names before their last word"
+        )
+        let profile = settings.string("tcl.anonymous.profile", default: "public", "public or private")
+        if profile != "public", profile != "private" {
+            settings.fail("tcl.anonymous.profile", "must be public or private")
+        }
+        configuration.isPublic = profile == "public"
+        return configuration
+    }
+}

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: MPL-2.0
+
+import Core
+import DaemonCommand
+import LocalTaskclusterKit
+import Postgres
+
+/// The daemon that stands in for a Taskcluster deployment on one machine.
+enum TaskclusterLocal: DaemonDescription {
+    static let name = "taskcluster-local"
+    static let abstract = "Serves queue, auth and index on one address, with artifacts on disk."
+    static let discussion = "Real workers and clients work against it; hooks-service appears below the same root URL."
+
+    static var migrate: (@Sendable (DaemonContext) async throws -> Void)? {
+        { context in
+            let pool = PostgresPool(PostgresConfiguration(settings: context.settings, applicationName: name))
+            try context.settings.check()
+            try await LocalTaskcluster.migrate(pool)
+        }
+    }
+}
+
+@main
+enum Main {
+    static func main() async { await DaemonCommand<TaskclusterLocal>.main() }
+}
