@@ -22,7 +22,7 @@ build: packages ## debug build of everything, tests included
 release: packages ## release binaries, statically linked with the Swift libraries
 	swift build -c release --static-swift-stdlib
 
-test: ## every test: units, integration on real servers, real clients
+test: ## units and integration on real servers (real clients: make interop)
 	@$(local)/run-tests all
 
 unit: ## the Swift tests alone (real PostgreSQL and RabbitMQ are started for them)
