@@ -4,11 +4,13 @@ import PackageDescription
 // MARK: - House rules
 
 /// Swift 6 mode, spelled-out existentials and imports, async functions that stay with their caller, and no warnings.
+///
+/// MemberImportVisibility stays off: with the static standard library the C library's time types belong to a module that
+/// cannot be imported.
 let house: [SwiftSetting] = [
     .swiftLanguageMode(.v6),
     .enableUpcomingFeature("ExistentialAny"),
     .enableUpcomingFeature("InternalImportsByDefault"),
-    .enableUpcomingFeature("MemberImportVisibility"),
     .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
     .treatAllWarnings(as: .error),
 ]
@@ -66,7 +68,12 @@ func service(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
 }
 
 func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
-    .testTarget(name: "\(name)Tests", dependencies: [.byName(name: name)] + dependencies, swiftSettings: house)
+    .testTarget(
+        name: "\(name)Tests",
+        dependencies: [.byName(name: name)] + dependencies,
+        exclude: name == "JSONE" ? ["differential.py"] : [],
+        swiftSettings: house
+    )
 }
 
 // MARK: - The suite

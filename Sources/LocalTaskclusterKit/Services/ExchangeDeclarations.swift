@@ -9,10 +9,16 @@ struct ExchangeDeclarations: Service {
     let prefix: String
 
     func run() async throws {
-        try await cancelWhenGracefulShutdown {
-            for name in QueueMessages.exchanges { try await declare(prefix + name) }
-            try await Task.sleep(for: .seconds(3_153_600_000))
+        do {
+            try await cancelWhenGracefulShutdown {
+                for name in QueueMessages.exchanges { try await declare(prefix + name) }
+            }
+        } catch is CancellationError {
+            // The shutdown came before the broker.
+            return
         }
+        // A service that returns early would end the process.
+        try? await gracefulShutdown()
     }
 
     private func declare(_ exchange: String) async throws {

@@ -101,6 +101,8 @@ public struct LocalTaskcluster: Sendable {
         apis = [
             queue.api(schemas: schemas), AuthAPI(directory: directory, now: now).api(schemas: schemas),
             IndexAPI(store: IndexStore(pool: pool), now: now).api(schemas: schemas),
+            SecretsAPI(pool: pool, directory: directory, now: now).api(schemas: schemas),
+            NotifyAPI(pool: pool, now: now).api(schemas: schemas),
         ]
         rawRoutes = BlobRoutes(store: store, blobs: blobs, addresses: addresses, now: now).routes
         proxies =

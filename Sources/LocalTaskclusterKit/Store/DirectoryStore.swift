@@ -62,6 +62,7 @@ public final class DirectoryStore: RequestAuthenticator {
         var roles = RoleSet([])
         var issuer: Hawk.Credentials?
         var key: [UInt8] = []
+        var sealingKey: [UInt8] = []
     }
 
     /// The client that signs the credentials of tasks.
@@ -95,6 +96,9 @@ public final class DirectoryStore: RequestAuthenticator {
 
     /// The key that signs addresses of blobs.
     public var signingKey: [UInt8] { snapshot.withLock { $0.key } }
+
+    /// The key that seals secrets.
+    public var sealingKey: [UInt8] { snapshot.withLock { $0.sealingKey } }
 
     /// Writes the seed, the anonymous role and, at the very first start, the keys.
     public func seed(_ seed: Seed?, anonymous: [String], secretKey: String?) async throws {
@@ -174,11 +178,13 @@ public final class DirectoryStore: RequestAuthenticator {
         let known = clients
         let directory = CredentialDirectory(clients: known, roles: roles, headerLimit: Self.headerLimit)
         let key = Self.derived("addresses", from: secret)
+        let sealingKey = Self.derived("secrets", from: secret)
         snapshot.withLock { snapshot in
             snapshot.directory = directory
             snapshot.roles = roles
             snapshot.issuer = Hawk.Credentials(clientID: Self.issuerID, accessToken: token)
             snapshot.key = key
+            snapshot.sealingKey = sealingKey
         }
     }
 
