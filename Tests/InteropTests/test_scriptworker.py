@@ -39,7 +39,10 @@ def write_worker(running, folder, worker_type):
         "worker_type": worker_type,
         "worker_group": "interop",
         "worker_id": "python-1",
-        "credentials": running.options["credentials"],
+        "credentials": {
+            "clientId": running.values["TASKCLUSTER_CLIENT_ID"],
+            "accessToken": running.values["TASKCLUSTER_ACCESS_TOKEN"],
+        },
         "task_script": [sys.executable, str(folder / "script.py"), str(folder / "script.json")],
         "work_dir": str(folder / "work"),
         "artifact_dir": str(folder / "artifact"),
