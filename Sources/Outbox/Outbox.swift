@@ -55,6 +55,14 @@ public struct Outbox: Sendable {
         _ = try await connection.pipeline(statements)
     }
 
+    /// The id under which the message of a row is published, however often.
+    ///
+    /// The row's moment of creation, in microseconds, tells apart what was row 1 before a database was made anew and
+    /// what is row 1 since.
+    static func messageID(schema: String, id: Int, moment: Int) -> String {
+        "outbox.\(schema).\(String(moment, radix: 36)).\(id)"
+    }
+
     /// Makes the relays of this process look at once; call it after the commit.
     public func wake() {
         signal.notify()

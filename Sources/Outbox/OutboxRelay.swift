@@ -13,7 +13,8 @@ import Synchronization
 ///
 /// Any number of relays may run on one database: one at a time drains a schema, under an advisory lock of its transaction.
 /// It reads up to 256 messages in the order of their ids, publishes them, deletes what the broker confirmed and
-/// commits. When it dies between confirm and commit the messages are published again.
+/// commits. When it dies between confirm and commit the messages are published again, under the ids they had the first
+/// time, so that consumers can tell.
 ///
 /// A broker that is away delays messages and nothing else. Messages for an exchange that does not exist or is
 /// forbidden stay in the table and are tried again every 15 seconds without holding up those for other exchanges.
@@ -109,7 +110,8 @@ public struct OutboxRelay: Service {
             guard let row = lock.first, try row.bool("taken") else { return .busy }
             let rows = try await connection.query(
                 """
-                select id, exchange, routing_key, cc, body, extract(epoch from now() - created)::float8 as age
+                select id, exchange, routing_key, cc, body, extract(epoch from now() - created)::float8 as age,
+                    (extract(epoch from created) * 1000000)::bigint as moment
                 from \(unsafe: outbox.schema).outbox
                 where exchange <> all(\(parked))
                 order by id limit \(Self.batchSize)
@@ -133,7 +135,12 @@ public struct OutboxRelay: Service {
                 exchange: try row.string("exchange"),
                 routingKey: try row.string("routing_key"),
                 cc: try row.strings("cc"),
-                body: Array(try row.string("body").utf8)
+                body: Array(try row.string("body").utf8),
+                messageID: Outbox.messageID(
+                    schema: outbox.schema,
+                    id: try row.int("id"),
+                    moment: try row.int("moment")
+                )
             )
         }
         let errors = try await pulse.outcomes(ofPublishing: messages)

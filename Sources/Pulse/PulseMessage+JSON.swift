@@ -4,8 +4,14 @@ public import JSON
 
 extension PulseMessage {
     /// Creates a message from a JSON value.
-    public init(exchange: String, routingKey: String, cc: [String] = [], payload: JSONValue) {
-        self.init(exchange: exchange, routingKey: routingKey, cc: cc, body: payload.bytes())
+    public init(
+        exchange: String,
+        routingKey: String,
+        cc: [String] = [],
+        payload: JSONValue,
+        messageID: String? = nil
+    ) {
+        self.init(exchange: exchange, routingKey: routingKey, cc: cc, body: payload.bytes(), messageID: messageID)
     }
 }
 

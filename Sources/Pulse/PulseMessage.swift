@@ -12,15 +12,26 @@ public struct PulseMessage: Sendable, Hashable {
     public var cc: [String]
     /// The JSON text.
     public var body: [UInt8]
+    /// What tells this message from every other one, so that a copy is recognised: sent as the property `message_id`.
+    ///
+    /// Without one the connection makes one up, which is the same when it must send the message again.
+    public var messageID: String?
     /// Whether publishing fails with `unroutable` when no queue is bound for it; false on an announcement bus.
     public var isMandatory = false
 
     /// Creates a message whose body is JSON text already.
-    public init(exchange: String, routingKey: String, cc: [String] = [], body: [UInt8]) {
+    public init(
+        exchange: String,
+        routingKey: String,
+        cc: [String] = [],
+        body: [UInt8],
+        messageID: String? = nil
+    ) {
         self.exchange = exchange
         self.routingKey = routingKey
         self.cc = cc
         self.body = body
+        self.messageID = messageID
     }
 
     /// What the wire format cannot carry, if anything.
@@ -30,6 +41,9 @@ public struct PulseMessage: Sendable, Hashable {
         }
         if routingKey.utf8.count > 255 || cc.contains(where: { $0.utf8.count > 255 }) {
             return PulseError(.invalidArgument, "cannot publish to \(exchange): a routing key is longer than 255 bytes")
+        }
+        if let messageID, messageID.utf8.count > 255 {
+            return PulseError(.invalidArgument, "cannot publish to \(exchange): a message id is longer than 255 bytes")
         }
         // The header frame must fit into one frame, so the keys in it may not fill more than that.
         if cc.reduce(0, { $0 + $1.utf8.count + 8 }) > 100_000 {
@@ -51,6 +65,10 @@ public struct PulseDelivery: Sendable, Hashable {
     public var redelivered: Bool
     /// The body as it came.
     public var body: [UInt8]
+    /// The publisher's name for the message, from the property `message_id` or the header `x-slipway-delivery`.
+    ///
+    /// Publishers need not give one, and nothing keeps them from giving two messages the same.
+    public var messageID: String?
 
     /// Creates a delivery, for the tests of handlers.
     public init(
@@ -58,13 +76,15 @@ public struct PulseDelivery: Sendable, Hashable {
         routingKey: String,
         cc: [String] = [],
         redelivered: Bool = false,
-        body: [UInt8]
+        body: [UInt8],
+        messageID: String? = nil
     ) {
         self.exchange = exchange
         self.routingKey = routingKey
         self.cc = cc
         self.redelivered = redelivered
         self.body = body
+        self.messageID = messageID
     }
 
     /// The CC keys that begin with `route.`, without that beginning.

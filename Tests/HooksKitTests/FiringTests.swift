@@ -146,6 +146,51 @@ struct FiringTests {
         }
     }
 
+    @Test func `copies of a message with an id fire once, whoever made them`() async throws {
+        try await HooksWorld.with { (world: HooksWorld) async throws -> Void in
+            try await world.create([:], ["triggerSchema": ["type": "object"]])
+            let name = HookName(group: "g", hook: "h")
+            let message = PulseDelivery(exchange: "e", routingKey: "k", body: Array("{}".utf8), messageID: "1")
+            var again = message
+            again.redelivered = true
+            // By the publisher in one batch, by the publisher later, by the broker, long after everything was settled.
+            try await world.intake.accept([message, message], for: name, queue: "q")
+            try await world.intake.accept([message], for: name, queue: "q")
+            try await settled(world)
+            try await world.intake.accept([again], for: name, queue: "q")
+            try await settled(world)
+            #expect(world.queue.tasks.count == 1)
+            #expect(try await world.history().count == 1)
+        }
+    }
+
+    @Test func `a publisher that repeats its ids loses no event that says something else`() async throws {
+        try await HooksWorld.with { (world: HooksWorld) async throws -> Void in
+            try await world.create([:], ["triggerSchema": ["type": "object"]])
+            let name = HookName(group: "g", hook: "h")
+            for number in 0..<3 {
+                let body = Array(#"{"n":\#(number)}"#.utf8)
+                let message = PulseDelivery(exchange: "e", routingKey: "k", body: body, messageID: "1")
+                try await world.intake.accept([message], for: name, queue: "q")
+            }
+            try await settled(world)
+            #expect(world.queue.tasks.count == 3)
+        }
+    }
+
+    @Test func `one message with an id fires each hook it reaches`() async throws {
+        try await HooksWorld.with { (world: HooksWorld) async throws -> Void in
+            let message = PulseDelivery(exchange: "e", routingKey: "k", body: Array("{}".utf8), messageID: "1")
+            for hook in ["a", "b"] {
+                let request = HooksWorld.request([:], ["triggerSchema": ["type": "object"]])
+                _ = try await world.call("PUT", "/hooks/g/\(hook)", request)
+                try await world.intake.accept([message], for: HookName(group: "g", hook: hook), queue: "q")
+            }
+            try await settled(world)
+            #expect(world.queue.tasks.count == 2)
+        }
+    }
+
     @Test func `H79: a message for a deleted hook is accepted and forgotten`() async throws {
         try await HooksWorld.with { (world: HooksWorld) async throws -> Void in
             let message = PulseDelivery(exchange: "e", routingKey: "k", body: Array("{}".utf8))

@@ -40,22 +40,27 @@ struct RelayTests {
 
     /// Consumes until as many messages as expected have arrived; answers their texts in order.
     private func received(_ count: Int, from queue: String, _ pulse: PulseConnection) async throws -> [String] {
-        let texts = Texts()
+        try await deliveries(count, from: queue, pulse).map { String(decoding: $0.body, as: UTF8.self) }
+    }
+
+    private func deliveries(_ count: Int, from queue: String, _ pulse: PulseConnection) async throws -> [PulseDelivery]
+    {
+        let seen = Deliveries()
         let wanted = PulseSubscription(queue: PulseQueue(queue), bindings: [], prefetch: 100)
         try await withThrowingTaskGroup { group in
             group.addTask {
                 do {
                     try await pulse.consume(wanted) { delivery in
-                        texts.add(String(decoding: delivery.body, as: UTF8.self))
+                        seen.add(delivery)
                         return .ack
                     }
                 } catch is CancellationError {}
             }
-            try await eventually { texts.all.count >= count }
+            try await eventually { seen.all.count >= count }
             group.cancelAll()
             try await group.waitForAll()
         }
-        return texts.all
+        return seen.all
     }
 
     @Test func `committed messages are published in order and removed`() async throws {
@@ -136,6 +141,40 @@ struct RelayTests {
         }
     }
 
+    @Test func `a relay that dies between confirm and commit leaves copies that carry the same ids`() async throws {
+        try await lend { database, outbox, pulse, exchange, queue in
+            try await database.pool.transaction { try await outbox.add(messages(0..<300, to: exchange), on: $0) }
+            let relay = OutboxRelay(outbox: outbox, pool: database.pool, pulse: pulse)
+            // The deletion of what was confirmed fails, and with it the transaction, as when the process dies there.
+            let block: SQL = """
+                create function \(unsafe: database.schema).die() returns trigger language plpgsql as
+                $$ begin raise exception 'the relay dies here'; end $$
+                """
+            try await database.pool.execute(block)
+            try await database.pool.execute(
+                """
+                create trigger die before delete on \(unsafe: database.schema).outbox
+                for each statement execute function \(unsafe: database.schema).die()
+                """
+            )
+            await #expect(throws: PostgresError.self) { try await relay.drain() }
+            #expect(try await depth(database) == 300)
+            try await database.pool.execute("drop trigger die on \(unsafe: database.schema).outbox")
+            let restarted = OutboxRelay(outbox: outbox, pool: database.pool, pulse: pulse)
+            #expect(try await restarted.drain() == 300)
+            let all = try await deliveries(556, from: queue, pulse)
+            #expect(all.count == 556)
+            let ids = Dictionary(grouping: all) { $0.messageID ?? "" }
+            #expect(ids.count == 300)
+            #expect(ids.values.allSatisfy { Set($0.map(\.body)).count == 1 })
+        }
+    }
+
+    @Test func `the id of a row differs between databases made one after the other`() {
+        #expect(Outbox.messageID(schema: "s", id: 1, moment: 1) != Outbox.messageID(schema: "s", id: 1, moment: 2))
+        #expect(Outbox.messageID(schema: "s", id: 1, moment: 1) != Outbox.messageID(schema: "t", id: 1, moment: 1))
+    }
+
     @Test func `a broker that is away keeps messages in the table`() async throws {
         try await lend { database, outbox, _, exchange, _ in
             try await database.pool.transaction { try await outbox.add(messages(0..<3, to: exchange), on: $0) }
@@ -163,10 +202,10 @@ struct RelayTests {
     }
 }
 
-private final class Texts: Sendable {
-    private let entries = Mutex<[String]>([])
+private final class Deliveries: Sendable {
+    private let entries = Mutex<[PulseDelivery]>([])
 
-    var all: [String] { entries.withLock { $0 } }
+    var all: [PulseDelivery] { entries.withLock { $0 } }
 
-    func add(_ text: String) { entries.withLock { $0.append(text) } }
+    func add(_ delivery: PulseDelivery) { entries.withLock { $0.append(delivery) } }
 }

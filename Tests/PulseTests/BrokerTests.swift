@@ -100,6 +100,25 @@ struct BrokerTests {
         }
     }
 
+    @Test func `the id of a message arrives, and one is made up for a message without`() async throws {
+        try await Broker.lend { pulse, exchange, queue in
+            let journal = Journal()
+            try await consuming(pulse, subscription(queue, exchange)) {
+                journal.note($0)
+                return .ack
+            } while: {
+                var named = PulseMessage("named", to: exchange)
+                named.messageID = "id of the publisher"
+                named.isMandatory = true
+                try await pulse.publish([named, PulseMessage("1", to: exchange), PulseMessage("2", to: exchange)])
+                try await eventually("all arrive") { journal.count == 3 }
+            }
+            let ids = journal.all.compactMap(\.messageID)
+            #expect(ids.first == "id of the publisher")
+            #expect(Set(ids).count == 3)
+        }
+    }
+
     @Test func `a mandatory message that no queue wants is an error`() async throws {
         try await Broker.lend { pulse, exchange, _ in
             var message = PulseMessage("{}", to: exchange)

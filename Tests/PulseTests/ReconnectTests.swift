@@ -60,6 +60,33 @@ struct ReconnectTests {
         }
     }
 
+    @Test func `a message that is sent again after the connection broke keeps its made-up id`() async throws {
+        try await lend { relay, pulse, exchange, queue in
+            let journal = Journal()
+            let wanted = PulseSubscription(
+                queue: PulseQueue(queue),
+                bindings: [PulseBinding(exchange: exchange, routingKeyPattern: "#")],
+                prefetch: 1000
+            )
+            try await consuming(pulse, wanted) {
+                journal.note($0)
+                return .ack
+            } while: {
+                try await withThrowingTaskGroup { group in
+                    group.addTask { try await pulse.publish((0..<5000).map { PulseMessage("\($0)", to: exchange) }) }
+                    try await eventually("some are seen") { journal.count > 200 }
+                    relay.cut()
+                    try await group.waitForAll()
+                }
+                try await eventually("all are seen") { Set(journal.texts).count == 5000 }
+            }
+            // However often each came: one text, one id.
+            let pairs = Set(journal.all.map { String(decoding: $0.body, as: UTF8.self) + " " + ($0.messageID ?? "") })
+            #expect(pairs.count == 5000)
+            #expect(Set(journal.all.compactMap(\.messageID)).count == 5000)
+        }
+    }
+
     @Test func `no message of a long batch is lost when connections break under it`() async throws {
         try await lend { relay, pulse, exchange, queue in
             let seen = Mutex<Set<String>>([])

@@ -89,6 +89,11 @@ package final class DeliveryIntake: Sendable {
                     cc: delivery.cc,
                     body: delivery.body
                 )
+                if let id = delivery.messageID {
+                    let key = DeliveryIdentity.key(messageID: id, contentHash: hash, of: name)
+                    drafts.append(draft(delivery, payloads[index], key, name, program, broken, nil))
+                    continue
+                }
                 if delivery.redelivered,
                     try await store.absorb(queue: queue, contentHash: hash, on: connection)
                 {
@@ -96,7 +101,8 @@ package final class DeliveryIntake: Sendable {
                     continue
                 }
                 let trace = DeliveryTrace(queue: queue, consumer: consumer, contentHash: hash)
-                drafts.append(draft(delivery, payloads[index], keys[index], name, program, broken, trace))
+                let key = "delivery \(keys[index])"
+                drafts.append(draft(delivery, payloads[index], key, name, program, broken, trace))
             }
             return (fires: try await fires.accept(drafts, slots: places, on: connection), drafts: drafts)
         }
@@ -112,7 +118,7 @@ package final class DeliveryIntake: Sendable {
         _ name: HookName,
         _ program: HookProgram?,
         _ broken: FireFailure?,
-        _ trace: DeliveryTrace
+        _ trace: DeliveryTrace?
     ) -> FireDraft {
         let extras: JSONObject = [
             "payload": payload,
@@ -135,7 +141,7 @@ package final class DeliveryIntake: Sendable {
             created: instant,
             started: instant,
             rendering: rendering,
-            deduplicationKey: "delivery \(key)",
+            deduplicationKey: key,
             delivery: trace
         )
     }

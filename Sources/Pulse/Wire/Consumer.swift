@@ -83,11 +83,17 @@ final class Consumer {
     func takeHeader(_ frame: amqp_frame_t) -> Bool {
         missing = Int(clamping: frame.payload.properties.body_size)
         current.body = []
+        current.messageID = nil
         if let decoded = frame.payload.properties.decoded {
             // SAFETY: the library decodes the header of class basic, the only class with content, into this struct.
             let properties = decoded.assumingMemoryBound(to: amqp_basic_properties_t.self)
             if properties.pointee._flags & amqp_flags_t(AMQP_BASIC_HEADERS_FLAG) != 0 {
-                current.cc = Self.cc(properties.pointee.headers)
+                readHeaders(properties.pointee.headers)
+            }
+            if properties.pointee._flags & amqp_flags_t(AMQP_BASIC_MESSAGE_ID_FLAG) != 0,
+                properties.pointee.message_id.len > 0
+            {
+                current.messageID = String(properties.pointee.message_id)
             }
         }
         return missing == 0
@@ -113,17 +119,21 @@ final class Consumer {
         return true
     }
 
-    private static func cc(_ headers: amqp_table_t) -> [String] {
+    /// Takes the two headers that mean something to us.
+    private func readHeaders(_ headers: amqp_table_t) {
         for entry in UnsafeBufferPointer(start: headers.entries, count: Int(headers.num_entries)) {
-            guard entry.value.kind == crabbitmq_field_array, entry.key.len == 2, String(entry.key) == "CC" else {
+            switch entry.value.kind {
+            case crabbitmq_field_array where entry.key.len == 2 && String(entry.key) == "CC":
+                let array = entry.value.value.array
+                guard array.num_entries > 0 else { continue }
+                current.cc = UnsafeBufferPointer(start: array.entries, count: Int(array.num_entries))
+                    .compactMap { $0.kind == crabbitmq_field_utf8 ? String($0.value.bytes) : nil }
+            case crabbitmq_field_utf8 where entry.key.len == 18 && String(entry.key) == "x-slipway-delivery":
+                guard entry.value.value.bytes.len > 0 else { continue }
+                current.messageID = String(entry.value.value.bytes)
+            default:
                 continue
             }
-            let array = entry.value.value.array
-            guard array.num_entries > 0 else { return [] }
-            return UnsafeBufferPointer(start: array.entries, count: Int(array.num_entries)).compactMap { value in
-                value.kind == crabbitmq_field_utf8 ? String(value.value.bytes) : nil
-            }
         }
-        return []
     }
 }

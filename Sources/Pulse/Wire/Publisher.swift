@@ -15,6 +15,8 @@ final class Publisher {
     private struct Outgoing {
         var batch: PublishBatch
         var index: Int
+        /// Stays the same when the message is sent again.
+        var serial: UInt64
         var returned = false
         var message: PulseMessage { batch.messages[index] }
     }
@@ -35,7 +37,9 @@ final class Publisher {
     private var inFlight = 0
     private var probation = 0
     private var nearestDeadline: ContinuousClock.Instant?
-    private var returnedID: UInt64?
+    /// Begins the ids of messages that have none of their own; no two publishers share it.
+    private let idPrefix = String(UInt64.random(in: .min ... .max), radix: 36)
+    private var lastSerial: UInt64 = 0
 
     /// Whether the broker asked us to hold back.
     var isBlocked = false
@@ -52,7 +56,8 @@ final class Publisher {
             if let problem = message.problem {
                 batch.complete(index, problem)
             } else {
-                pending.append(Outgoing(batch: batch, index: index))
+                lastSerial += 1
+                pending.append(Outgoing(batch: batch, index: index, serial: lastSerial))
             }
         }
         nearestDeadline = min(nearestDeadline ?? batch.deadline, batch.deadline)
@@ -79,7 +84,6 @@ final class Publisher {
             if let entry { all.append(entry) }
         }
         inFlight = 0
-        returnedID = nil
         while let entry = pending.popFirst() { all.append(entry) }
         pending = all
     }
@@ -112,16 +116,17 @@ final class Publisher {
         var properties = amqp_basic_properties_t()
         properties._flags = amqp_flags_t(
             AMQP_BASIC_CONTENT_TYPE_FLAG | AMQP_BASIC_CONTENT_ENCODING_FLAG | AMQP_BASIC_DELIVERY_MODE_FLAG
-                | AMQP_BASIC_HEADERS_FLAG
+                | AMQP_BASIC_HEADERS_FLAG | AMQP_BASIC_MESSAGE_ID_FLAG
         )
         properties.content_type = engine.arena.bytes("application/json")
         properties.content_encoding = engine.arena.bytes("utf-8")
         properties.delivery_mode = UInt8(AMQP_DELIVERY_PERSISTENT.rawValue)
         properties.headers = engine.arena.table("CC", texts: message.cc)
+        properties.message_id = engine.arena.bytes(message.messageID ?? "\(idPrefix).\(outgoing.serial)")
         if message.isMandatory {
-            // A returned message comes back without its number; its identifier tells which one it was.
-            properties._flags |= amqp_flags_t(AMQP_BASIC_MESSAGE_ID_FLAG)
-            properties.message_id = engine.arena.bytes(String(firstTag + UInt64(unconfirmed.count)))
+            // A returned message comes back without its number; this property tells which one it was.
+            properties._flags |= amqp_flags_t(AMQP_BASIC_CORRELATION_ID_FLAG)
+            properties.correlation_id = engine.arena.bytes(String(firstTag + UInt64(unconfirmed.count)))
         }
         let exchange = engine.arena.bytes(message.exchange)
         let routingKey = engine.arena.bytes(message.routingKey)
@@ -180,8 +185,8 @@ final class Publisher {
         guard let decoded = frame.payload.properties.decoded else { return }
         // SAFETY: the library decodes the header of class basic, the only class with content, into this struct.
         let properties = decoded.assumingMemoryBound(to: amqp_basic_properties_t.self).pointee
-        guard properties._flags & amqp_flags_t(AMQP_BASIC_MESSAGE_ID_FLAG) != 0,
-            let tag = UInt64(String(properties.message_id)), tag >= firstTag
+        guard properties._flags & amqp_flags_t(AMQP_BASIC_CORRELATION_ID_FLAG) != 0,
+            let tag = UInt64(String(properties.correlation_id)), tag >= firstTag
         else { return }
         let position = Int(tag - firstTag)
         guard position < unconfirmed.count, var entry = unconfirmed[position] else { return }
