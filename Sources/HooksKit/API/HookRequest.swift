@@ -12,6 +12,8 @@ struct HookRequest {
     let bindings: [HookBinding]?
     let schedule: [String]
     let triggerSchema: JSONValue
+    /// The members that only this service knows.
+    let options: JSONObject
 
     /// Reads a validated body, and refuses names that contradict the address it was sent to.
     init(_ body: JSONValue, name: HookName) throws(APIError) {
@@ -23,7 +25,15 @@ struct HookRequest {
         bindings = body["bindings"]?.array?.compactMap(HookBinding.init(json:))
         schedule = body["schedule"]?.array?.compactMap(\.string) ?? []
         triggerSchema = body["triggerSchema"] ?? Self.closedSchema
+        var options = body.object ?? [:]
+        for member in Self.members { options.removeValue(forKey: member) }
+        self.options = options
     }
+
+    /// The members that every hooks service knows; the request's schema admits a few more, which are the options.
+    private static let members = [
+        "hookGroupId", "hookId", "metadata", "task", "bindings", "schedule", "triggerSchema",
+    ]
 
     /// The trigger schema of hooks that do not bring one: nothing but `{}`.
     static let closedSchema: JSONValue = ["type": "object", "additionalProperties": false]
@@ -36,7 +46,8 @@ struct HookRequest {
             task: task,
             bindings: bindings ?? defaultBindings,
             schedule: schedule,
-            triggerSchema: triggerSchema
+            triggerSchema: triggerSchema,
+            options: options
         )
     }
 

@@ -7,10 +7,13 @@ package import Schedules
 package struct HookBinding: Sendable, Hashable {
     package let exchange: String
     package let routingKeyPattern: String
+    /// A JSON-e expression that a message must satisfy to fire the hook; nil lets every message pass.
+    package let filter: String?
 
-    package init(exchange: String, routingKeyPattern: String) {
+    package init(exchange: String, routingKeyPattern: String, filter: String? = nil) {
         self.exchange = exchange
         self.routingKeyPattern = routingKeyPattern
+        self.filter = filter
     }
 
     /// Reads a member of a validated `bindings` list; nil if it has another shape.
@@ -18,11 +21,13 @@ package struct HookBinding: Sendable, Hashable {
         guard let exchange = json["exchange"]?.string, let pattern = json["routingKeyPattern"]?.string else {
             return nil
         }
-        self.init(exchange: exchange, routingKeyPattern: pattern)
+        self.init(exchange: exchange, routingKeyPattern: pattern, filter: json["filter"]?.string)
     }
 
     package var json: JSONValue {
-        ["exchange": JSONValue(exchange), "routingKeyPattern": JSONValue(routingKeyPattern)]
+        var json: JSONValue = ["exchange": JSONValue(exchange), "routingKeyPattern": JSONValue(routingKeyPattern)]
+        if let filter { json["filter"] = JSONValue(filter) }
+        return json
     }
 }
 
@@ -34,6 +39,26 @@ package struct HookDefinition: Sendable, Hashable {
     package let bindings: [HookBinding]
     package let schedule: [String]
     package let triggerSchema: JSONValue
+    /// Further members by their names in the API, only those that were given; the original service has none of them.
+    package let options: JSONObject
+
+    package init(
+        name: HookName,
+        metadata: JSONValue,
+        task: JSONValue,
+        bindings: [HookBinding],
+        schedule: [String],
+        triggerSchema: JSONValue,
+        options: JSONObject = [:]
+    ) {
+        self.name = name
+        self.metadata = metadata
+        self.task = task
+        self.bindings = bindings
+        self.schedule = schedule
+        self.triggerSchema = triggerSchema
+        self.options = options
+    }
 
     /// Whether the owner gets an e-mail when a scheduled fire fails for good.
     package var emailsOnError: Bool { metadata["emailOnError"]?.bool ?? true }
@@ -43,7 +68,7 @@ package struct HookDefinition: Sendable, Hashable {
 
     /// The definition as clients read it.
     package var json: JSONValue {
-        [
+        var json: JSONObject = [
             "hookGroupId": JSONValue(name.group),
             "hookId": JSONValue(name.hook),
             "metadata": metadata,
@@ -52,6 +77,8 @@ package struct HookDefinition: Sendable, Hashable {
             "schedule": JSONValue(schedule),
             "triggerSchema": triggerSchema,
         ]
+        for (key, value) in options { json[key] = value }
+        return .object(json)
     }
 }
 

@@ -50,7 +50,7 @@ package struct HooksFoundation {
         client = TaskclusterClient(rootURL: rootURL, credentials: { credentials }, transport: transport)
         outbox = Outbox(schema: "hooks")
         hooks = HookStore(pool: pool, box: box, outbox: outbox, namespace: exchangeNamespace)
-        fires = FireStore(pool: pool)
+        fires = FireStore(pool: pool, namespace: exchangeNamespace)
         schedules = ScheduleStore(pool: pool, box: box)
         programs = HookPrograms(pool: pool)
         dispatcher = FireDispatcher(

@@ -13,8 +13,12 @@ package struct FireStore: Sendable {
     /// How long a performer may be silent before another one takes its fires.
     package static let lease: Duration = .seconds(30)
 
-    package init(pool: PostgresPool) {
+    /// The middle part of the names of the exchanges that announce fires.
+    let namespace: String
+
+    package init(pool: PostgresPool, namespace: String = "taskcluster-hooks") {
         self.pool = pool
+        self.namespace = namespace
     }
 
     // MARK: - Accepting
@@ -27,10 +31,11 @@ package struct FireStore: Sendable {
         guard !drafts.isEmpty else { return [] }
         var remaining = slots
         var isLeased: [Bool] = []
+        let namespace = namespace
         let statements = drafts.map { draft -> SQL in
             guard case .task(let task) = draft.rendering else {
                 isLeased.append(false)
-                return Self.insertion(finished: draft)
+                return Self.insertion(finished: draft, namespace: namespace)
             }
             let leased = remaining > 0
             remaining -= leased ? 1 : 0
@@ -61,7 +66,7 @@ package struct FireStore: Sendable {
         """
     }
 
-    private static func insertion(finished draft: FireDraft) -> SQL {
+    private static func insertion(finished draft: FireDraft, namespace: String) -> SQL {
         var failure: FireFailure?
         if case .failed(let reason) = draft.rendering { failure = reason }
         let isMailed = failure != nil && draft.firedBy == .schedule
@@ -85,6 +90,9 @@ package struct FireStore: Sendable {
                     \(draft.delivery == nil))
                 on conflict (dedup_key) do nothing
                 returning hook_group_id, hook_id, task_id, fired_by, started, outcome, error
+            ), published as (
+                \(FireAnnouncement(draft.name, draft.firedBy, failure, namespace: namespace).insertion)
+                from fire where outcome = 'failed'
             )
             insert into hooks.last_fires (hook_group_id, hook_id, task_id, fired_by, task_create_time, result, error)
             select hook_group_id, hook_id, task_id, fired_by, started, 'error', coalesce(error, '')
@@ -190,6 +198,9 @@ package struct FireStore: Sendable {
             ), hook as (
                 select h.hook_group_id, h.hook_id from hooks.hooks h
                 where h.hook_group_id = \(fire.name.group) and h.hook_id = \(fire.name.hook) for key share
+            ), published as (
+                \(FireAnnouncement(fire.name, fire.firedBy, failure, namespace: namespace).insertion)
+                from fire join hook using (hook_group_id, hook_id) where \(hasHistory)
             )
             insert into hooks.last_fires (hook_group_id, hook_id, task_id, fired_by, task_create_time, result, error)
             select hook_group_id, hook_id, task_id, fired_by, started, \(failure == nil ? "success" : "error"),

@@ -52,7 +52,7 @@ package struct HookStore: Sendable {
     }
 
     static let selection: SQL = """
-        select hook_group_id, hook_id, metadata, task, bindings, schedule, trigger_schema, next_scheduled_date
+        select hook_group_id, hook_id, metadata, task, bindings, schedule, trigger_schema, options, next_scheduled_date
         from hooks.hooks\u{20}
         """
 
@@ -76,10 +76,10 @@ package struct HookStore: Sendable {
             let inserted = try await connection.query(
                 """
                 insert into hooks.hooks (hook_group_id, hook_id, metadata, task, bindings, schedule, trigger_schema,
-                    encrypted_trigger_token, encrypted_next_task_id, next_scheduled_date)
+                    options, encrypted_trigger_token, encrypted_next_task_id, next_scheduled_date)
                 values (\(name.group), \(name.hook), \(definition.metadata), \(definition.task),
                     \(JSONValue.array(definition.bindings.map(\.json))), \(JSONValue(definition.schedule)),
-                    \(definition.triggerSchema), \(token), \(taskID), \(next))
+                    \(definition.triggerSchema), \(JSONValue.object(definition.options)), \(token), \(taskID), \(next))
                 on conflict (hook_group_id, hook_id) do nothing
                 returning definition_version
                 """
@@ -121,7 +121,7 @@ package struct HookStore: Sendable {
                 update hooks.hooks set metadata = \(definition.metadata), task = \(definition.task),
                     bindings = \(JSONValue.array(definition.bindings.map(\.json))),
                     schedule = \(JSONValue(definition.schedule)), trigger_schema = \(definition.triggerSchema),
-                    encrypted_next_task_id = \(taskID), next_scheduled_date = \(next),
+                    options = \(JSONValue.object(definition.options)), encrypted_next_task_id = \(taskID), next_scheduled_date = \(next),
                     definition_version = nextval('hooks.definition_version')
                 where hook_group_id = \(name.group) and hook_id = \(name.hook)
                 """
@@ -208,7 +208,8 @@ extension Hook {
             task: try row.json("task"),
             bindings: try row.json("bindings").array?.compactMap(HookBinding.init(json:)) ?? [],
             schedule: try row.json("schedule").array?.compactMap(\.string) ?? [],
-            triggerSchema: try row.json("trigger_schema")
+            triggerSchema: try row.json("trigger_schema"),
+            options: try row.json("options").object ?? [:]
         )
         nextScheduledDate = try row.timestamp("next_scheduled_date")
     }

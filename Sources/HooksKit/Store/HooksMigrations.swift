@@ -6,7 +6,10 @@ package import Postgres
 package enum HooksMigrations {
     /// All steps, oldest first.
     package static var all: [Migration] {
-        [Migration(version: 1, name: "hooks tables", bytes: PackageResources.V0001_hooks_tables_sql)]
+        [
+            Migration(version: 1, name: "hooks tables", bytes: PackageResources.V0001_hooks_tables_sql),
+            Migration(version: 30, name: "hooks options", bytes: PackageResources.V0030_hooks_options_sql),
+        ]
     }
 
     /// Brings the schema `hooks` up to date.
