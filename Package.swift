@@ -124,7 +124,7 @@ let package = Package(
         library(
             "APIServer",
             [
-                "Core", "HTTPClient", "JSON", "JSONSchema", "Schedules", "Taskcluster", .hummingbird, .httpTypes,
+                "CZlib", "Core", "HTTPClient", "JSON", "JSONSchema", "Schedules", "Taskcluster", .hummingbird, .httpTypes,
                 .lifecycle,
                 .logging, .metrics, .nioCore, .nioHTTPTypes, .nioPosix, .coreMetrics,
             ]

@@ -9,4 +9,7 @@ static inline int czlib_deflate_init_gzip(z_streamp stream, int level) {
 
 /* inflateInit2 is a macro as well: reads gzip members. */
 static inline int czlib_inflate_init_gzip(z_streamp stream) { return inflateInit2(stream, 15 + 16); }
+
+/* The same for the zlib format, which HTTP calls deflate. */
+static inline int czlib_inflate_init_zlib(z_streamp stream) { return inflateInit2(stream, 15); }
 #endif

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 import Logging
+import Metrics
 public import ServiceLifecycle
 
 /// Does a small piece of work again and again, first at once, until the process stops.
@@ -34,14 +35,17 @@ public struct PeriodicService: Service {
     private func loop() async {
         var failures = 0
         while !Task.isCancelled {
+            let started = ContinuousClock.now
             do {
                 try await runOnce()
+                note("success", started)
                 if failures > 0 {
                     Logger.current.notice("periodic work succeeds again", metadata: metadata(failures))
                 }
                 failures = 0
             } catch {
                 guard !Task.isCancelled else { return }
+                note("exception", started)
                 failures += 1
                 let level: Logger.Level = failures == 1 ? .error : .debug
                 Logger.current.log(
@@ -61,6 +65,22 @@ public struct PeriodicService: Service {
                 .delay(before: failures + 1)
         }
         return jitter > 0 ? interval * Double.random(in: (1 - jitter)...(1 + jitter)) : interval
+    }
+
+    private func note(_ status: String, _ started: ContinuousClock.Instant) {
+        let seconds = (ContinuousClock.now - started).seconds
+        Recorder(
+            label: "iterate_duration_seconds",
+            dimensions: [("name", name), ("status", status)],
+            aggregate: true
+        ).record(seconds)
+        Logger.current.debug(
+            "monitor.periodic",
+            metadata: [
+                "name": .string(name), "status": .string(status),
+                "duration": .stringConvertible((seconds * 1_000_000).rounded() / 1000),
+            ]
+        )
     }
 
     private func metadata(_ failures: Int) -> Logger.Metadata {

@@ -254,31 +254,3 @@ struct ServerTests {
         }
     }
 }
-
-/// A connection whose end can be chosen.
-struct RawSocket {
-    private let descriptor: CInt
-
-    init(port: Int) throws {
-        descriptor = socket(AF_INET, CInt(SOCK_STREAM.rawValue), 0)
-        var address = sockaddr_in()
-        address.sin_family = sa_family_t(AF_INET)
-        address.sin_port = in_port_t(port).bigEndian
-        address.sin_addr.s_addr = in_addr_t(0x7F00_0001).bigEndian
-        let result = withUnsafePointer(to: &address) {
-            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
-            }
-        }
-        guard result == 0 else { throw TestSchemas.Failed() }
-    }
-
-    func send(_ text: String) {
-        let bytes = Array(text.utf8)
-        _ = write(descriptor, bytes, bytes.count)
-    }
-
-    func close() {
-        _ = Glibc.close(descriptor)
-    }
-}

@@ -26,6 +26,7 @@ struct TestServer: Sendable {
         proxies: [(prefix: String, upstream: String)] = [],
         raw: [RawRoute] = [],
         configuration: HTTPServerConfiguration = HTTPServerConfiguration(),
+        logger given: Logger? = nil,
         _ body: (TestServer) async throws -> Void
     ) async throws {
         let transport = CurlTransport()
@@ -41,11 +42,11 @@ struct TestServer: Sendable {
             raw: raw,
             proxies: proxies.map { ProxyRoute(prefix: $0.prefix, upstream: $0.upstream, transport: transport) }
         )
-        var logger = Logger(label: "tests")
-        logger.logLevel = .error
+        var logger = given ?? Logger(label: "tests")
+        if given == nil { logger.logLevel = .error }
         let group = ServiceGroup(services: [server], logger: logger)
         try await withThrowingTaskGroup(of: Void.self) { tasks in
-            tasks.addTask { try await group.run() }
+            tasks.addTask { [logger] in try await withLogger(logger) { _ in try await group.run() } }
             let port = await server.waitUntilListening()
             var failure: (any Error)?
             do {
@@ -65,16 +66,15 @@ struct TestServer: Sendable {
         _ method: String,
         _ path: String,
         _ body: String? = nil,
+        bytes: [UInt8]? = nil,
         type: String? = "application/json",
         as credentials: Hawk.Credentials? = nil,
         signing: (inout Signing) -> Void = { _ in },
         headers: [(String, String)] = []
     ) async throws -> HTTPResponse {
         var fields = HTTPHeaders()
-        if let body, let type {
-            _ = body
-            fields.add("Content-Type", type)
-        }
+        let bytes = bytes ?? body.map { Array($0.utf8) }
+        if bytes != nil, let type { fields.add("Content-Type", type) }
         if let credentials {
             var options = Signing(
                 target: Hawk.Target(host: "127.0.0.1", port: port, resource: path),
@@ -102,7 +102,7 @@ struct TestServer: Sendable {
                 method: method,
                 url: "http://127.0.0.1:\(port)\(path)",
                 headers: fields,
-                body: body.map { .bytes(Array($0.utf8)) } ?? .none
+                body: bytes.map { .bytes($0) } ?? .none
             )
         )
     }
@@ -122,6 +122,10 @@ final class Events: Sendable {
     func note(_ fact: String) {
         facts.withLock { $0.append(fact) }
     }
+
+    var all: [String] { facts.withLock { $0 } }
+
+    func has(_ fact: String) -> Bool { all.contains(fact) }
 
     /// Waits until a fact was noted; false after five seconds without it.
     func wait(for fact: String) async throws -> Bool {

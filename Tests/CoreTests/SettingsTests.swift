@@ -39,6 +39,11 @@ struct SettingsTests {
         #expect(names == ["DATABASE_URL", "HTTP_PORT", "PATIENCE", "DRY"])
     }
 
+    @Test func `LEVEL stands in for LOG_LEVEL`() {
+        let settings = Settings(environment: ["LEVEL": "debug"])
+        #expect(settings.string("log.level", default: "info", "the level") == "debug")
+    }
+
     @Test func `PORT stands in for HTTP_PORT`() {
         let settings = Settings(environment: ["PORT": "8012"])
         #expect(settings.int("http.port", default: 80, in: 0...65_535, "the port") == 8012)

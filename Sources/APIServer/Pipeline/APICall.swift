@@ -28,7 +28,7 @@ struct APICall {
                 }
                 context.parameters.append((name, value))
             }
-            let rawBody = try await BodyReader.read(head, dispatcher.configuration.bodyLimit)
+            let rawBody = try await BodyReader.content(head, dispatcher.configuration.bodyLimit)
             let payload = try BodyReader.parse(rawBody, head)
             context.payload = endpoint.payloadInErrors(payload)
             let known = RequestState(

@@ -7,6 +7,24 @@ import NIOCore
 
 /// Reads the bodies of API requests: whole, and never more than the limit.
 enum BodyReader {
+    /// The body with its compression undone; hashes and limits are about the content, not about how it travelled.
+    static func content(_ head: RequestHead, _ limit: Int) async throws -> [UInt8] {
+        let bytes = try await read(head, limit)
+        guard !bytes.isEmpty, let name = head.fields[.contentEncoding], name.trimmingBlanks().lowercased() != "identity"
+        else { return bytes }
+        guard let coding = ContentCoding(contentEncoding: name) else {
+            throw APIError(.malformedPayload, "Payloads with content-encoding \(name) are not understood")
+        }
+        do {
+            return try coding.decompressed(bytes, limit: limit)
+        } catch .tooLong {
+            throw tooLarge(limit)
+        } catch {
+            throw APIError(.malformedPayload, "The payload is not valid \(coding.rawValue)")
+        }
+    }
+
+    /// The body as it was sent.
     static func read(_ head: RequestHead, _ limit: Int) async throws -> [UInt8] {
         guard head.hasBody else { return [] }
         let length = head.contentLength
@@ -29,8 +47,8 @@ enum BodyReader {
     /// The value of a JSON body; an empty object for empty bodies and for other media types.
     static func parse(_ bytes: [UInt8], _ head: RequestHead) throws(APIError) -> JSONValue {
         guard !bytes.isEmpty, head.mediaType == "application/json" else { return [:] }
-        if let coding = head.fields[.contentEncoding], coding.lowercased() != "identity" {
-            throw APIError(.malformedPayload, "Payloads with content-encoding \(coding) are not understood")
+        if let charset = head.charset, !["utf-8", "utf8", "us-ascii"].contains(charset) {
+            throw APIError(.malformedPayload, "Payloads in charset \(charset) are not understood; send UTF-8")
         }
         let value: JSONValue
         do {

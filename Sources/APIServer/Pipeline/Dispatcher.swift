@@ -76,6 +76,7 @@ struct Dispatcher: Sendable {
             try await writer.writeInformationalHead(HTTPResponse(status: .continue))
         }
         var reply = await answer(head, identifiers)
+        reply.compress(for: head)
         if !reply.isForeign {
             reply.fields = standard.completing(
                 reply.fields,
@@ -127,7 +128,7 @@ struct Dispatcher: Sendable {
     }
 
     private func answer(_ head: RequestHead, _ identifiers: (trace: String, request: String)) async -> Reply {
-        if configuration.forcesTLS, head.fields[.forwardedProto]?.lowercased() != "https",
+        if configuration.forcesTLS, head.forwardedScheme != "https",
             !head.path.hasPrefix("/__"), let host = head.host
         {
             return Reply(308, fields: [.location: "https://\(host)\(head.target)"])
@@ -269,7 +270,7 @@ struct Dispatcher: Sendable {
                 level: error is CancellationError ? .debug : .error,
                 "request failed",
                 metadata: [
-                    "incident.id": .string(incident),
+                    "incidentId": .string(incident),
                     "name": .string(context.method),
                     "error": .string(String(reflecting: error)),
                 ]

@@ -48,12 +48,30 @@ struct RequestHead: Sendable {
         return text.prefix { $0 != ";" }.trimmingBlanks().lowercased()
     }
 
+    /// The `charset` of the content type in lower case, without quotes.
+    var charset: String? {
+        let parameters = fields[.contentType]?.split(separator: ";").dropFirst().map {
+            $0.trimmingBlanks().lowercased()
+        }
+        guard let found = parameters?.first(where: { $0.hasPrefix("charset=") }) else { return nil }
+        return String(found.dropFirst("charset=".count).filter { $0 != "\"" })
+    }
+
     func remoteAddress() -> String? {
         if trustsProxy, let forwarded = fields[.forwardedFor] {
             let first = forwarded.prefix { $0 != "," }.trimmingBlanks()
             if !first.isEmpty { return first }
         }
-        return channel.remoteAddress?.ipAddress
+        return peerAddress
+    }
+
+    /// The address at the other end of the connection.
+    var peerAddress: String? { channel.remoteAddress?.ipAddress }
+
+    /// The scheme the client used, as a trusted proxy tells it.
+    var forwardedScheme: String? {
+        guard trustsProxy, let forwarded = fields[.forwardedProto] else { return nil }
+        return forwarded.prefix { $0 != "," }.trimmingBlanks().lowercased()
     }
 
     /// The watch over this connection; it costs a turn of the event loop, so only long polls ask for it.

@@ -35,9 +35,10 @@ final class RequestMetrics: Sendable {
 enum AccessLog {
     static func write(_ route: Route, _ state: RequestState?, head: RequestHead, reply: Reply, seconds: Double) {
         let logger = Logger.current
-        let level: Logger.Level = HealthEndpoints.names.contains(route.endpoint.name) ? .debug : .info
+        let level: Logger.Level = HealthEndpoints.names.contains(route.endpoint.name) ? .debug : .notice
         guard logger.logLevel <= level else { return }
         var metadata: Logger.Metadata = [
+            "v": .stringConvertible(2),
             "name": .string(route.endpoint.name),
             "service": .string(route.api.service),
             "apiVersion": .string(route.api.version),
@@ -62,7 +63,7 @@ enum AccessLog {
             let scopes = satisfied.satisfying(identity.scopes) ?? []
             metadata["satisfyingScopes"] = .array(scopes.map { .string($0) })
         }
-        logger.log(level: level, "api method", metadata: metadata)
+        logger.log(level: level, "monitor.apiMethod", metadata: metadata)
     }
 
     /// The path as it was asked for; dots stand for parameters that grant something by themselves.

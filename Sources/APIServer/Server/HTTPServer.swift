@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 public import Core
+import Glibc
 import HTTPTypes
 import HummingbirdCore
 import Logging
@@ -82,12 +83,37 @@ public struct HTTPServer: Service {
             logger.notice("listening", metadata: ["port": .stringConvertible(port)])
             listening.begin(port)
         }
-        try await server.run()
+        do {
+            try await server.run()
+        } catch  where !listening.hasBegun {
+            throw ListenError(host: configuration.host, port: configuration.port, cause: error)
+        }
     }
 
     /// The port the server listens on, as soon as it does; 0 if it ended without.
     public func waitUntilListening() async -> Int {
         await listening.port()
+    }
+}
+
+/// The server cannot listen where it should.
+struct ListenError: Error, CustomStringConvertible {
+    let description: String
+
+    init(host: String, port: Int, cause: any Error) {
+        let place = "cannot listen on \(host):\(port)"
+        switch (cause as? IOError)?.errnoCode {
+        case EADDRINUSE:
+            description = "\(place): another process listens there; stop it or choose another HTTP_PORT"
+        case EACCES:
+            description = "\(place): this port is not open to this user; choose another HTTP_PORT"
+        case EADDRNOTAVAIL:
+            description = "\(place): this machine has no such address; choose another HTTP_HOST"
+        case let code?:
+            description = "\(place): \(String(cString: strerror(code))); check HTTP_HOST and HTTP_PORT"
+        case nil:
+            description = "\(place): \(cause); check HTTP_HOST and HTTP_PORT"
+        }
     }
 }
 
@@ -99,6 +125,8 @@ private final class Listening: Sendable {
     }
 
     private let state = Mutex(State())
+
+    var hasBegun: Bool { state.withLock { $0.port != nil } }
 
     func begin(_ port: Int) {
         let waiters = state.withLock { state in

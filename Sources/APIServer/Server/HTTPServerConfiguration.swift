@@ -8,8 +8,10 @@ public import Core
 /// - `HTTP_HOST`: the address to listen on; default `127.0.0.1`.
 /// - `HTTP_PORT` or `PORT`: the port; 0 lets the system choose.
 /// - `KEEP_ALIVE_TIMEOUT_SECONDS`: how long an idle connection is kept; default `90`, has to exceed a proxy's.
-/// - `TRUST_PROXY`: whether the caller's address is taken from `X-Forwarded-For`; default `false`.
-/// - `FORCE_SSL`: whether plain requests are redirected to https; default `false`.
+/// - `TRUST_PROXY`: whether `X-Forwarded-For` tells the caller's address and `X-Forwarded-Proto` the scheme it used;
+///   default `false`.
+/// - `FORCE_SSL`: whether plain requests are redirected to https; default `false`. Needs `TRUST_PROXY`, since TLS ends
+///   at a proxy.
 public struct HTTPServerConfiguration: Sendable {
     /// The address to listen on.
     public var host: String
@@ -19,7 +21,7 @@ public struct HTTPServerConfiguration: Sendable {
     public var bodyLimit = 10 << 20
     /// How long an idle connection is kept.
     public var keepAlive: Duration = .seconds(90)
-    /// Whether the caller's address is taken from what a proxy says.
+    /// Whether the caller's address and scheme are taken from what a proxy says.
     public var trustsProxy = false
     /// Whether plain requests are redirected to https.
     public var forcesTLS = false
@@ -40,7 +42,13 @@ public struct HTTPServerConfiguration: Sendable {
             in: .seconds(1)...(.seconds(3600)),
             "how long an idle connection is kept"
         )
-        trustsProxy = settings.bool("trust.proxy", default: false, "believe X-Forwarded-For")
+        trustsProxy = settings.bool("trust.proxy", default: false, "believe X-Forwarded-For and X-Forwarded-Proto")
         forcesTLS = settings.bool("force.ssl", default: false, "redirect plain requests to https")
+        if forcesTLS, !trustsProxy {
+            settings.fail(
+                "force.ssl",
+                "needs TRUST_PROXY=true: the proxy in front has to say which requests used https"
+            )
+        }
     }
 }

@@ -50,6 +50,11 @@ public struct ProxyRoute: Sendable {
         for field in head.fields where !dropped.contains(field.name.canonicalName) {
             headers.add(field.name.rawName, field.value)
         }
+        // The chain of callers goes on; whether to believe it is up to the neighbour.
+        if let caller = head.peerAddress {
+            let chain = headers["X-Forwarded-For"].map { "\($0), \(caller)" } ?? caller
+            headers["X-Forwarded-For"] = chain
+        }
         do {
             let response = try await transport.send(
                 HTTPClient.HTTPRequest(

@@ -120,18 +120,28 @@ public enum Daemon {
     }
 
     private static func bootstrapLogging(_ name: String, _ settings: Settings) -> Logger {
-        let text = settings.string("log.level", default: "info", "the least severe level to log").lowercased()
-        let level = Logger.Level(rawValue: text == "warn" ? "warning" : text)
-        if level == nil {
-            settings.fail("log.level", "must be trace, debug, info, notice, warning, error or critical")
+        let text = settings.string("log.level", default: "info", "the least severe level to log")
+        let levels = LogLevels(text)
+        if levels == nil {
+            settings.fail(
+                "log.level",
+                "must be trace, debug, info, notice, warning, error or critical, or a list such as root:info pulse:debug"
+            )
         }
         let format = settings.string(
             "log.format",
             default: isatty(2) == 1 ? "human" : "json",
             "how log lines look: json or human"
         )
-        let handler = LineLogHandler(service: name, level: level ?? .info, format: format == "human" ? .human : .json)
-        LoggingSystem.bootstrap { _ in handler }
+        if format != "human", format != "json" { settings.fail("log.format", "must be json or human") }
+        LoggingSystem.bootstrap { label in
+            LineLogHandler(
+                service: name,
+                child: label == name ? nil : label,
+                level: (levels ?? LogLevels()).level(of: label),
+                format: format == "human" ? .human : .json
+            )
+        }
         return Logger(label: name)
     }
 }

@@ -143,7 +143,12 @@ public final class Settings {
     }
 
     private static func names(_ key: String) -> [String] {
-        key == "http.port" ? ["HTTP_PORT", "PORT"] : [variable(key)]
+        // Two variables have a second name that deployments know.
+        switch key {
+        case "http.port": ["HTTP_PORT", "PORT"]
+        case "log.level": ["LOG_LEVEL", "LEVEL"]
+        default: [variable(key)]
+        }
     }
 
     private static func processEnvironment() -> [String: String] {
