@@ -3,6 +3,7 @@
 import APIServer
 import Core
 import HTTPClient
+import JSON
 import LocalTaskclusterKit
 import Postgres
 import Pulse
@@ -50,6 +51,14 @@ extension TaskclusterLocal {
         )
         configuration.seed = settings.optional("tcl.seed", secret: true, "file of clients and roles to create")
         configuration.secretKey = settings.optional("tcl.secret.key", secret: true, "what all keys are made from")
+        if let keys = settings.optional("tcl.crypto.keys", secret: true, "further keys for tokens and secrets") {
+            do {
+                configuration.cryptoKeys = try JSONValue(parsing: keys)
+                _ = try KeyRing(derived: [], configured: configuration.cryptoKeys)
+            } catch {
+                settings.fail("tcl.crypto.keys", "must be a JSON list of {id, algo, key}: \(error)")
+            }
+        }
         configuration.hooksUpstream = settings.optional("tcl.hooks.upstream", "base URL of hooks-service")
         configuration.claimTimeout = settings.duration(
             "tcl.claim.timeout",

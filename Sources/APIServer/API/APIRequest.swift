@@ -61,6 +61,9 @@ public struct APIRequest: Sendable {
     /// When the caller's credentials end, once authenticated.
     public var credentialsExpire: Timestamp? { state.identity?.expires }
 
+    /// What an authenticator is asked about this request; for endpoints that verify signatures of their own.
+    public var authenticationRequest: AuthenticationRequest { state.authenticationRequest }
+
     /// Checks the caller's credentials without asking for scopes, even on a public endpoint.
     ///
     /// Wrong credentials are an `AuthenticationFailed`. The check happens at most once for a request.

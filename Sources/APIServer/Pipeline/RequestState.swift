@@ -60,14 +60,10 @@ final class RequestState: Sendable {
     var isAuthorized: Bool { endpoint.scopes == nil || caller.withLock { $0.isAuthorized } }
     var satisfied: ScopeExpression? { caller.withLock { $0.satisfying } }
 
-    /// Asks the authenticator once and remembers the answer.
-    func authenticate() async throws -> Identity {
-        if let identity { return identity }
-        guard let authenticator else {
-            throw ServerFault(message: "no authenticator for an endpoint that needs one")
-        }
+    /// The request as its signature saw it.
+    var authenticationRequest: AuthenticationRequest {
         let address = HawkAddress(head)
-        let request = AuthenticationRequest(
+        return AuthenticationRequest(
             method: head.method.lowercased(),
             resource: head.target,
             host: address.host,
@@ -75,8 +71,16 @@ final class RequestState: Sendable {
             authorization: head.fields[.authorization],
             sourceIP: head.remoteAddress()
         )
+    }
+
+    /// Asks the authenticator once and remembers the answer.
+    func authenticate() async throws -> Identity {
+        if let identity { return identity }
+        guard let authenticator else {
+            throw ServerFault(message: "no authenticator for an endpoint that needs one")
+        }
         let identity: Identity
-        switch try await authenticator.authenticate(request) {
+        switch try await authenticator.authenticate(authenticationRequest) {
         case .success(let clientID, let expires, let scopes, let hash):
             if let hash {
                 try verify(hash)

@@ -4,14 +4,16 @@ import JSON
 public import Schedules
 import Taskcluster
 
-/// The part of auth that services and clients need to check who they are.
+/// Auth: clients, roles, and who a request comes from.
 public struct AuthAPI: Sendable {
-    private let directory: DirectoryStore
-    private let now: @Sendable () -> Timestamp
+    let directory: DirectoryStore
+    let audit: AuditStore
+    let now: @Sendable () -> Timestamp
 
     /// Puts the endpoints together.
-    public init(directory: DirectoryStore, now: @escaping @Sendable () -> Timestamp) {
+    public init(directory: DirectoryStore, audit: AuditStore, now: @escaping @Sendable () -> Timestamp) {
         self.directory = directory
+        self.audit = audit
         self.now = now
     }
 
@@ -22,52 +24,195 @@ public struct AuthAPI: Sendable {
             title: "Auth",
             description: "Knows clients, roles and scopes.",
             schemas: schemas,
-            endpoints: [
-                Endpoint(
-                    .post,
-                    "/authenticate-hawk",
-                    name: "authenticateHawk",
-                    input: "v1/authenticate-hawk-request.json",
-                    category: "Authentication",
-                    title: "Check a request",
-                    description: "Tells a service who sent a request and what they may do.",
-                    payloadInErrors: { _ in .object([:]) },
-                    handler: authenticateHawk
-                ),
-                Endpoint(
-                    .get,
-                    "/scopes/current",
-                    name: "currentScopes",
-                    scopes: .scope("auth:current-scopes"),
-                    category: "Scopes",
-                    title: "Get the caller's scopes",
-                    description: "Answers with the scopes of the request itself, roles expanded.",
-                    handler: { .json(["scopes": JSONValue($0.scopes)]) }
-                ),
-                Endpoint(
-                    .post,
-                    "/scopes/expand",
-                    name: "expandScopes",
-                    scopes: .scope("auth:expand-scopes"),
-                    input: "v1/scopeset.json",
-                    category: "Scopes",
-                    title: "Expand scopes",
-                    description: "Answers with the given scopes, roles expanded.",
-                    handler: expandScopes
-                ),
-            ]
+            endpoints: clientEndpoints + roleEndpoints + authenticationEndpoints + auditEndpoints,
+            exchanges: AuthMessages.references
         )
     }
 
-    private func authenticateHawk(_ request: APIRequest) async throws -> APIResponse {
-        guard let question = AuthenticationRequest(json: request.body) else {
-            throw APIError(.inputError, "The request to check is incomplete.")
-        }
-        return .json(try await directory.authenticate(question).json)
+    /// Declares an endpoint whose problems become API errors.
+    func endpoint(
+        _ method: HTTPMethodName,
+        _ route: String,
+        _ name: String,
+        scopes: ScopeTemplate?,
+        mode: Endpoint.Mode = .automatic,
+        query: [String: QueryRule] = [:],
+        input: String? = nil,
+        output: String? = nil,
+        category: String,
+        _ title: String,
+        _ handler: @escaping @Sendable (APIRequest) async throws -> APIResponse
+    ) -> Endpoint {
+        let names = Set(route.split(whereSeparator: { "<>".contains($0) }).map(String.init))
+        return Endpoint(
+            method,
+            route,
+            name: name,
+            scopes: scopes,
+            authorization: mode,
+            query: query,
+            parameters: Self.parameters.filter { names.contains($0.key) },
+            input: input.map { "v1/\($0).json" },
+            output: output.map { "v1/\($0).json" },
+            category: category,
+            title: title,
+            description: title,
+            payloadInErrors: { _ in .object([:]) },
+            handler: { try await answering(handler, $0) }
+        )
     }
 
-    private func expandScopes(_ request: APIRequest) async throws -> APIResponse {
-        let scopes = request.body["scopes"]?.array?.compactMap(\.string) ?? []
-        return .json(["scopes": JSONValue(directory.expand(scopes))])
+    private static let parameters: [String: ParameterRule] = [
+        "clientId": ParameterRule(pattern: Patterns.clientID.regularExpression) { Patterns.clientID.matches($0) },
+        "roleId": ParameterRule(pattern: Patterns.roleID.regularExpression) { Patterns.roleID.matches($0) },
+        "entityType": "^(client|role|secret|hook|worker_pool)$",
+    ]
+
+    // MARK: - Who is it
+
+    private var authenticationEndpoints: [Endpoint] {
+        [
+            endpoint(
+                .get,
+                "/scopes/current",
+                "currentScopes",
+                scopes: .scope("auth:current-scopes"),
+                output: "scopeset",
+                category: "Scopes",
+                "Get the caller's scopes, roles expanded"
+            ) {
+                .json(["scopes": JSONValue($0.scopes)])
+            },
+            endpoint(
+                .post,
+                "/scopes/expand",
+                "expandScopes",
+                scopes: .scope("auth:expand-scopes"),
+                input: "scopeset",
+                output: "scopeset",
+                category: "Scopes",
+                "Expand scopes"
+            ) { request in
+                .json(["scopes": JSONValue(directory.expand(request.strings("scopes")))])
+            },
+            endpoint(
+                .post,
+                "/authenticate-hawk",
+                "authenticateHawk",
+                scopes: nil,
+                input: "authenticate-hawk-request",
+                output: "authenticate-hawk-response",
+                category: "Authentication",
+                "Tell a service who sent a request and what they may do"
+            ) { request in
+                guard let question = AuthenticationRequest(json: request.body) else {
+                    throw APIError(.inputError, "The request to check is incomplete.")
+                }
+                return .json(try await directory.authenticate(question).json)
+            },
+            endpoint(
+                .post,
+                "/test-authenticate",
+                "testAuthenticate",
+                scopes: nil,
+                input: "test-authenticate-request",
+                output: "test-authenticate-response",
+                category: "Authentication",
+                "Check that a client library signs as it should"
+            ) { request in
+                try test(
+                    request,
+                    held: request.strings("clientScopes"),
+                    required: request.strings("requiredScopes")
+                )
+            },
+            endpoint(
+                .get,
+                "/test-authenticate-get/",
+                "testAuthenticateGet",
+                scopes: nil,
+                output: "test-authenticate-response",
+                category: "Authentication",
+                "Check that a client library signs a GET as it should"
+            ) { request in
+                try test(
+                    request,
+                    held: ["test:*", "auth:create-client:test:*"],
+                    required: ["test:authenticate-get"]
+                )
+            },
+        ]
     }
+
+    /// Verifies the request as if the deployment had one client, `tester`, and no roles.
+    private func test(_ request: APIRequest, held: [String], required: [String]) throws -> APIResponse {
+        let tester = Client(id: "tester", accessToken: "no-secret", scopes: held)
+        let directory = CredentialDirectory(clients: [tester.id: tester], roles: RoleSet([]))
+        switch directory.authenticate(request.authenticationRequest, now: now()) {
+        case .success(let clientID, _, let scopes, _):
+            let expression: ScopeExpression = .allOf(required.map { .scope($0) })
+            if let missing = expression.missing(from: scopes) {
+                throw APIError(
+                    .insufficientScopes,
+                    "The test client lacks these scopes:\n\n```\n{{missing}}\n```",
+                    details: ["missing": missing.json]
+                )
+            }
+            return .json(["clientId": JSONValue(clientID), "scopes": JSONValue(scopes)])
+        case .failed(let message):
+            throw APIError(.authenticationFailed, message)
+        case .none:
+            throw APIError(.authenticationFailed, "The request to test is not signed.")
+        }
+    }
+
+    // MARK: - Who changed it
+
+    private var auditEndpoints: [Endpoint] {
+        [
+            endpoint(
+                .get,
+                "/audit/<entityType>/<entityId>",
+                "getEntityHistory",
+                scopes: .scope("auth:audit-history:<entityType>"),
+                query: .paging,
+                category: "Audit",
+                "List the changes of a client, role or secret, newest first"
+            ) { request in
+                let page = request.page
+                let entries = try await audit.history(
+                    of: request.parameter("entityType"),
+                    request.parameter("entityId"),
+                    before: try page.int(0),
+                    limit: page.fetch
+                )
+                return .json(page.reply("auditHistory", entries, columns: { [JSONValue($0.id)] }, json: \.json))
+            },
+            endpoint(
+                .get,
+                "/clients/<clientId>/audit",
+                "listAuditHistory",
+                scopes: .scope("auth:client-audit-history:<clientId>"),
+                query: .paging,
+                category: "Audit",
+                "List the changes a client made, newest first"
+            ) { request in
+                let page = request.page
+                let entries = try await audit.history(
+                    by: request.parameter("clientId"),
+                    before: try page.int(0),
+                    limit: page.fetch
+                )
+                return .json(page.reply("auditHistory", entries, columns: { [JSONValue($0.id)] }, json: \.json))
+            },
+        ]
+    }
+}
+
+extension APIRequest {
+    /// The strings of an array in the body.
+    func strings(_ key: String) -> [String] { body[key]?.array?.compactMap(\.string) ?? [] }
+
+    /// Who is noted as the author of a change.
+    var author: String { clientID ?? "anonymous" }
 }

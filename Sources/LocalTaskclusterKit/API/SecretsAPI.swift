@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
 public import APIServer
-import Crypto
 import JSON
 public import Postgres
 public import Schedules
@@ -28,9 +27,18 @@ public struct SecretsAPI: Sendable {
             schemas: schemas,
             endpoints: [
                 endpoint(.put, "set", .scope("secrets:set:<name>"), "Store a secret", input: "v1/secret.json", set),
-                endpoint(.get, "get", .scope("secrets:get:<name>"), "Read a secret", get),
+                endpoint(.get, "get", .scope("secrets:get:<name>"), "Read a secret", output: "v1/secret.json", get),
                 endpoint(.delete, "remove", .scope("secrets:set:<name>"), "Remove a secret") { request in
-                    try await pool.execute("delete from tcl.secrets where name = \(request.parameter("name"))")
+                    let name = request.parameter("name")
+                    let author = request.author
+                    try await pool.transaction { connection in
+                        guard try await connection.execute("delete from tcl.secrets where name = \(name)") > 0 else {
+                            return
+                        }
+                        try await connection.execute(
+                            AuditStore.note("secret", name, "deleted", by: author, now: now())
+                        )
+                    }
                     return .json(.object([:]))
                 },
                 Endpoint(
@@ -39,6 +47,7 @@ public struct SecretsAPI: Sendable {
                     name: "list",
                     scopes: .scope("secrets:list-secrets"),
                     query: .paging,
+                    output: "v1/secret-list.json",
                     category: "Secrets",
                     title: "List secrets",
                     description: "Answers with the names alone.",
@@ -54,6 +63,7 @@ public struct SecretsAPI: Sendable {
         _ scopes: ScopeTemplate,
         _ title: String,
         input: String? = nil,
+        output: String? = nil,
         _ handler: @escaping Endpoint.Handler
     ) -> Endpoint {
         Endpoint(
@@ -62,6 +72,7 @@ public struct SecretsAPI: Sendable {
             name: name,
             scopes: scopes,
             input: input,
+            output: output,
             category: "Secrets",
             title: title,
             description: title,
@@ -75,29 +86,31 @@ public struct SecretsAPI: Sendable {
         guard let secret = request.body["secret"], let expires = request.body["expires"]?.string,
             let time = Timestamp(expires)
         else { throw APIError(.inputError, "`secret` and `expires` are required.") }
-        let sealed = try AES.GCM.seal(secret.bytes(), using: key, authenticating: Array(name.utf8))
-        guard let bytes = sealed.combined.map({ Array($0) }) else {
-            throw APIError(.internalServerError, "The secret cannot be sealed.")
+        let sealed = try directory.keyRing().seal(secret.bytes(), for: name)
+        let author = request.author
+        try await pool.transaction { connection in
+            _ = try await connection.pipeline([
+                """
+                insert into tcl.secrets (name, sealed, key_id, expires)
+                values (\(name), \(sealed.bytes), \(sealed.keyID), \(time))
+                on conflict (name) do update set sealed = excluded.sealed, key_id = excluded.key_id,
+                    expires = excluded.expires
+                """,
+                AuditStore.note("secret", name, "updated", by: author, now: now()),
+            ])
         }
-        try await pool.execute(
-            """
-            insert into tcl.secrets (name, sealed, expires) values (\(name), \(bytes), \(time))
-            on conflict (name) do update set sealed = excluded.sealed, expires = excluded.expires
-            """
-        )
         return .json(.object([:]))
     }
 
     private func get(_ request: APIRequest) async throws -> APIResponse {
         let name = request.parameter("name")
         let rows = try await pool.query(
-            "select sealed, expires from tcl.secrets where name = \(name) and expires > \(now())"
+            "select sealed, key_id, expires from tcl.secrets where name = \(name) and expires > \(now())"
         )
         guard let row = rows.first else { throw APIError(.resourceNotFound, "There is no secret of this name.") }
-        let box = try AES.GCM.SealedBox(combined: try row.bytes("sealed"))
-        let opened = try AES.GCM.open(box, using: key, authenticating: Array(name.utf8))
+        let sealed = KeyRing.Sealed(keyID: try row.string("key_id"), bytes: try row.bytes("sealed"))
         return .json([
-            "secret": try JSONValue(parsing: Array(opened)),
+            "secret": try JSONValue(parsing: try directory.keyRing().open(sealed, for: name)),
             "expires": JSONValue(try row.timestamp("expires").iso8601),
         ])
     }
@@ -112,6 +125,4 @@ public struct SecretsAPI: Sendable {
         ).map { try $0.string("name") }
         return .json(page.reply("secrets", names, columns: { [JSONValue($0)] }) { JSONValue($0) })
     }
-
-    private var key: SymmetricKey { SymmetricKey(data: directory.sealingKey) }
 }

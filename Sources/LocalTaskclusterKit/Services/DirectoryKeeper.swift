@@ -22,7 +22,34 @@ struct DirectoryKeeper: Service {
             secretKey: configuration.secretKey
         )
         try await directory.reload()
-        try await PeriodicService(name: "directory", every: .seconds(5)) { try await directory.reload() }.run()
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            group.addTask { try await listen() }
+            group.addTask {
+                // What a lost notification would have told is found out here.
+                try await PeriodicService(name: "directory", every: .seconds(5)) {
+                    try await directory.reloadIfChanged()
+                }.run()
+            }
+            group.addTask {
+                try await PeriodicService(name: "client use", every: .seconds(60)) { try await directory.flushUse() }
+                    .run()
+            }
+            try await group.next()
+            group.cancelAll()
+        }
+    }
+
+    /// Follows the changes that other instances make.
+    private func listen() async throws {
+        await cancelWhenGracefulShutdown {
+            for await _ in pool.notifications(on: [DirectoryStore.channel]) {
+                do {
+                    try await directory.reloadIfChanged()
+                } catch {
+                    Logger.current.warning("clients and roles wait for the next look", metadata: ["error": "\(error)"])
+                }
+            }
+        }
     }
 
     /// Reads the seed from its file, or takes it as it is.

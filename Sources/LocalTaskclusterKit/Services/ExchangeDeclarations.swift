@@ -3,15 +3,15 @@ import Logging
 import Pulse
 import ServiceLifecycle
 
-/// Declares the queue's exchanges as soon as the broker can be reached.
+/// Declares our exchanges as soon as the broker can be reached.
 struct ExchangeDeclarations: Service {
     let pulse: PulseConnection
-    let prefix: String
+    let exchanges: [String]
 
     func run() async throws {
         do {
             try await cancelWhenGracefulShutdown {
-                for name in QueueMessages.exchanges { try await declare(prefix + name) }
+                for name in exchanges { try await declare(name) }
             }
         } catch is CancellationError {
             // The shutdown came before the broker.

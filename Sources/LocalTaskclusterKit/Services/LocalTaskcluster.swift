@@ -2,6 +2,7 @@
 public import APIServer
 import Core
 public import HTTPClient
+public import JSON
 import Outbox
 public import Postgres
 public import Pulse
@@ -28,6 +29,8 @@ public struct LocalTaskcluster: Sendable {
         public var seed: String?
         /// The secret all keys are made from; made and stored at the first start if absent.
         public var secretKey: String?
+        /// Keys for tokens and secrets beside the one made from the secret: `[{id, algo, key}]`, the last one seals.
+        public var cryptoKeys: JSONValue = .array([])
         /// Whether everybody may read.
         public var isPublic = true
         /// The part of the queue's exchange names before their last word.
@@ -81,7 +84,15 @@ public struct LocalTaskcluster: Sendable {
             ),
             claimTimeout: configuration.claimTimeout
         )
-        let directory = DirectoryStore(pool: pool, now: now)
+        let exchanges = ExchangeNames(queuePrefix: configuration.exchangePrefix)
+        let directory = DirectoryStore(
+            pool: pool,
+            cryptoKeys: configuration.cryptoKeys,
+            messages: AuthMessages(prefix: exchanges.authPrefix),
+            messagesAdded: { outbox.wake() },
+            now: now
+        )
+        let audit = AuditStore(pool: pool)
         let activity = WorkerActivity(pool: pool)
         let addresses = BlobAddresses(rootURL: configuration.rootURL) { directory.signingKey }
         let blobs = BlobStore(directory: configuration.blobDirectory)
@@ -99,7 +110,7 @@ public struct LocalTaskcluster: Sendable {
         self.dispatch = dispatch
         self.directory = directory
         apis = [
-            queue.api(schemas: schemas), AuthAPI(directory: directory, now: now).api(schemas: schemas),
+            queue.api(schemas: schemas), AuthAPI(directory: directory, audit: audit, now: now).api(schemas: schemas),
             IndexAPI(store: IndexStore(pool: pool), now: now).api(schemas: schemas),
             SecretsAPI(pool: pool, directory: directory, now: now).api(schemas: schemas),
             NotifyAPI(pool: pool, now: now).api(schemas: schemas),
@@ -119,13 +130,18 @@ public struct LocalTaskcluster: Sendable {
             PeriodicService(name: "claim probe", every: .seconds(5), jitter: 0.2) { dispatch.probe() },
             PeriodicService(name: "expiry", every: .seconds(600)) {
                 for file in try await store.forgetArtifacts(now: now()) { blobs.remove(file) }
+                while try await directory.forgetClients() == 100 {}
+                while try await audit.forget(now: now()) == 100 {}
+            },
+            PeriodicService(name: "sealing", every: .seconds(60)) {
+                while try await directory.sealAgain() > 0 {}
             },
             bridge,
         ]
         let messaging: [any Service] =
             if let pulse {
                 [
-                    pulse, ExchangeDeclarations(pulse: pulse, prefix: configuration.exchangePrefix),
+                    pulse, ExchangeDeclarations(pulse: pulse, exchanges: exchanges.all),
                     OutboxRelay(outbox: outbox, pool: pool, pulse: pulse),
                 ]
             } else {
@@ -141,7 +157,8 @@ public struct LocalTaskcluster: Sendable {
     /// Brings the tables up to date.
     public static func migrate(_ pool: PostgresPool) async throws {
         let migrations = [
-            Migration(version: 1, name: "V0001_tcl_queue", bytes: PackageResources.V0001_tcl_queue_sql)
+            Migration(version: 1, name: "V0001_tcl_queue", bytes: PackageResources.V0001_tcl_queue_sql),
+            Migration(version: 2, name: "V0002_tcl_auth", bytes: PackageResources.V0002_tcl_auth_sql),
         ]
         _ = try await Migrator.migrate(pool, schema: "tcl", migrations: migrations)
     }
