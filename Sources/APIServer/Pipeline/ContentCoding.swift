@@ -68,11 +68,7 @@ enum ContentCoding: String {
         }
     }
 
-    /// The content of compressed bytes, all of which have to belong to it.
-    ///
-    /// - Parameters:
-    ///   - bytes: The compressed bytes.
-    ///   - limit: How long the content may become.
+    /// The content of compressed bytes, all of which have to belong to it; longer content than the limit is an error.
     func decompressed(_ bytes: [UInt8], limit: Int) throws(DecodingError) -> [UInt8] {
         let result: Result<[UInt8], DecodingError> = Self.withStream { stream in
             let status = self == .gzip ? czlib_inflate_init_gzip(stream) : czlib_inflate_init_zlib(stream)
