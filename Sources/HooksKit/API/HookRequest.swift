@@ -23,7 +23,7 @@ struct HookRequest {
         metadata = body["metadata"] ?? .null
         task = body["task"] ?? .null
         bindings = body["bindings"]?.array?.compactMap(HookBinding.init(json:))
-        schedule = body["schedule"]?.array?.compactMap(\.string) ?? []
+        schedule = try Self.schedule(body["schedule"] ?? [])
         triggerSchema = body["triggerSchema"] ?? Self.closedSchema
         var options = body.object ?? [:]
         for member in Self.members { options.removeValue(forKey: member) }
@@ -49,6 +49,14 @@ struct HookRequest {
             triggerSchema: triggerSchema,
             options: options
         )
+    }
+
+    private static func schedule(_ value: JSONValue) throws(APIError) -> [String] {
+        if let patterns = value.array?.compactMap(\.string) { return patterns }
+        guard let patterns = ScheduleFormat.patterns(value) else {
+            throw APIError(.inputError, "The schedule is neither a list of patterns nor of a known format")
+        }
+        return patterns
     }
 
     private static func check(_ given: JSONValue?, equals expected: String, _ message: String) throws(APIError) {

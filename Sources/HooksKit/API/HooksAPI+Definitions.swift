@@ -8,9 +8,7 @@ import Taskcluster
 
 extension HooksAPI {
     func definitionEndpoints() throws -> [Endpoint] {
-        let mayChange = try ScopeTemplate([
-            "AllOf": ["hooks:modify-hook:<hookGroupId>/<hookId>", "assume:hook-id:<hookGroupId>/<hookId>"]
-        ])
+        let mayChange = try Self.mayChange()
         return [
             Endpoint(
                 .get,
@@ -85,6 +83,13 @@ extension HooksAPI {
                 handler: removeHook
             ),
         ]
+    }
+
+    /// Whoever shapes a hook's tasks must hold the hook's role, and so everything those tasks can do.
+    static func mayChange() throws(ScopeError) -> ScopeTemplate {
+        try ScopeTemplate([
+            "AllOf": ["hooks:modify-hook:<hookGroupId>/<hookId>", "assume:hook-id:<hookGroupId>/<hookId>"]
+        ])
     }
 
     @Sendable func listGroups(_ request: APIRequest) async throws -> APIResponse {

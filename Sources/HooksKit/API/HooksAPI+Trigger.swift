@@ -124,7 +124,8 @@ extension HooksAPI {
         return try await perform(draft)
     }
 
-    private func chosenTaskID(_ payload: JSONValue) throws(APIError) -> String? {
+    /// The id that a payload asks for, if it does.
+    func chosenTaskID(_ payload: JSONValue) throws(APIError) -> String? {
         switch payload["taskId"] {
         case nil, .null, .bool(false), .string(""): return nil
         case .number(let number) where number.double == 0: return nil

@@ -48,7 +48,8 @@ package struct HooksAPI: Sendable {
                 somebody triggers it, a holder of its token calls its address, or a bus message matches its bindings.
                 """,
             schemas: schemas,
-            endpoints: try definitionEndpoints() + statusEndpoints() + triggerEndpoints(),
+            endpoints: try definitionEndpoints() + statusEndpoints() + triggerEndpoints() + renderEndpoints()
+                + seedEndpoints(),
             exchanges: HookExchanges.references
         )
     }

@@ -18,6 +18,8 @@ package struct FireFailure: Error, Sendable, CustomStringConvertible {
     package let message: String
     /// What the history stores: JSON for refusals of a service, plain text otherwise.
     package let record: String
+    /// The place in the template that is wrong, such as `template.payload.tasks[0]`, as far as there is one.
+    package let location: String?
 
     package var description: String { message }
 
@@ -25,9 +27,10 @@ package struct FireFailure: Error, Sendable, CustomStringConvertible {
     package static let longestRecord = 131_072
 
     /// A template that makes no task.
-    package init(template message: String) {
+    package init(template message: String, location: String? = nil) {
         kind = .template
         self.message = message
+        self.location = location
         record = Self.cut(message)
     }
 
@@ -36,6 +39,7 @@ package struct FireFailure: Error, Sendable, CustomStringConvertible {
         kind = .network
         self.message = message.isEmpty ? "the queue could not be reached" : message
         record = Self.cut(self.message)
+        location = nil
     }
 
     /// A refusal by a Taskcluster service.
@@ -51,6 +55,7 @@ package struct FireFailure: Error, Sendable, CustomStringConvertible {
             "body": body ?? .null,
         ]
         self.record = Self.cut(record.text(.pretty))
+        location = nil
     }
 
     /// What `getHookStatus` shows of a stored record: always an object.

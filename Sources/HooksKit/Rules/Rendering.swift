@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
 package import JSON
-package import JSONE
 package import Schedules
 
 /// What a template says to one occasion of firing.
@@ -42,9 +41,9 @@ package struct FiringContext: Sendable {
     }
 
     /// Renders a template and completes the task it yields.
-    package func render(_ template: JSONETemplate) -> Rendering {
+    package func render(_ template: HookTemplate) -> Rendering {
         do {
-            let value = try template.render(names, now: created)
+            let value = try template.render(names, seed: taskID, now: created)
             guard isTruthy(value) else { return .declined }
             guard case .object(let task) = value else {
                 return .failed(
@@ -53,7 +52,7 @@ package struct FiringContext: Sendable {
             }
             return .task(.object(completed(task)))
         } catch {
-            return .failed(FireFailure(template: "\(error)"))
+            return .failed(error)
         }
     }
 

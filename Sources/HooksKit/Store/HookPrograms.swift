@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
 import JSON
-import JSONE
 import JSONSchema
 package import Postgres
 import Synchronization
@@ -9,33 +8,58 @@ import Synchronization
 /// A hook's template and trigger schema, compiled.
 struct HookProgram: Sendable {
     let version: Int
-    let template: JSONETemplate
+    let template: HookTemplate
     let schema: JSONSchema
 }
 
 /// Compiled hooks by version of their definition.
 ///
 /// The version is read from the database for every fire, so a fire never sees an old definition; only unchanged ones
-/// save the work of reading and compiling.
+/// save the work of reading and compiling. A program that nobody asked for while as many others were compiled as the
+/// limit allows is forgotten.
 package final class HookPrograms: Sendable {
+    /// Two generations: a program that is used moves to the young one, and the old one is dropped as a whole.
+    private struct Known {
+        var young: [HookName: HookProgram] = [:]
+        var old: [HookName: HookProgram] = [:]
+
+        mutating func program(of name: HookName, limit: Int) -> HookProgram? {
+            if let program = young[name] { return program }
+            guard let program = old[name] else { return nil }
+            keep(program, for: name, limit: limit)
+            return program
+        }
+
+        mutating func keep(_ program: HookProgram, for name: HookName, limit: Int) {
+            if young.count >= limit {
+                old = young
+                young = [:]
+            }
+            young[name] = program
+        }
+    }
+
     private let pool: PostgresPool
     private let limit: Int
-    private let known = Mutex<[HookName: HookProgram]>([:])
+    private let known = Mutex(Known())
 
+    /// - Parameter limit: How many programs are kept at most.
     package init(pool: PostgresPool, limit: Int = 2000) {
         self.pool = pool
-        self.limit = limit
+        self.limit = max(limit / 2, 1)
     }
 
     /// The program of a hook as it is defined now, or nil if there is no such hook.
     ///
     /// - Throws: ``FireFailure`` if the definition cannot be compiled.
     func program(of name: HookName, on connection: PostgresConnection? = nil) async throws -> HookProgram? {
-        let cached = known.withLock { $0[name] }
+        let cached = known.withLock { $0.program(of: name, limit: limit) }
+        let version = cached?.version ?? -1
         let sql: SQL = """
             select definition_version,
-                case when definition_version = \(cached?.version ?? -1) then null else task end as task,
-                case when definition_version = \(cached?.version ?? -1) then null else trigger_schema end as schema
+                case when definition_version = \(version) then null else task end as task,
+                case when definition_version = \(version) then null else trigger_schema end as schema,
+                case when definition_version = \(version) then null else options end as options
             from hooks.hooks where hook_group_id = \(name.group) and hook_id = \(name.hook)
             """
         let rows = if let connection { try await connection.query(sql) } else { try await pool.query(sql) }
@@ -43,21 +67,32 @@ package final class HookPrograms: Sendable {
         guard let task = try row.optionalJSON("task"), let schema = try row.optionalJSON("schema") else {
             return cached
         }
-        let version = try row.int("definition_version")
-        let program: HookProgram
-        do {
-            program = HookProgram(
-                version: version,
-                template: try JSONETemplate(task),
-                schema: try HookRules.compile(triggerSchema: schema)
-            )
-        } catch {
+        let options = try row.optionalJSON("options")?.object ?? [:]
+        let program = try Self.compile(
+            task,
+            TemplateLanguage(options: options),
+            schema,
+            version: try row.int("definition_version")
+        )
+        known.withLock { $0.keep(program, for: name, limit: limit) }
+        return program
+    }
+
+    /// Compiles a definition.
+    static func compile(
+        _ task: JSONValue,
+        _ language: TemplateLanguage,
+        _ schema: JSONValue,
+        version: Int
+    ) throws(FireFailure) -> HookProgram {
+        let validator: JSONSchema
+        do { validator = try HookRules.compile(triggerSchema: schema) } catch {
             throw FireFailure(template: "\(error)")
         }
-        known.withLock { known in
-            if known.count >= limit { known.removeAll() }
-            known[name] = program
-        }
-        return program
+        return HookProgram(
+            version: version,
+            template: try HookTemplate(task, language: language),
+            schema: validator
+        )
     }
 }
