@@ -44,6 +44,9 @@ extension HooksService {
             HookExchangeDeclarations(pulse: pulse, namespace: foundation.exchangeNamespace),
             OutboxRelay(outbox: foundation.outbox, pool: foundation.pool, pulse: pulse),
             foundation.dispatcher,
+            PeriodicService(name: "rotate-hook-secrets", every: .seconds(3600)) {
+                try await foundation.hooks.rotateSecrets()
+            },
             HTTPServer(
                 configuration: configuration,
                 name: context.name,

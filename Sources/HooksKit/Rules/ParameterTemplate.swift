@@ -20,12 +20,8 @@ package struct ParameterTemplate: Sendable {
         root = Node(template)
     }
 
-    /// Replaces all expressions.
-    ///
-    /// - Parameters:
-    ///   - parameters: What names stand for.
-    ///   - seed: What ids made of labels depend on besides the label.
-    ///   - now: What distances in time are counted from.
+    /// Replaces all expressions: names by parameters, labels by ids that also depend on the seed, distances in time by
+    /// instants counted from now.
     package func render(
         _ parameters: JSONObject,
         seed: String,

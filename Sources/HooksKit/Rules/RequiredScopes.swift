@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MPL-2.0
 
-import JSON
+package import JSON
 
 /// What the queue will ask the creator of a task for, read from the task's definition.
-enum RequiredScopes {
+package enum RequiredScopes {
     /// The scopes that a hook's role must hold, each of them satisfied by an equal or wider one.
     ///
     /// The queue accepts the scope of any priority at or above the task's; the narrowest is listed.
-    static func of(task: JSONValue) -> [String] {
+    package static func of(task: JSONValue) -> [String] {
         func text(_ key: String, _ fallback: String) -> String {
             guard let text = task[key]?.string, !text.isEmpty else { return fallback }
             return text

@@ -43,7 +43,7 @@ package final class HookPrograms: Sendable {
     private let limit: Int
     private let known = Mutex(Known())
 
-    /// - Parameter limit: How many programs are kept at most.
+    /// Makes a cache of at most `limit` programs.
     package init(pool: PostgresPool, limit: Int = 2000) {
         self.pool = pool
         self.limit = max(limit / 2, 1)

@@ -6,7 +6,8 @@ import Taskcluster
 
 /// Keeps secrets unreadable in the database: AES-256 in Galois/counter mode, with the key's name beside the text.
 ///
-/// The last key encrypts and every key decrypts, so keys are replaced by appending one, re-encrypting, removing the old.
+/// The last key encrypts and every key decrypts. To replace a key, append the new one and restart; once
+/// ``HookStore/rotateSecrets(batch:)`` has run, the old one can be removed.
 package struct SecretBox: Sendable {
     /// A configuration or a stored text that cannot be used; says which key, never its content.
     package struct Failure: Error, Sendable, CustomStringConvertible {
@@ -31,6 +32,9 @@ package struct SecretBox: Sendable {
             guard let bytes = entry["key"]?.string.flatMap({ Base64.decoded($0) }), bytes.count == 32 else {
                 throw Failure(description: "key \(id) must be the base64 form of 32 bytes")
             }
+            guard !keys.contains(where: { $0.id == id }) else {
+                throw Failure(description: "key \(id) is listed twice")
+            }
             keys.append((id, SymmetricKey(data: bytes)))
         }
         self.keys = keys
@@ -43,8 +47,11 @@ package struct SecretBox: Sendable {
     /// A box without keys, which refuses everything.
     static let unusable = SecretBox()
 
+    /// The name of the key that encrypts; it begins every text that ``seal(_:for:)`` makes.
+    var newestKey: String { keys.last?.id ?? "" }
+
     /// Encrypts a text for one hook; the result cannot be moved to another one.
-    func seal(_ secret: String, for name: HookName) throws -> String {
+    package func seal(_ secret: String, for name: HookName) throws -> String {
         guard let (id, key) = keys.last else { throw Failure(description: "there is no key") }
         let box = try AES.GCM.seal(Array(secret.utf8), using: key, authenticating: Array(name.description.utf8))
         guard let combined = box.combined else { throw Failure(description: "the cipher gave no text") }
@@ -52,7 +59,7 @@ package struct SecretBox: Sendable {
     }
 
     /// Decrypts what ``seal(_:for:)`` made for the same hook.
-    func open(_ text: String, for name: HookName) throws -> String {
+    package func open(_ text: String, for name: HookName) throws -> String {
         guard let bar = text.firstIndex(of: "|") else { throw Failure(description: "a stored secret is malformed") }
         let id = String(text[..<bar])
         guard let key = keys.last(where: { $0.id == id })?.key else {
