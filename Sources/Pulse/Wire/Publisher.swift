@@ -96,20 +96,17 @@ final class Publisher {
         var count = 0
         while inFlight < (probation > 0 ? 1 : Self.window), let next = pending.popFirst() {
             if next.batch.isAbandoned { continue }
-            guard try send(next, engine) else {
-                let text = "cannot publish to \(next.message.exchange): the broker allows no headers of this size"
-                next.batch.complete(next.index, PulseError(.invalidArgument, text))
-                continue
-            }
+            // Noted before it is sent: when the connection breaks right here, the next one sends it again.
             unconfirmed.append(next)
             inFlight += 1
             count += 1
+            try send(next, tag: firstTag + UInt64(unconfirmed.count) - 1, engine)
         }
         if count > 0 { engine.metrics.published.increment(by: count) }
     }
 
-    /// Sends a message; answers false when it cannot be put on the wire.
-    private func send(_ outgoing: Outgoing, _ engine: Engine) throws(PulseError) -> Bool {
+    /// Sends a message that will have a number on this channel.
+    private func send(_ outgoing: Outgoing, tag: UInt64, _ engine: Engine) throws(PulseError) {
         guard let wire = engine.wire else { throw PulseError(.connectionLost, "the connection to the broker is gone") }
         let message = outgoing.message
         defer { engine.arena.reset() }
@@ -126,7 +123,7 @@ final class Publisher {
         if message.isMandatory {
             // A returned message comes back without its number; this property tells which one it was.
             properties._flags |= amqp_flags_t(AMQP_BASIC_CORRELATION_ID_FLAG)
-            properties.correlation_id = engine.arena.bytes(String(firstTag + UInt64(unconfirmed.count)))
+            properties.correlation_id = engine.arena.bytes(String(tag))
         }
         let exchange = engine.arena.bytes(message.exchange)
         let routingKey = engine.arena.bytes(message.routingKey)
@@ -144,7 +141,6 @@ final class Publisher {
             )
         }
         try engine.check(status)
-        return true
     }
 
     // MARK: Receiving
