@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-/// A cron pattern of five or six fields: `[second] minute hour day-of-month month day-of-week`, always in UTC.
+/// A cron pattern of five or six fields: `[second] minute hour day-of-month month day-of-week`, in UTC or in the time of a place.
 ///
 /// Days of month and days of week are alternatives when both are restricted, as in every cron.
 public struct CronExpression: Sendable, Hashable {
@@ -53,9 +53,53 @@ public struct CronExpression: Sendable, Hashable {
         throw CronError("Invalid explicit day of month definition")
     }
 
-    /// The first matching instant strictly after another, whole seconds; nil when there is none.
+    /// The first matching instant in UTC strictly after another, whole seconds; nil when there is none.
     public func next(after reference: Timestamp) -> Timestamp? {
-        let start = Int(reference.milliseconds).dividedDown(by: 1000) + 1
+        nextWall(after: reference.wholeSeconds).map(Timestamp.init(wholeSeconds:))
+    }
+
+    /// The first instant strictly after another at which the clocks of a place match; nil when there is none.
+    ///
+    /// When clocks change, patterns with any hour (`*`) follow elapsed time: they skip what the clocks skip and match
+    /// repeated times twice. Patterns for certain hours match once a day instead: times that the clocks skip come when
+    /// they do so, and of a repeated time the first counts.
+    public func next(after reference: Timestamp, in zone: TimeZoneRules) -> Timestamp? {
+        guard zone != .utc else { return next(after: reference) }
+        let start = reference.wholeSeconds
+        let found = hour.isRestricted ? nextOnceADay(after: start, zone) : nextElapsed(after: start, zone)
+        return found.map(Timestamp.init(wholeSeconds:))
+    }
+
+    private func nextElapsed(after start: Int, _ zone: TimeZoneRules) -> Int? {
+        var span = zone.span(at: start)
+        var wall = start + span.offset
+        while let candidate = nextWall(after: wall) {
+            if span.end == .max || candidate - span.offset < span.end { return candidate - span.offset }
+            span = zone.span(at: span.end)
+            wall = span.start + span.offset - 1
+        }
+        return nil
+    }
+
+    private func nextOnceADay(after start: Int, _ zone: TimeZoneRules) -> Int? {
+        let span = zone.span(at: start)
+        var wall = start + span.offset
+        if span.start > .min {
+            // Times that the clocks showed before they were set back have had their turn.
+            let shown = span.start + zone.span(at: span.start - 1).offset
+            wall = max(wall, shown - 1)
+        }
+        while let candidate = nextWall(after: wall) {
+            let instant = zone.firstInstant(ofWall: candidate)
+            if instant > start { return instant }
+            wall = candidate
+        }
+        return nil
+    }
+
+    /// The first matching time strictly after another, both in seconds of a clock that never changes.
+    private func nextWall(after reference: Int) -> Int? {
+        let start = reference + 1
         let firstDay = start.dividedDown(by: 86_400)
         var earliest = start - firstDay * 86_400
         var dayNumber = firstDay
@@ -66,9 +110,7 @@ public struct CronExpression: Sendable, Hashable {
                 earliest = 0
                 continue
             }
-            if matchesDay(date), let time = timeOfDay(from: earliest) {
-                return Timestamp(milliseconds: Int64(dayNumber * 86_400 + time) * 1000)
-            }
+            if matchesDay(date), let time = timeOfDay(from: earliest) { return dayNumber * 86_400 + time }
             dayNumber += 1
             earliest = 0
         }
@@ -122,4 +164,14 @@ public enum Schedule {
     public static func next(_ patterns: [CronExpression], after reference: Timestamp) -> Timestamp? {
         patterns.isEmpty ? .farFuture : patterns.compactMap { $0.next(after: reference) }.min()
     }
+}
+
+extension Timestamp {
+    /// An instant at a whole second since 1970.
+    fileprivate init(wholeSeconds: Int) {
+        self.init(milliseconds: Int64(wholeSeconds) * 1000)
+    }
+
+    /// Seconds since 1970, rounded down.
+    fileprivate var wholeSeconds: Int { Int(milliseconds).dividedDown(by: 1000) }
 }
