@@ -30,6 +30,8 @@ extension TaskclusterLocal {
             transport: CurlTransport(),
             schemas: try SchemaStore.locate()
         )
+        let directory = local.directory
+        context.health.register("directory") { try directory.checkLoaded() }
         return local.services + [
             HTTPServer(
                 configuration: server,

@@ -9,20 +9,15 @@ struct ExchangeDeclarations: Service {
     let exchanges: [String]
 
     func run() async throws {
-        do {
-            try await cancelWhenGracefulShutdown {
-                for name in exchanges { try await declare(name) }
-            }
-        } catch is CancellationError {
-            // The shutdown came before the broker.
-            return
+        await cancelWhenGracefulShutdown {
+            for name in exchanges { await declare(name) }
         }
         // A service that returns early would end the process.
         try? await gracefulShutdown()
     }
 
-    private func declare(_ exchange: String) async throws {
-        while true {
+    private func declare(_ exchange: String) async {
+        while !Task.isCancelled {
             do {
                 return try await pulse.declareExchange(exchange)
             } catch {
@@ -30,7 +25,7 @@ struct ExchangeDeclarations: Service {
                     "cannot declare an exchange yet",
                     metadata: ["exchange": "\(exchange)", "error": "\(error)"]
                 )
-                try await Task.sleep(for: .seconds(2))
+                try? await Task.sleep(for: .seconds(2))
             }
         }
     }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 import Core
+import Core
 import Crypto
 public import JSON
 import Logging
@@ -7,6 +8,12 @@ public import Postgres
 public import Schedules
 import Synchronization
 public import Taskcluster
+
+/// Clients and roles have not been read from the database yet.
+public struct DirectoryNotLoaded: Error, CustomStringConvertible {
+    /// One line for logs and health reports.
+    public var description: String { "clients and roles have not been read from the database yet" }
+}
 
 /// Clients and roles: stored in PostgreSQL, answered from memory.
 ///
@@ -35,6 +42,9 @@ public final class DirectoryStore: RequestAuthenticator {
     let messagesAdded: @Sendable () -> Void
     private let cryptoKeys: JSONValue
     private let snapshot = Mutex(Snapshot())
+    private let loaded = Signal()
+    /// How long a request waits for the first load.
+    private static let patience = Duration.seconds(10)
     private let used = Mutex<Set<String>>([])
 
     /// Uses the tables of the schema `tcl`; knows nobody until the first `reload`.
@@ -59,8 +69,20 @@ public final class DirectoryStore: RequestAuthenticator {
         self.now = now
     }
 
-    /// Checks a request against the snapshot.
+    /// Throws while nothing has been read yet.
+    public func checkLoaded() throws(DirectoryNotLoaded) {
+        guard issuer != nil else { throw DirectoryNotLoaded() }
+    }
+
+    /// Checks a request against the snapshot; waits for the first one, so that nobody is refused for being early.
+    ///
+    /// Throws ``DirectoryNotLoaded`` when the database does not answer within ten seconds.
     public func authenticate(_ request: AuthenticationRequest) async throws -> AuthenticationResult {
+        let limit = ContinuousClock.now + Self.patience
+        while (try? checkLoaded()) == nil {
+            guard .now < limit, !Task.isCancelled else { throw DirectoryNotLoaded() }
+            _ = await loaded.wait(timeout: .milliseconds(100))
+        }
         let directory = snapshot.withLock { $0.directory }
         let result = directory.authenticate(request, now: now())
         if case .success(let clientID, _, _, _) = result { used.withLock { _ = $0.insert(clientID) } }
@@ -133,6 +155,7 @@ public final class DirectoryStore: RequestAuthenticator {
             // A reload that was overtaken must not bring old tokens back.
             if fresh.version >= snapshot.version { snapshot = fresh }
         }
+        loaded.notify()
     }
 
     private func version() async throws -> Int {
