@@ -14,7 +14,7 @@ extension PulseConfiguration {
             do {
                 try self.init(url: url)
             } catch {
-                settings.fail("amqp.url", error.message)
+                settings.fail("amqp.url", String(error.message.trimmingPrefix("AMQP URL: ")))
                 self.init(host: "localhost", user: "guest", password: "guest")
             }
         } else {

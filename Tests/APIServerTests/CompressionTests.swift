@@ -139,6 +139,7 @@ struct CompressionTests {
             )
             #expect(reply.status == 413)
             #expect(reply.code == "InputTooLarge")
+            #expect(try await server.send("GET", base + "/ping").status == 200)
         }
     }
 

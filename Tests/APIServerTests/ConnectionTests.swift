@@ -174,6 +174,25 @@ struct ConnectionTests {
         #expect(ends == [String](repeating: "connect", count: 16))
     }
 
+    @Test func `A19: a body of unannounced length is refused as soon as it is too long`() async throws {
+        var configuration = HTTPServerConfiguration()
+        configuration.bodyLimit = 1000
+        try await TestServer.run(configuration: configuration) { (server) async throws in
+            let socket = try RawSocket(port: server.port)
+            defer { socket.close() }
+            socket.send(
+                "PUT \(base)/thing/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+                    + "Content-Type: application/json\r\n\r\n"
+            )
+            for _ in 0..<20 { socket.send("100\r\n\(String(repeating: " ", count: 256))\r\n") }
+            socket.send("0\r\n\r\nGET \(base)/ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            let received = try #require(await socket.receiveAll())
+            #expect(received.hasPrefix("HTTP/1.1 413 "))
+            #expect(received.contains("\"code\": \"InputTooLarge\""))
+            #expect(received.lowercased().contains("connection: close"))
+        }
+    }
+
     @Test func `a port that is taken is told in one line that says what to do`() async throws {
         try await TestServer.run { (first) async throws in
             let second = HTTPServer(

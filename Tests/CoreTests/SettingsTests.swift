@@ -39,6 +39,22 @@ struct SettingsTests {
         #expect(names == ["DATABASE_URL", "HTTP_PORT", "PATIENCE", "DRY"])
     }
 
+    @Test(arguments: [
+        ("https://tc.example.com", "https://tc.example.com"), ("http://127.0.0.1:8080//", "http://127.0.0.1:8080"),
+        ("http://[::1]:80", "http://[::1]:80"), ("tc.example.com", nil), ("ftp://x", nil), ("https://", nil),
+        ("https://x/path", nil), ("https://u:p@x", nil), ("https://x?y", nil), ("http://a b", nil),
+    ])
+    func `a root URL has no path`(text: String, url: String?) {
+        let settings = Settings(environment: ["ROOT": text])
+        #expect(settings.rootURL("root", "the deployment") == url ?? "")
+        if url == nil {
+            let error = #expect(throws: ConfigurationError.self) { try settings.check() }
+            #expect(error?.problems.first?.hasPrefix("ROOT must be a URL without a path") == true)
+        } else {
+            #expect(throws: Never.self) { try settings.check() }
+        }
+    }
+
     @Test func `LEVEL stands in for LOG_LEVEL`() {
         let settings = Settings(environment: ["LEVEL": "debug"])
         #expect(settings.string("log.level", default: "info", "the level") == "debug")

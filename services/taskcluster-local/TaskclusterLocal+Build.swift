@@ -48,7 +48,7 @@ extension TaskclusterLocal {
 
     private static func configuration(_ settings: Settings) -> LocalTaskcluster.Configuration {
         var configuration = LocalTaskcluster.Configuration(
-            rootURL: settings.string("taskcluster.root.url", default: "http://localhost:8080", "what clients use"),
+            rootURL: settings.rootURL("taskcluster.root.url", default: "http://localhost:8080", "what clients use"),
             blobDirectory: settings.string("tcl.blob.dir", default: "blobs", "directory for artifacts")
         )
         configuration.seed = settings.optional("tcl.seed", secret: true, "file of clients and roles to create")

@@ -31,6 +31,7 @@ enum BodyReader {
         if let length, length > limit { throw tooLarge(limit) }
         var bytes: [UInt8] = []
         bytes.reserveCapacity(length ?? 0)
+        head.bodyUse.begin()
         do {
             for try await buffer in head.request.body {
                 guard bytes.count + buffer.readableBytes <= limit else { throw tooLarge(limit) }

@@ -96,7 +96,8 @@ struct Dispatcher: Sendable {
             headerFields: reply.fields
         )
         try await writer.write(response: response, body: body(of: reply, for: head))
-        if reply.closes {
+        // What is left of a body that somebody began to read is skipped by the connection itself.
+        if reply.closes, !head.bodyUse.hasBegun {
             try await drain(head)
             throw ConnectionEnds()
         }

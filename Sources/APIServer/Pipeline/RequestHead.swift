@@ -3,6 +3,7 @@
 import HTTPTypes
 import HummingbirdCore
 import NIOCore
+import Synchronization
 
 /// What is known of a request before its body is read.
 struct RequestHead: Sendable {
@@ -11,6 +12,8 @@ struct RequestHead: Sendable {
     let trustsProxy: Bool
     /// The target of the request line, byte for byte.
     let target: String
+    /// Whether somebody has begun to read the body, which is possible once.
+    let bodyUse = BodyUse()
 
     init(request: Request, channel: any Channel, trustsProxy: Bool) {
         self.request = request
@@ -77,6 +80,17 @@ struct RequestHead: Sendable {
     /// The watch over this connection; it costs a turn of the event loop, so only long polls ask for it.
     func disconnectWatch() async -> DisconnectWatch? {
         try? await channel.pipeline.handler(type: DisconnectWatch.self).get()
+    }
+}
+
+/// Remembers that reading a body has begun.
+final class BodyUse: Sendable {
+    private let flag = Atomic(false)
+
+    var hasBegun: Bool { flag.load(ordering: .relaxed) }
+
+    func begin() {
+        flag.store(true, ordering: .relaxed)
     }
 }
 

@@ -44,7 +44,12 @@ public struct RawRequest: Sendable {
         self.head = head
         self.method = head.method
         self.rest = String(head.path.dropFirst(prefix.count))
-        self.body = RawBody(body: head.request.body, length: head.contentLength, isPresent: head.hasBody)
+        self.body = RawBody(
+            body: head.request.body,
+            use: head.bodyUse,
+            length: head.contentLength,
+            isPresent: head.hasBody
+        )
     }
 
     /// The target of the request line, byte for byte.
@@ -78,6 +83,7 @@ public struct RawBody: AsyncSequence, Sendable {
     public typealias Element = [UInt8]
 
     let body: RequestBody
+    let use: BodyUse
     let length: Int?
     let isPresent: Bool
 
@@ -105,7 +111,8 @@ public struct RawBody: AsyncSequence, Sendable {
 
     /// Begins to read; possible once.
     public func makeAsyncIterator() -> AsyncIterator {
-        AsyncIterator(iterator: isPresent ? body.makeAsyncIterator() : nil, length: length)
+        use.begin()
+        return AsyncIterator(iterator: isPresent ? body.makeAsyncIterator() : nil, length: length)
     }
 }
 

@@ -111,6 +111,23 @@ public final class Settings {
         return duration
     }
 
+    /// Reads the address of a deployment or service: `http` or `https`, a host, perhaps a port, and no path.
+    ///
+    /// Slashes at its end are dropped. Without a default the value must be set.
+    public func rootURL(_ key: String, default fallback: String? = nil, _ help: String) -> String {
+        guard let text = fallback.map({ string(key, default: $0, help) }) ?? value(key, secret: false) else {
+            return required(key, help)
+        }
+        var url = text[...]
+        while url.hasSuffix("/") { url.removeLast() }
+        let host = url.hasPrefix("https://") ? url.dropFirst(8) : url.hasPrefix("http://") ? url.dropFirst(7) : ""
+        guard !host.isEmpty, host.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7F && !"/?#@\\\"".utf8.contains($0) }) else {
+            fail(key, "must be a URL without a path, such as https://tc.example.com; it is \(help)")
+            return fallback ?? ""
+        }
+        return String(url)
+    }
+
     // MARK: Problems
 
     /// Records a problem with a value; the first problem of each key is kept.

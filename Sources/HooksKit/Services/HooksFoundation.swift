@@ -28,7 +28,7 @@ package struct HooksFoundation {
     /// Reads the settings that the daemons share.
     package init(_ context: DaemonContext) throws {
         let settings = context.settings
-        rootURL = settings.required("taskcluster.root.url", "the deployment whose queue gets the tasks")
+        rootURL = settings.rootURL("taskcluster.root.url", "the deployment whose queue gets the tasks")
         let clientID = settings.required("taskcluster.client.id", "the credentials that tasks are created with")
         let accessToken = settings.required("taskcluster.access.token", secret: true, "the key of these credentials")
         let certificate = settings.optional("taskcluster.certificate", secret: true, "their certificate, if temporary")
