@@ -28,7 +28,7 @@ test: ## units and integration on real servers (real clients: make interop)
 unit: ## the Swift tests alone (real PostgreSQL and RabbitMQ are started for them)
 	@$(local)/run-tests unit
 
-interop: ## the tests that drive real, unmodified clients and kill processes
+interop: ## the tests that drive real, unmodified clients and kill processes, on released binaries
 	@$(local)/run-tests interop
 
 demo: packages release ## the main job, from an event to a recorded task, as a timeline

@@ -3,6 +3,7 @@
 
 import importlib.machinery
 import importlib.util
+import os
 import pathlib
 import sys
 
@@ -50,6 +51,8 @@ class Running:
 
 @pytest.fixture(scope="session")
 def running():
+    # Claims of killed workers must come back within a test's patience.
+    os.environ.setdefault("TCL_CLAIM_TIMEOUT", "15s")
     module = load_suite()
     suite = module.Suite(TOP / ".local" / "interop")
     values = suite.up()

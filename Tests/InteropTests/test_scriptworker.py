@@ -52,6 +52,7 @@ def write_worker(running, folder, worker_type):
         "sign_chain_of_trust": False,
         "verify_chain_of_trust": False,
         "poll_interval": 1,
+        "reclaim_interval": 3,
         "verbose": True,
     }
     path = folder / "scriptworker.yaml"
