@@ -9,7 +9,7 @@ struct CronCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "cron",
         abstract: "Work with the schedules of hooks.",
-        subcommands: [Next.self]
+        subcommands: [Next.self, Batch.self]
     )
 
     struct Next: AsyncParsableCommand {
@@ -51,6 +51,39 @@ struct CronCommand: AsyncParsableCommand {
             }
             guard !instants.isEmpty else { throw Failure("\(pattern) never matches") }
             print(json ? JSONValue(instants).text(.pretty) : instants.joined(separator: "\n"))
+        }
+    }
+
+    struct Batch: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "List the next instants of many patterns in one go, a line of JSON each.",
+            discussion: """
+                Each line of standard input is an object with a pattern, from and count. Each line of standard output \
+                answers it: an object with the instants, fewer than asked for if the pattern ends, or with an error. Example:
+                  echo '{"pattern": "0 30 9 * * *", "from": "2024-02-10T12:00:00Z", "count": 2}' | slipway cron batch
+                """
+        )
+
+        func run() async throws {
+            try Lines.answer { line in
+                guard let pattern = line["pattern"]?.string else { throw Failure(usage: "no pattern") }
+                guard var last = Timestamp(line["from"]?.string ?? "") else {
+                    throw Failure(usage: "from must be a date-time such as 2024-02-10T12:00:00Z")
+                }
+                let count = line["count"]?.int ?? 1
+                guard 1...10_000 ~= count else { throw Failure(usage: "count must be between 1 and 10000") }
+                do throws(CronError) {
+                    let expression = try CronExpression(pattern)
+                    var instants: [String] = []
+                    while instants.count < count, let next = expression.next(after: last) {
+                        instants.append(next.iso8601)
+                        last = next
+                    }
+                    return ["instants": JSONValue(instants)]
+                } catch {
+                    return ["error": .string(error.description)]
+                }
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ struct JSONECommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "jsone",
         abstract: "Work with JSON-e templates.",
-        subcommands: [Render.self]
+        subcommands: [Render.self, Batch.self]
     )
 
     struct Render: AsyncParsableCommand {
@@ -50,6 +50,34 @@ struct JSONECommand: AsyncParsableCommand {
             } catch {
                 if json { print(JSONValue.object(["error": .string(error.description)]).text()) }
                 throw Failure(error.description)
+            }
+        }
+    }
+
+    struct Batch: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Render many templates in one go, a line of JSON each.",
+            discussion: """
+                Each line of standard input is an object with a template and, as needed, a context and now. Each line of \
+                standard output answers it: an object with a result or an error. Example:
+                  echo '{"template": {"$eval": "a + 1"}, "context": {"a": 1}}' | slipway jsone batch
+                """
+        )
+
+        func run() async throws {
+            try Lines.answer { line in
+                guard let template = line["template"] else { throw Failure(usage: "no template") }
+                guard case .object(let context) = line["context"] ?? [:] else {
+                    throw Failure(usage: "the context must be an object")
+                }
+                guard let now = line["now"].map({ Timestamp($0.string ?? "") }) ?? Timestamp.now() else {
+                    throw Failure(usage: "now must be a date-time such as 2024-02-10T12:00:00Z")
+                }
+                do throws(JSONEError) {
+                    return ["result": try JSONE.render(template, context: context, now: now)]
+                } catch {
+                    return ["error": .string(error.description)]
+                }
             }
         }
     }
