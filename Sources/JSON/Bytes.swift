@@ -5,9 +5,9 @@
 /// `==` on strings asks for Unicode equivalence, which would merge JSON members that are different on the wire.
 @inlinable
 package func hasSameBytes(_ first: String, _ second: String) -> Bool {
+    guard first.utf8.count == second.utf8.count else { return false }
     let a = first.utf8.span
     let b = second.utf8.span
-    guard a.count == b.count else { return false }
     for index in a.indices where a[index] != b[index] { return false }
     return true
 }

@@ -5,19 +5,22 @@
 /// Comparison ignores the order. Small objects are searched linearly; larger ones keep an index beside their members.
 public struct JSONObject: Sendable {
     /// A name that compares byte by byte.
-    private struct Name: Hashable, Sendable {
+    @usableFromInline
+    struct Name: Hashable, Sendable {
         let text: String
 
+        @usableFromInline
         static func == (first: Name, second: Name) -> Bool { hasSameBytes(first.text, second.text) }
 
+        @usableFromInline
         func hash(into hasher: inout Hasher) { combineBytes(of: text, into: &hasher) }
     }
 
     /// Above this many members an index pays for itself.
-    private static let linearLimit = 12
+    @usableFromInline static let linearLimit = 24
 
-    private var members: [(key: String, value: JSONValue)] = []
-    private var positions: [Name: Int]?
+    @usableFromInline var members: [(key: String, value: JSONValue)] = []
+    @usableFromInline var positions: [Name: Int]?
 
     /// Makes an object without members.
     public init() {}
@@ -28,10 +31,10 @@ public struct JSONObject: Sendable {
     }
 
     /// The number of members.
-    public var count: Int { members.count }
+    @inlinable public var count: Int { members.count }
 
     /// Whether there are no members.
-    public var isEmpty: Bool { members.isEmpty }
+    @inlinable public var isEmpty: Bool { members.isEmpty }
 
     /// The names in order.
     public var keys: [String] { members.map(\.key) }
@@ -41,7 +44,7 @@ public struct JSONObject: Sendable {
 
     /// The value of the member with a name; assigning nil removes the member.
     public subscript(_ key: String) -> JSONValue? {
-        get { position(of: key).map { members[$0].value } }
+        @inlinable get { position(of: key).map { members[$0].value } }
         _modify {
             guard let position = position(of: key) else {
                 var value: JSONValue?
@@ -76,26 +79,47 @@ public struct JSONObject: Sendable {
     }
 
     /// Makes room for a number of members.
+    @inlinable
     public mutating func reserveCapacity(_ count: Int) {
         members.reserveCapacity(count)
     }
 
+    /// Adds a member that the object is known not to have.
+    @inlinable
+    package mutating func append(new key: String, _ value: JSONValue) {
+        members.append((key, value))
+        if members.count > Self.linearLimit { addToIndex(key) }
+    }
+
     /// Whether there is a member with a name.
+    @inlinable
     public func contains(_ key: String) -> Bool {
         position(of: key) != nil
     }
 
-    private func position(of key: String) -> Int? {
-        if let positions { return positions[Name(text: key)] }
+    @inlinable
+    func position(of key: String) -> Int? {
+        if members.count > Self.linearLimit { return indexedPosition(of: key) }
         for index in members.indices where hasSameBytes(members[index].key, key) { return index }
         return nil
     }
 
+    @usableFromInline
+    func indexedPosition(of key: String) -> Int? {
+        positions?[Name(text: key)]
+    }
+
     private mutating func append(_ key: String, _ value: JSONValue) {
         members.append((key, value))
+        if members.count > Self.linearLimit { addToIndex(key) }
+    }
+
+    /// Enters the last member.
+    @usableFromInline
+    mutating func addToIndex(_ key: String) {
         if positions != nil {
             positions?[Name(text: key)] = members.count - 1
-        } else if members.count > Self.linearLimit {
+        } else {
             buildIndex()
         }
     }
@@ -119,13 +143,13 @@ public struct JSONObject: Sendable {
 
 extension JSONObject: RandomAccessCollection {
     /// The position of the first member.
-    public var startIndex: Int { 0 }
+    @inlinable public var startIndex: Int { 0 }
 
     /// The position behind the last member.
-    public var endIndex: Int { members.count }
+    @inlinable public var endIndex: Int { members.count }
 
     /// The member at a position.
-    public subscript(position: Int) -> (key: String, value: JSONValue) { members[position] }
+    @inlinable public subscript(position: Int) -> (key: String, value: JSONValue) { members[position] }
 }
 
 extension JSONObject: Hashable {

@@ -10,6 +10,14 @@ enum Builtin: String, CaseIterable {
     /// A function as a value is a not-a-number with this tag and the function's place, which no document can contain.
     private static let tag: UInt64 = 0x7FF8_4A53_4F4E_4500
 
+    private static let all = allCases
+    private static let names = NameTable(allCases.map(\.rawValue))
+
+    /// The function with a name.
+    static func named(_ name: String) -> Builtin? {
+        names.existingNumber(of: name).map { all[Int($0)] }
+    }
+
     var value: JSONValue {
         let index = Self.allCases.firstIndex(of: self) ?? 0
         return JSONValue(Double(bitPattern: Self.tag | UInt64(index)))
@@ -19,8 +27,8 @@ enum Builtin: String, CaseIterable {
     init?(_ value: JSONValue) {
         guard case .number(let number) = value, number.double.isNaN else { return nil }
         let bits = number.double.bitPattern
-        guard bits & ~0xFF == Self.tag, Int(bits & 0xFF) < Self.allCases.count else { return nil }
-        self = Self.allCases[Int(bits & 0xFF)]
+        guard bits & ~0xFF == Self.tag, Int(bits & 0xFF) < Self.all.count else { return nil }
+        self = Self.all[Int(bits & 0xFF)]
     }
 
     /// Whether a function is left anywhere in a value.

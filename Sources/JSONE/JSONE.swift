@@ -8,22 +8,25 @@ public import Schedules
 /// Reading never fails for what a template says: a mistake in a part is reported when rendering reaches that part, exactly
 /// as in the interpreting implementations.
 public struct JSONETemplate: Sendable {
-    private let root: Node
-    private let symbols: SymbolTable
+    private let program: Program
+    private let root: Int32
+    /// What every variable is unless the context says otherwise.
+    private let builtins: [JSONValue?]
 
     /// Reads a template.
     public init(_ template: JSONValue) throws(JSONEError) {
         var compiler = TemplateCompiler()
-        root = compiler.node(template)
-        symbols = compiler.symbols
+        root = compiler.required(template)
+        program = compiler.program
+        builtins = program.symbols.names.map { Builtin.named($0)?.value }
     }
 
     /// Renders the template with the variables of a context; without `now` among them, `now` is the instant given.
     public func render(_ context: JSONObject, now: Timestamp) throws(JSONEError) -> JSONValue {
-        for key in context.keys where !Identifier.isValid(key) {
+        for (key, _) in context where !Identifier.isValid(key) {
             throw JSONEError(.template, "top level keys of context must follow /[a-zA-Z_][a-zA-Z0-9_]*/")
         }
-        var renderer = Renderer(symbols: symbols, context: context, now: now)
+        var renderer = Renderer(program, builtins: builtins, context: context, now: now)
         let result = try renderer.render(root) ?? .null
         if renderer.hasUsedFunctionAsValue, Builtin.occurs(in: result) { throw .uncalledFunctions }
         return result

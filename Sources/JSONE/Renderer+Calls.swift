@@ -6,9 +6,9 @@ extension Renderer {
     /// More elements than this are taken for a mistake.
     private static let rangeLimit = 1_000_000.0
 
-    mutating func call(_ callee: Expression, _ expressions: [Expression]) throws(JSONEError) -> JSONValue {
+    mutating func call(_ callee: Int32, _ links: Run) throws(JSONEError) -> JSONValue {
         let callable: JSONValue
-        if case .variable(let symbol) = callee, let value = variables[symbol] {
+        if case .variable(let symbol) = program.expressions[Int(callee)], let value = variables[Int(symbol)] {
             // Calling a function does not make it a value.
             callable = value
         } else {
@@ -18,8 +18,8 @@ extension Renderer {
             throw JSONEError(.interpreter, "\(Self.javascriptString(callable)) is not callable")
         }
         var arguments: [JSONValue] = []
-        arguments.reserveCapacity(expressions.count)
-        for expression in expressions { arguments.append(try evaluate(expression)) }
+        arguments.reserveCapacity(Int(links.count))
+        for link in links.range { arguments.append(try evaluate(program.links[link])) }
         return try apply(builtin, arguments)
     }
 
@@ -34,7 +34,7 @@ extension Renderer {
         }
     }
 
-    private func apply(_ builtin: Builtin, _ arguments: [JSONValue]) throws(JSONEError) -> JSONValue {
+    private mutating func apply(_ builtin: Builtin, _ arguments: [JSONValue]) throws(JSONEError) -> JSONValue {
         switch builtin {
         case .min, .max, .sqrt, .ceil, .floor, .abs, .range: try applyNumeric(builtin, arguments)
         case .typeof: .string(Self.typeName(try single(builtin, arguments)))
@@ -46,32 +46,32 @@ extension Renderer {
 
     // MARK: - Arguments
 
-    private func invalid(_ builtin: Builtin, _ detail: String = "") -> JSONEError {
+    private mutating func invalid(_ builtin: Builtin, _ detail: String = "") -> JSONEError {
         JSONEError(.builtin, "invalid arguments to builtin: \(builtin.rawValue)\(detail)")
     }
 
-    private func single(_ builtin: Builtin, _ arguments: [JSONValue]) throws(JSONEError) -> JSONValue {
+    private mutating func single(_ builtin: Builtin, _ arguments: [JSONValue]) throws(JSONEError) -> JSONValue {
         guard arguments.count == 1 else { throw invalid(builtin) }
         return arguments[0]
     }
 
-    private func text(_ builtin: Builtin, _ arguments: [JSONValue]) throws(JSONEError) -> String {
+    private mutating func text(_ builtin: Builtin, _ arguments: [JSONValue]) throws(JSONEError) -> String {
         guard case .string(let text) = try single(builtin, arguments) else { throw invalid(builtin) }
         return text
     }
 
-    private func atLeast(_ count: Int, _ builtin: Builtin, _ arguments: [JSONValue]) throws(JSONEError) {
+    private mutating func atLeast(_ count: Int, _ builtin: Builtin, _ arguments: [JSONValue]) throws(JSONEError) {
         guard arguments.count >= count else { throw invalid(builtin, ": expected at least \(count) arguments") }
     }
 
-    private func numbers(_ builtin: Builtin, _ arguments: [JSONValue]) throws(JSONEError) -> [Double] {
+    private mutating func numbers(_ builtin: Builtin, _ arguments: [JSONValue]) throws(JSONEError) -> [Double] {
         let numbers = arguments.compactMap(Self.number)
         guard numbers.count == arguments.count else { throw invalid(builtin) }
         return numbers
     }
 
     /// A separator may be a string or a number.
-    private func separator(_ value: JSONValue, _ builtin: Builtin) throws(JSONEError) -> String {
+    private mutating func separator(_ value: JSONValue, _ builtin: Builtin) throws(JSONEError) -> String {
         if case .string(let text) = value { return text }
         guard let number = Self.number(value) else { throw invalid(builtin) }
         return NumberText.text(number)
@@ -90,7 +90,7 @@ extension Renderer {
 
     // MARK: - Numbers
 
-    private func applyNumeric(_ builtin: Builtin, _ arguments: [JSONValue]) throws(JSONEError) -> JSONValue {
+    private mutating func applyNumeric(_ builtin: Builtin, _ arguments: [JSONValue]) throws(JSONEError) -> JSONValue {
         switch builtin {
         case .min, .max:
             try atLeast(1, builtin, arguments)
@@ -110,7 +110,7 @@ extension Renderer {
         }
     }
 
-    private func range(_ arguments: [JSONValue]) throws(JSONEError) -> JSONValue {
+    private mutating func range(_ arguments: [JSONValue]) throws(JSONEError) -> JSONValue {
         try atLeast(2, .range, arguments)
         let numbers = try numbers(.range, arguments)
         let step = numbers.count > 2 ? numbers[2] : 1
@@ -125,7 +125,7 @@ extension Renderer {
 
     // MARK: - Texts
 
-    private func applyTextual(_ builtin: Builtin, _ arguments: [JSONValue]) throws(JSONEError) -> JSONValue {
+    private mutating func applyTextual(_ builtin: Builtin, _ arguments: [JSONValue]) throws(JSONEError) -> JSONValue {
         switch builtin {
         case .lowercase: return .string(try text(builtin, arguments).lowercased())
         case .uppercase: return .string(try text(builtin, arguments).uppercased())
@@ -145,9 +145,9 @@ extension Renderer {
         }
     }
 
-    private func length(_ arguments: [JSONValue]) throws(JSONEError) -> JSONValue {
+    private mutating func length(_ arguments: [JSONValue]) throws(JSONEError) -> JSONValue {
         switch try single(.len, arguments) {
-        case .string(let text): return JSONValue(text.unicodeScalars.count)
+        case .string(let text): return JSONValue(Scalars(text).count)
         case .array(let elements): return JSONValue(elements.count)
         default: throw invalid(.len)
         }
@@ -161,7 +161,7 @@ extension Renderer {
         return String(rest)
     }
 
-    private func split(_ arguments: [JSONValue]) throws(JSONEError) -> JSONValue {
+    private mutating func split(_ arguments: [JSONValue]) throws(JSONEError) -> JSONValue {
         guard arguments.count == 2, case .string(let text) = arguments[0] else { throw invalid(.split) }
         let separator = Array(try separator(arguments[1], .split).utf8)
         guard !separator.isEmpty else { return .array(text.unicodeScalars.map { .string(String($0)) }) }
@@ -176,7 +176,7 @@ extension Renderer {
         return .array(parts)
     }
 
-    private func join(_ arguments: [JSONValue]) throws(JSONEError) -> JSONValue {
+    private mutating func join(_ arguments: [JSONValue]) throws(JSONEError) -> JSONValue {
         guard arguments.count == 2, case .array(let elements) = arguments[0] else { throw invalid(.join) }
         let separator = try separator(arguments[1], .join)
         var texts: [String] = []
@@ -187,11 +187,11 @@ extension Renderer {
         return .string(texts.joined(separator: separator))
     }
 
-    private func relativeTime(_ builtin: Builtin, _ arguments: [JSONValue]) throws(JSONEError) -> JSONValue {
+    private mutating func relativeTime(_ builtin: Builtin, _ arguments: [JSONValue]) throws(JSONEError) -> JSONValue {
         try atLeast(1, builtin, arguments)
         let texts = arguments.compactMap(\.string)
         guard texts.count == arguments.count, texts.count <= 2 else { throw invalid(builtin) }
-        let reference = texts.count == 2 && !texts[1].isEmpty ? .string(texts[1]) : currentInstant
+        let reference = texts.count == 2 ? JSONValue.string(texts[1]) : nil
         return try relativeTime(texts[0], from: reference, complaining: .builtin)
     }
 }

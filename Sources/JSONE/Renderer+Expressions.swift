@@ -36,35 +36,35 @@ extension Renderer {
 
     mutating func evaluate(_ expression: Expression) throws(JSONEError) -> JSONValue {
         switch expression {
+        case .failure(let error):
+            throw program.errors[Int(error)]
         case .literal(let value):
-            return value
+            return program.constants[Int(value)]
         case .variable(let symbol):
-            guard let value = variables[symbol] else {
+            guard let value = variables[Int(symbol)] else {
                 throw JSONEError(.interpreter, "unknown context value \(name(of: symbol))")
             }
             if Builtin(value) != nil { hasUsedFunctionAsValue = true }
             return value
         case .property(let base, let name):
-            guard case .object(let members) = try evaluate(base) else {
-                throw JSONEError(.interpreter, "infix: . expects objects")
-            }
-            guard let value = members[name] else {
-                throw JSONEError(.interpreter, "object has no property \"\(name)\"")
-            }
-            return value
+            return try property(base, program.properties.names[Int(name)])
         case .element(let base, let position):
             return try element(of: try evaluate(base), at: try evaluate(position))
         case .slice(let base, let start, let end):
             return try slice(base, start, end)
         case .call(let callee, let arguments):
             return try call(callee, arguments)
-        case .list(let expressions):
+        case .list(let links):
             var elements: [JSONValue] = []
-            for expression in expressions { elements.append(try evaluate(expression)) }
+            elements.reserveCapacity(Int(links.count))
+            for link in links.range { elements.append(try evaluate(program.links[link])) }
             return .array(elements)
-        case .object(let pairs):
+        case .object(let links):
             var members = JSONObject()
-            for (key, expression) in pairs { members[key] = try evaluate(expression) }
+            for link in stride(from: links.range.lowerBound, to: links.range.upperBound, by: 2) {
+                let value = try evaluate(program.links[link + 1])
+                if case .string(let key) = program.constants[Int(program.links[link])] { members[key] = value }
+            }
             return .object(members)
         case .plus(let inner):
             return JSONValue(try unaryOperand(inner, "+"))
@@ -84,7 +84,17 @@ extension Renderer {
         }
     }
 
-    private mutating func unaryOperand(_ expression: Expression, _ sign: String) throws(JSONEError) -> Double {
+    private mutating func property(_ base: Int32, _ name: String) throws(JSONEError) -> JSONValue {
+        guard case .object(let members) = try evaluate(base) else {
+            throw JSONEError(.interpreter, "infix: . expects objects")
+        }
+        guard let value = members[name] else {
+            throw JSONEError(.interpreter, "object has no property \"\(name)\"")
+        }
+        return value
+    }
+
+    private mutating func unaryOperand(_ expression: Int32, _ sign: String) throws(JSONEError) -> Double {
         guard let value = Self.number(try evaluate(expression)) else {
             throw JSONEError(.interpreter, "unary \(sign) expects number")
         }
@@ -93,7 +103,7 @@ extension Renderer {
 
     // MARK: - Operators
 
-    private func apply(
+    private mutating func apply(
         _ operation: Expression.Operation,
         _ left: JSONValue,
         _ right: JSONValue
@@ -110,7 +120,7 @@ extension Renderer {
             return JSONValue(a + b)
         case .subtract, .multiply, .divide, .power:
             guard let a = Self.number(left), let b = Self.number(right) else {
-                let sign = operation.rawValue
+                let sign = operation.sign
                 throw JSONEError(.interpreter, "infix: \(sign) expects number \(sign) number")
             }
             return JSONValue(try Self.calculated(operation, a, b))
@@ -134,7 +144,7 @@ extension Renderer {
         }
     }
 
-    private func isOrdered(
+    private mutating func isOrdered(
         _ operation: Expression.Operation,
         _ left: JSONValue,
         _ right: JSONValue
@@ -148,7 +158,7 @@ extension Renderer {
             }
         }
         guard case (.string(let a), .string(let b)) = (left, right) else {
-            let sign = operation.rawValue
+            let sign = operation.sign
             throw JSONEError(.interpreter, "infix: \(sign) expects numbers/strings \(sign) numbers/strings")
         }
         return switch operation {
@@ -159,7 +169,7 @@ extension Renderer {
         }
     }
 
-    private func isContained(_ value: JSONValue, _ collection: JSONValue) throws(JSONEError) -> Bool {
+    private mutating func isContained(_ value: JSONValue, _ collection: JSONValue) throws(JSONEError) -> Bool {
         switch collection {
         case .object(let members):
             guard case .string(let key) = value else {
@@ -180,13 +190,14 @@ extension Renderer {
 
     // MARK: - Access
 
-    private func element(of value: JSONValue, at position: JSONValue) throws(JSONEError) -> JSONValue {
+    private mutating func element(of value: JSONValue, at position: JSONValue) throws(JSONEError) -> JSONValue {
         switch value {
         case .array(let elements):
             return elements[try Self.index(position, count: elements.count)]
         case .string(let text):
-            let scalars = Array(text.unicodeScalars)
-            return .string(String(Character(scalars[try Self.index(position, count: scalars.count)])))
+            let scalars = Scalars(text)
+            let index = try Self.index(position, count: scalars.count)
+            return .string(scalars.text(index..<(index + 1)))
         case .object(let members):
             guard case .string(let key) = position else {
                 throw JSONEError(.interpreter, "object keys must be strings")
@@ -207,9 +218,9 @@ extension Renderer {
     }
 
     private mutating func slice(
-        _ base: Expression,
-        _ start: Expression?,
-        _ end: Expression?
+        _ base: Int32,
+        _ start: Int32?,
+        _ end: Int32?
     ) throws(JSONEError) -> JSONValue {
         let value = try evaluate(base)
         var first: JSONValue = 0
@@ -220,9 +231,8 @@ extension Renderer {
         case .array(let elements):
             return .array(Array(elements[try Self.bounds(first, last, count: elements.count)]))
         case .string(let text):
-            let scalars = Array(text.unicodeScalars)
-            let bounds = try Self.bounds(first, last, count: scalars.count)
-            return .string(String(String.UnicodeScalarView(scalars[bounds])))
+            let scalars = Scalars(text)
+            return .string(scalars.text(try Self.bounds(first, last, count: scalars.count)))
         case .object:
             guard case .string(let key) = first else {
                 throw JSONEError(.interpreter, "object keys must be strings")
@@ -246,6 +256,29 @@ extension Renderer {
         }
         let upper = clamped(last)
         return min(clamped(first), upper)..<upper
+    }
+}
+
+/// A string as the sequence of its code points; of ASCII characters they are the bytes.
+struct Scalars {
+    private let text: String
+    private let isASCII: Bool
+    let count: Int
+
+    init(_ text: String) {
+        self.text = text
+        isASCII = text.utf8.allSatisfy { $0 < 0x80 }
+        count = isASCII ? text.utf8.count : text.unicodeScalars.count
+    }
+
+    func text(_ range: Range<Int>) -> String {
+        let start = index(range.lowerBound, after: text.startIndex)
+        return String(text[start..<index(range.count, after: start)])
+    }
+
+    private func index(_ distance: Int, after start: String.Index) -> String.Index {
+        isASCII
+            ? text.utf8.index(start, offsetBy: distance) : text.unicodeScalars.index(start, offsetBy: distance)
     }
 }
 

@@ -4,31 +4,17 @@ import JSON
 import Schedules
 
 extension Renderer {
-    mutating func render(_ choice: Node.Choice) throws(JSONEError) -> JSONValue? {
-        let isTrue = Self.isTruthy(try evaluated(choice.condition))
-        if isTrue, choice.isMisspelled {
-            throw JSONEError(.template, "$if Syntax error: $then: should be spelled then: (no $)")
-        }
-        guard let branch = isTrue ? choice.then : choice.otherwise else { return nil }
-        return try render(branch)
-    }
-
     // MARK: - Loops
 
-    private static func bindings(_ loop: Node.Loop, _ first: JSONValue, _ second: JSONValue) -> [(Int, JSONValue)] {
-        loop.symbols.count > 1 ? [(loop.symbols[0], first), (loop.symbols[1], second)] : [(loop.symbols[0], first)]
-    }
-
-    mutating func map(_ node: Node, _ loop: Node.Loop?) throws(JSONEError) -> JSONValue {
+    mutating func map(_ node: Int32, _ loop: Node.Loop?) throws(JSONEError) -> JSONValue {
         switch try operand(node) {
         case .array(let elements):
             guard let loop else { throw JSONEError(.template, "$map must have exactly two properties") }
             var results: [JSONValue] = []
             results.reserveCapacity(elements.count)
-            for (index, element) in elements.enumerated() {
-                let bindings = Self.bindings(loop, element, JSONValue(index))
-                let result = try with(bindings) { (renderer) throws(JSONEError) in try renderer.render(loop.body) }
-                if let result { results.append(result) }
+            try iterate(elements, loop) { (renderer, _) throws(JSONEError) in
+                if let result = try renderer.render(loop.body) { results.append(result) }
+                return false
             }
             return .array(results)
         case .object(let members):
@@ -39,65 +25,97 @@ extension Renderer {
         }
     }
 
+    /// Gives the variables of a loop their values for each element, until the body says that this is enough.
+    private mutating func iterate(
+        _ elements: [JSONValue],
+        _ loop: Node.Loop,
+        _ body: (inout Renderer, JSONValue) throws(JSONEError) -> Bool
+    ) throws(JSONEError) {
+        let first = variables[Int(loop.first)]
+        let second = loop.second.flatMap { variables[Int($0)] }
+        for index in elements.indices {
+            variables[Int(loop.first)] = elements[index]
+            if let symbol = loop.second { variables[Int(symbol)] = JSONValue(index) }
+            if try body(&self, elements[index]) { break }
+        }
+        if let symbol = loop.second { variables[Int(symbol)] = second }
+        variables[Int(loop.first)] = first
+    }
+
     private mutating func map(_ members: JSONObject, _ loop: Node.Loop) throws(JSONEError) -> JSONObject {
         var results = JSONObject()
+        let first = variables[Int(loop.first)]
+        let second = loop.second.flatMap { variables[Int($0)] }
         for (key, value) in members {
-            let pair: JSONValue = loop.symbols.count > 1 ? value : ["key": .string(key), "val": value]
-            let bindings = Self.bindings(loop, pair, .string(key))
-            let result = try with(bindings) { (renderer) throws(JSONEError) in try renderer.operand(loop.body) }
-            guard case .object(let object) = result else {
-                let each = "each(\(name(of: loop.symbols[0])))"
+            if let symbol = loop.second {
+                variables[Int(loop.first)] = value
+                variables[Int(symbol)] = .string(key)
+            } else {
+                variables[Int(loop.first)] = ["key": .string(key), "val": value]
+            }
+            guard case .object(let object) = try operand(loop.body) else {
+                let each = "each(\(name(of: loop.first)))"
                 throw JSONEError(.template, "$map on objects expects \(each) to evaluate to an object")
             }
             for (key, value) in object { results[key] = value }
         }
+        if let symbol = loop.second { variables[Int(symbol)] = second }
+        variables[Int(loop.first)] = first
         return results
     }
 
-    mutating func reduce(_ node: Node, _ loop: Node.Loop?, _ initial: JSONValue) throws(JSONEError) -> JSONValue {
+    mutating func reduce(_ node: Int32, _ loop: Node.Loop?, _ initial: Int32) throws(JSONEError) -> JSONValue {
         guard case .array(let elements) = try operand(node) else {
             throw JSONEError(.template, "$reduce value must evaluate to an array")
         }
-        guard let loop else { throw JSONEError(.template, "$reduce must have exactly three properties") }
-        var result = initial
-        for (index, element) in elements.enumerated() {
-            var bindings = [(symbol: loop.symbols[0], value: result), (symbol: loop.symbols[1], value: element)]
-            if loop.symbols.count > 2 { bindings.append((loop.symbols[2], JSONValue(index))) }
-            let next = try with(bindings) { (renderer) throws(JSONEError) in try renderer.render(loop.body) }
-            if let next { result = next }
+        guard let loop, let current = loop.second else {
+            throw JSONEError(.template, "$reduce must have exactly three properties")
         }
+        var result = program.constants[Int(initial)]
+        let saved = [loop.first, current, loop.third ?? current].map { ($0, variables[Int($0)]) }
+        for index in elements.indices {
+            variables[Int(loop.first)] = result
+            variables[Int(current)] = elements[index]
+            if let symbol = loop.third { variables[Int(symbol)] = JSONValue(index) }
+            if let next = try render(loop.body) { result = next }
+        }
+        for (symbol, value) in saved { variables[Int(symbol)] = value }
         return result
     }
 
-    mutating func find(_ node: Node, _ loop: Node.Loop?) throws(JSONEError) -> JSONValue? {
+    mutating func find(_ node: Int32, _ loop: Node.Loop?) throws(JSONEError) -> JSONValue? {
         guard case .array(let elements) = try operand(node) else {
             throw JSONEError(.template, "$find value must evaluate to an array")
         }
         guard let loop else { throw JSONEError(.template, "$find must have exactly two properties") }
-        if case .failure(let error) = loop.body { throw error }
-        for (index, element) in elements.enumerated() {
-            let bindings = Self.bindings(loop, element, JSONValue(index))
-            let isFound = try with(bindings) { (renderer) throws(JSONEError) in
-                Self.isTruthy(try renderer.operand(loop.body))
-            }
-            if isFound { return element }
+        if case .failure(let error) = program.nodes[Int(loop.body)] { throw program.errors[Int(error)] }
+        var found: JSONValue?
+        try iterate(elements, loop) { (renderer, element) throws(JSONEError) in
+            guard Self.isTruthy(try renderer.operand(loop.body)) else { return false }
+            found = element
+            return true
         }
-        return nil
+        return found
     }
 
     // MARK: - Cases
 
-    mutating func matches(_ cases: [Node.Case]) throws(JSONEError) -> [JSONValue] {
+    mutating func matches(_ cases: Run) throws(JSONEError) -> [JSONValue] {
         var results: [JSONValue] = []
-        for one in cases where Self.isTruthy(try evaluated(one.condition)) {
+        for index in cases.range {
+            let one = program.cases[index]
+            guard Self.isTruthy(try evaluate(one.condition)) else { continue }
             if let result = try render(one.body) { results.append(result) }
         }
         return results
     }
 
-    mutating func selected(_ cases: [Node.Case], _ fallback: Node?) throws(JSONEError) -> JSONValue? {
+    mutating func selected(_ cases: Run, _ fallback: Int32?) throws(JSONEError) -> JSONValue? {
         var results: [JSONValue?] = []
-        for one in cases where Self.isTruthy(try evaluated(one.condition)) { results.append(try render(one.body)) }
+        for index in cases.range {
+            let one = program.cases[index]
+            if Self.isTruthy(try evaluate(one.condition)) { results.append(try render(one.body)) }
+        }
         guard results.count < 2 else { throw JSONEError(.template, "$switch can only have one truthy condition") }
         if let result = results.first { return result }
         guard let fallback else { return nil }
@@ -106,25 +124,34 @@ extension Renderer {
 
     // MARK: - Collections
 
-    private mutating func objects(_ node: Node, for name: String) throws(JSONEError) -> [JSONObject] {
-        let objects = try operand(node).array.map { elements in (elements.count, elements.compactMap(\.object)) }
-        guard let (count, objects) = objects, objects.count == count else {
-            throw JSONEError(.template, "\(name) value must evaluate to an array of objects")
+    private mutating func objects(_ node: Int32, for name: String) throws(JSONEError) -> [JSONObject] {
+        guard case .array(let elements) = try operand(node) else { throw Self.noObjects(name) }
+        var objects: [JSONObject] = []
+        objects.reserveCapacity(elements.count)
+        for element in elements {
+            guard case .object(let object) = element else { throw Self.noObjects(name) }
+            objects.append(object)
         }
         return objects
     }
 
-    mutating func merged(_ node: Node) throws(JSONEError) -> JSONObject {
-        var result = JSONObject()
-        for object in try objects(node, for: "$merge") {
+    private static func noObjects(_ name: String) -> JSONEError {
+        JSONEError(.template, "\(name) value must evaluate to an array of objects")
+    }
+
+    mutating func merged(_ node: Int32) throws(JSONEError) -> JSONObject {
+        let objects = try objects(node, for: "$merge")
+        guard var result = objects.first else { return JSONObject() }
+        for object in objects.dropFirst() {
             for (key, value) in object { result[key] = value }
         }
         return result
     }
 
-    mutating func deeplyMerged(_ node: Node) throws(JSONEError) -> JSONObject {
-        var result = JSONObject()
-        for object in try objects(node, for: "$mergeDeep") { result = Self.merge(result, object) }
+    mutating func deeplyMerged(_ node: Int32) throws(JSONEError) -> JSONObject {
+        let objects = try objects(node, for: "$mergeDeep")
+        guard var result = objects.first else { return JSONObject() }
+        for object in objects.dropFirst() { result = Self.merge(result, object) }
         return result
     }
 
@@ -141,12 +168,12 @@ extension Renderer {
         return result
     }
 
-    private mutating func elements(_ node: Node, _ complaint: String) throws(JSONEError) -> [JSONValue] {
+    private mutating func elements(_ node: Int32, _ complaint: String) throws(JSONEError) -> [JSONValue] {
         guard case .array(let elements) = try operand(node) else { throw JSONEError(.template, complaint) }
         return elements
     }
 
-    mutating func flattened(_ node: Node) throws(JSONEError) -> [JSONValue] {
+    mutating func flattened(_ node: Int32) throws(JSONEError) -> [JSONValue] {
         var result: [JSONValue] = []
         for element in try elements(node, "$flatten value must evaluate to an array") {
             if case .array(let inner) = element { result += inner } else { result.append(element) }
@@ -154,7 +181,7 @@ extension Renderer {
         return result
     }
 
-    mutating func deeplyFlattened(_ node: Node) throws(JSONEError) -> [JSONValue] {
+    mutating func deeplyFlattened(_ node: Int32) throws(JSONEError) -> [JSONValue] {
         var result: [JSONValue] = []
         Self.flatten(try elements(node, "$flattenDeep value must evaluate to an array"), into: &result)
         return result
@@ -166,28 +193,38 @@ extension Renderer {
         }
     }
 
-    mutating func reversed(_ node: Node) throws(JSONEError) -> [JSONValue] {
+    mutating func reversed(_ node: Int32) throws(JSONEError) -> [JSONValue] {
         try elements(node, "$reverse value must evaluate to an array of objects").reversed()
     }
 
-    mutating func sorted(_ node: Node, _ key: Node.Key?) throws(JSONEError) -> [JSONValue] {
-        let complaint = "$sorted values to be sorted must have the same type"
-        let elements = try elements(node, complaint)
-        var keys = elements
-        if let key {
-            for (index, element) in elements.enumerated() {
-                keys[index] = try with([(key.symbol, element)]) { (renderer) throws(JSONEError) in
-                    try renderer.evaluated(key.expression)
-                }
-            }
+    mutating func sorted(_ node: Int32) throws(JSONEError) -> [JSONValue] {
+        let elements = try elements(node, Self.sortComplaint)
+        return try Self.sorted(elements, by: elements)
+    }
+
+    mutating func sorted(_ node: Int32, _ symbol: Int32, _ key: Int32) throws(JSONEError) -> [JSONValue] {
+        let elements = try elements(node, Self.sortComplaint)
+        var keys: [JSONValue] = []
+        keys.reserveCapacity(elements.count)
+        let saved = variables[Int(symbol)]
+        for element in elements {
+            variables[Int(symbol)] = element
+            keys.append(try evaluate(key))
         }
-        let numbers = keys.compactMap(Self.number)
+        variables[Int(symbol)] = saved
+        return try Self.sorted(elements, by: keys)
+    }
+
+    private static let sortComplaint = "$sorted values to be sorted must have the same type"
+
+    private static func sorted(_ elements: [JSONValue], by keys: [JSONValue]) throws(JSONEError) -> [JSONValue] {
+        let numbers = keys.compactMap(number)
         if numbers.count == keys.count {
             let order = numbers.indices.sorted { numbers[$0] < numbers[$1] || numbers[$0] == numbers[$1] && $0 < $1 }
             return order.map { elements[$0] }
         }
         let texts = keys.compactMap(\.string)
-        guard texts.count == keys.count else { throw JSONEError(.template, complaint) }
+        guard texts.count == keys.count else { throw JSONEError(.template, sortComplaint) }
         let order = texts.indices.sorted {
             precedesByBytes(texts[$0], texts[$1]) || hasSameBytes(texts[$0], texts[$1]) && $0 < $1
         }
@@ -196,24 +233,24 @@ extension Renderer {
 
     // MARK: - Texts
 
-    mutating func jsonText(_ node: Node) throws(JSONEError) -> String {
+    mutating func jsonText(_ node: Int32) throws(JSONEError) -> String {
         let value = try operand(node)
         if hasUsedFunctionAsValue, Builtin.occurs(in: value) { throw .uncalledFunctions }
         return value.javascriptText(.sorted)
     }
 
-    mutating func relativeTime(_ node: Node, _ reference: Node?) throws(JSONEError) -> JSONValue {
+    mutating func relativeTime(_ node: Int32, _ reference: Int32?) throws(JSONEError) -> JSONValue {
         let text = try operand(node)
-        var start = currentInstant
+        var start: JSONValue?
         if let reference { start = try operand(reference) }
         guard case .string(let text) = text else { throw JSONEError(.template, "$fromNow expects a string") }
         return try relativeTime(text, from: start, complaining: .template)
     }
 
-    /// Null when the reference is no date.
-    func relativeTime(
+    /// Null when the reference is no date; without a reference times count from now.
+    mutating func relativeTime(
         _ text: String,
-        from reference: JSONValue,
+        from reference: JSONValue?,
         complaining kind: JSONEError.Kind
     ) throws(JSONEError) -> JSONValue {
         let distance: RelativeTime
@@ -222,10 +259,12 @@ extension Renderer {
         } catch {
             throw JSONEError(kind, "\(error)")
         }
-        let start = Self.isTruthy(reference) ? reference : currentInstant
-        guard case .string(let date) = start, let instant = Timestamp(date) ?? Timestamp("\(date)T00:00:00Z") else {
-            return .null
+        var start: Timestamp?
+        switch reference {
+        case .string(let date)? where !date.isEmpty: start = Self.timestamp(date)
+        case let value? where Self.isTruthy(value): start = nil
+        default: start = currentTimestamp
         }
-        return .string(distance.from(instant).iso8601)
+        return start.map { .string(distance.from($0).iso8601) } ?? .null
     }
 }

@@ -2,122 +2,152 @@
 
 import JSON
 
-/// Turns a template into nodes; parts without anything to do become constants.
+/// Turns a template into a program.
+///
+/// Parts without anything to do are left as they are written: reading them yields no node.
 struct TemplateCompiler {
-    var symbols = SymbolTable()
+    var program = Program()
 
-    mutating func node(_ template: JSONValue) -> Node {
+    init() {
+        program.nodes.reserveCapacity(64)
+        program.expressions.reserveCapacity(128)
+        program.slots.reserveCapacity(128)
+        program.fragments.reserveCapacity(64)
+        program.constants.reserveCapacity(32)
+        program.source.reserveCapacity(2048)
+    }
+
+    /// The node of a template, whatever it is.
+    mutating func required(_ template: JSONValue) -> Int32 {
+        if let node = node(template) { return node }
+        let constant = program.add(constant: template)
+        return program.add(.constant(constant))
+    }
+
+    mutating func failure(_ kind: JSONEError.Kind, _ message: String) -> Int32 {
+        let error = program.add(error: JSONEError(kind, message))
+        return program.add(.failure(error))
+    }
+
+    /// The node of a template; nil when the template is its own result.
+    mutating func node(_ template: JSONValue) -> Int32? {
         switch template {
-        case .null, .bool, .number: .constant(template)
-        case .string(let text): node(text)
-        case .array(let elements): node(elements)
-        case .object(let members): node(members)
+        case .null, .bool, .number: nil
+        case .string(let text): fragments(text).map { program.add(.text($0)) }
+        case .array(let elements): list(elements, template)
+        case .object(let members): object(members, template)
         }
     }
 
-    private mutating func node(_ elements: [JSONValue]) -> Node {
-        var nodes: [Node] = []
-        nodes.reserveCapacity(elements.count)
-        var isConstant = true
-        for element in elements {
-            let node = node(element)
-            if case .constant = node {} else { isConstant = false }
-            nodes.append(node)
+    private mutating func list(_ elements: [JSONValue], _ written: JSONValue) -> Int32? {
+        var start: Int?
+        for (index, element) in elements.enumerated() {
+            guard let node = node(element) else { continue }
+            let first = start ?? reserveSlots(elements.count)
+            start = first
+            program.slots[first + index].node = node
         }
-        return isConstant
-            ? .constant(.array(elements.count == 0 ? [] : nodes.compactMap(\.constantValue))) : .list(nodes)
+        guard let start else { return nil }
+        let constant = program.add(constant: written)
+        return program.add(.list(written: constant, Run(start, count: elements.count)))
     }
 
-    private mutating func node(_ members: JSONObject) -> Node {
-        var found: String?
-        for (key, _) in members where key.utf8.first == UInt8(ascii: "$") && Self.operators.contains(key) {
-            guard found == nil else { return .failure(JSONEError(.template, "only one operator allowed")) }
-            found = key
-        }
-        if let found, let value = members[found] { return operation(found, value, members) }
-        return output(members)
+    private mutating func reserveSlots(_ count: Int) -> Int {
+        program.slots.append(contentsOf: repeatElement(Slot(), count: count))
+        return program.slots.count - count
     }
 
-    private mutating func output(_ members: JSONObject) -> Node {
-        var nodes: [Node.Member] = []
-        nodes.reserveCapacity(members.count)
-        var isConstant = true
-        for (key, value) in members {
-            let memberKey = memberKey(key)
+    private mutating func object(_ members: JSONObject, _ written: JSONValue) -> Int32? {
+        var found: Operator?
+        var name = ""
+        for (key, _) in members where key.utf8.first == UInt8(ascii: "$") {
+            guard let candidate = Operator.named(key) else { continue }
+            guard found == nil else { return failure(.template, "only one operator allowed") }
+            found = candidate
+            name = key
+        }
+        if let found, let value = members[name] { return operation(found, value, members) }
+        return output(members, written)
+    }
+
+    private mutating func output(_ members: JSONObject, _ written: JSONValue) -> Int32? {
+        var start: Int?
+        var hasPlainKeys = true
+        for (index, (key, value)) in members.enumerated() {
+            let key = memberKey(key)
             let node = node(value)
-            if case (.constant, .constant) = (memberKey, node) {} else { isConstant = false }
-            nodes.append(Node.Member(key: memberKey, value: node, step: key))
+            guard key != nil || node != nil else { continue }
+            let first = start ?? reserveSlots(members.count)
+            start = first
+            program.slots[first + index].node = node
+            guard let key else { continue }
+            program.slots[first + index].key = key
+            hasPlainKeys = false
         }
-        guard isConstant else { return .object(nodes) }
-        var object = JSONObject()
-        object.reserveCapacity(nodes.count)
-        for member in nodes {
-            if case (.constant(let key), .constant(let value)) = (member.key, member.value) { object[key] = value }
-        }
-        return .constant(.object(object))
+        guard let start else { return nil }
+        let constant = program.add(constant: written)
+        return program.add(
+            .object(written: constant, Run(start, count: members.count), hasPlainKeys: hasPlainKeys)
+        )
     }
 
-    private mutating func memberKey(_ key: String) -> Node.MemberKey {
-        if key.utf8.first == UInt8(ascii: "$") {
-            if key.hasPrefix("$$") { return .constant(String(key.dropFirst())) }
+    /// What is done with the name of a member; nil for nothing.
+    private mutating func memberKey(_ key: String) -> Slot.Key? {
+        let bytes = key.utf8
+        if bytes.first == UInt8(ascii: "$") {
+            if bytes.dropFirst().first == UInt8(ascii: "$") { return .unescaped }
             if Identifier.isPlain(key.dropFirst()) {
-                return .failure(JSONEError(.template, "$<identifier> is reserved; use $$<identifier>"))
+                return .failure(
+                    program.add(error: JSONEError(.template, "$<identifier> is reserved; use $$<identifier>"))
+                )
             }
         }
-        return switch fragments(key) {
-        case nil: .constant(key)
-        case let fragments?: .text(fragments)
-        }
-    }
-
-    private mutating func node(_ text: String) -> Node {
-        guard let fragments = fragments(text) else { return .constant(.string(text)) }
-        if fragments.isEmpty { return .constant(.string("")) }
-        if fragments.count == 1, case .text(let text) = fragments[0] { return .constant(.string(text)) }
-        return .text(fragments)
+        return fragments(key).map { .text($0) }
     }
 
     /// Cuts a string at its interpolations; nil when there is nothing to replace.
-    private mutating func fragments(_ text: String) -> [Node.Fragment]? {
+    private mutating func fragments(_ text: String) -> Run? {
         guard Self.mayInterpolate(text) else { return nil }
-        let bytes = Array(text.utf8)
-        var fragments: [Node.Fragment] = []
-        var literal: [UInt8] = []
-        var index = 0
-        while index < bytes.count {
-            guard bytes[index] == UInt8(ascii: "$") else {
-                literal.append(bytes[index])
+        let range = program.add(source: text)
+        // Expressions in objects nest no fragments, so what is appended here stays together.
+        let start = program.fragments.count
+        var literal = range.lowerBound
+        var index = literal
+        while index + 1 < range.upperBound {
+            guard program.source[index] == UInt8(ascii: "$") else {
                 index += 1
                 continue
             }
-            let next = index + 1 < bytes.count ? bytes[index + 1] : 0
-            if next == UInt8(ascii: "$"), index + 2 < bytes.count, bytes[index + 2] == UInt8(ascii: "{") {
-                literal += [UInt8(ascii: "$"), UInt8(ascii: "{")]
+            switch program.source[index + 1] {
+            case UInt8(ascii: "$")
+            where index + 2 < range.upperBound && program.source[index + 2] == UInt8(ascii: "{"):
+                // Of `$${` the first dollar goes.
+                endLiteral(literal, index)
+                literal = index + 1
                 index += 3
-                continue
-            }
-            guard next == UInt8(ascii: "{") else {
-                literal.append(bytes[index])
+            case UInt8(ascii: "{"):
+                endLiteral(literal, index)
+                do throws(JSONEError) {
+                    let inner = (index + 2)..<range.upperBound
+                    let (expression, end) = try ExpressionParser.terminated(inner, &program)
+                    let source = Run(inner.lowerBound, count: end - inner.lowerBound)
+                    program.fragments.append(.expression(expression, source: source))
+                    index = end + 1
+                    literal = index
+                } catch {
+                    program.fragments.append(.failure(program.add(error: error)))
+                    return Run(start, count: program.fragments.count - start)
+                }
+            default:
                 index += 1
-                continue
-            }
-            if !literal.isEmpty {
-                fragments.append(.text(String(decoding: literal, as: UTF8.self)))
-                literal.removeAll(keepingCapacity: true)
-            }
-            do throws(JSONEError) {
-                let start = index + 2
-                let (expression, end) = try ExpressionParser.terminated(bytes, from: start, &symbols)
-                let source = String(decoding: bytes[start..<end], as: UTF8.self)
-                fragments.append(.expression(expression, source: source))
-                index = end + 1
-            } catch {
-                fragments.append(.failure(error))
-                return fragments
             }
         }
-        if !literal.isEmpty { fragments.append(.text(String(decoding: literal, as: UTF8.self))) }
-        return fragments
+        endLiteral(literal, range.upperBound)
+        return Run(start, count: program.fragments.count - start)
+    }
+
+    private mutating func endLiteral(_ start: Int, _ end: Int) {
+        if start < end { program.fragments.append(.text(Run(start, count: end - start))) }
     }
 
     private static func mayInterpolate(_ text: String) -> Bool {
@@ -128,11 +158,5 @@ struct TemplateCompiler {
             return true
         }
         return false
-    }
-}
-
-extension Node {
-    fileprivate var constantValue: JSONValue? {
-        if case .constant(let value) = self { value } else { nil }
     }
 }

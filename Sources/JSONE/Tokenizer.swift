@@ -42,14 +42,16 @@ struct Token {
 
 /// Cuts the bytes of an expression into tokens, one at a time.
 struct Tokenizer {
-    private let bytes: [UInt8]
+    let bytes: [UInt8]
     private let start: Int
+    private let end: Int
     private var offset: Int
 
-    init(_ bytes: [UInt8], from start: Int) {
+    init(_ bytes: [UInt8], _ range: Range<Int>) {
         self.bytes = bytes
-        self.start = start
-        offset = start
+        start = range.lowerBound
+        end = range.upperBound
+        offset = range.lowerBound
     }
 
     func text(of token: Token) -> String {
@@ -63,38 +65,38 @@ struct Tokenizer {
 
     mutating func next() throws(JSONEError) -> Token? {
         skipBlanks()
-        guard offset < bytes.count else { return nil }
+        guard offset < end else { return nil }
         let byte = bytes[offset]
-        if Identifier.isStart(byte) { return word() }
-        if 0x30...0x39 ~= byte { return number() }
-        if byte == UInt8(ascii: "'") || byte == UInt8(ascii: "\"") { return try string(byte) }
-        let following = offset + 1 < bytes.count ? bytes[offset + 1] : 0
-        switch (byte, following) {
-        case (UInt8(ascii: "*"), UInt8(ascii: "*")): return token(.power, 2)
-        case (UInt8(ascii: "="), UInt8(ascii: "=")): return token(.equal, 2)
-        case (UInt8(ascii: "!"), UInt8(ascii: "=")): return token(.notEqual, 2)
-        case (UInt8(ascii: "<"), UInt8(ascii: "=")): return token(.atMost, 2)
-        case (UInt8(ascii: ">"), UInt8(ascii: "=")): return token(.atLeast, 2)
-        case (UInt8(ascii: "&"), UInt8(ascii: "&")): return token(.and, 2)
-        case (UInt8(ascii: "|"), UInt8(ascii: "|")): return token(.or, 2)
-        case (UInt8(ascii: "*"), _): return token(.times, 1)
-        case (UInt8(ascii: "+"), _): return token(.plus, 1)
-        case (UInt8(ascii: "-"), _): return token(.minus, 1)
-        case (UInt8(ascii: "/"), _): return token(.divide, 1)
-        case (UInt8(ascii: "["), _): return token(.openBracket, 1)
-        case (UInt8(ascii: "]"), _): return token(.closeBracket, 1)
-        case (UInt8(ascii: "."), _): return token(.dot, 1)
-        case (UInt8(ascii: "("), _): return token(.openParenthesis, 1)
-        case (UInt8(ascii: ")"), _): return token(.closeParenthesis, 1)
-        case (UInt8(ascii: "{"), _): return token(.openBrace, 1)
-        case (UInt8(ascii: "}"), _): return token(.closeBrace, 1)
-        case (UInt8(ascii: ":"), _): return token(.colon, 1)
-        case (UInt8(ascii: ","), _): return token(.comma, 1)
-        case (UInt8(ascii: "<"), _): return token(.less, 1)
-        case (UInt8(ascii: ">"), _): return token(.greater, 1)
-        case (UInt8(ascii: "!"), _): return token(.not, 1)
+        switch byte {
+        case 0x41...0x5A, 0x61...0x7A, 0x5F: return word()
+        case 0x30...0x39: return number()
+        case UInt8(ascii: "'"), UInt8(ascii: "\""): return try string(byte)
+        case UInt8(ascii: "."): return token(.dot, 1)
+        case UInt8(ascii: "("): return token(.openParenthesis, 1)
+        case UInt8(ascii: ")"): return token(.closeParenthesis, 1)
+        case UInt8(ascii: "["): return token(.openBracket, 1)
+        case UInt8(ascii: "]"): return token(.closeBracket, 1)
+        case UInt8(ascii: "{"): return token(.openBrace, 1)
+        case UInt8(ascii: "}"): return token(.closeBrace, 1)
+        case UInt8(ascii: ":"): return token(.colon, 1)
+        case UInt8(ascii: ","): return token(.comma, 1)
+        case UInt8(ascii: "+"): return token(.plus, 1)
+        case UInt8(ascii: "-"): return token(.minus, 1)
+        case UInt8(ascii: "/"): return token(.divide, 1)
+        case UInt8(ascii: "*"): return follows(byte) ? token(.power, 2) : token(.times, 1)
+        case UInt8(ascii: "<"): return follows(UInt8(ascii: "=")) ? token(.atMost, 2) : token(.less, 1)
+        case UInt8(ascii: ">"): return follows(UInt8(ascii: "=")) ? token(.atLeast, 2) : token(.greater, 1)
+        case UInt8(ascii: "!"): return follows(UInt8(ascii: "=")) ? token(.notEqual, 2) : token(.not, 1)
+        case UInt8(ascii: "=") where follows(byte): return token(.equal, 2)
+        case UInt8(ascii: "&") where follows(byte): return token(.and, 2)
+        case UInt8(ascii: "|") where follows(byte): return token(.or, 2)
         default: throw unexpectedInput()
         }
+    }
+
+    /// Whether the next byte but one is this.
+    private func follows(_ byte: UInt8) -> Bool {
+        offset + 1 < end && bytes[offset + 1] == byte
     }
 
     private mutating func token(_ kind: Token.Kind, _ length: Int) -> Token {
@@ -103,9 +105,9 @@ struct Tokenizer {
     }
 
     private mutating func word() -> Token {
-        var end = offset + 1
-        while end < bytes.count, Identifier.isPart(bytes[end]) { end += 1 }
-        let length = end - offset
+        var last = offset + 1
+        while last < end, Identifier.isPart(bytes[last]) { last += 1 }
+        let length = last - offset
         let kind: Token.Kind =
             switch length {
             case 2 where matches("in"): .isIn
@@ -117,32 +119,36 @@ struct Tokenizer {
         return token(kind, length)
     }
 
-    private func matches(_ word: StaticString) -> Bool {
-        word.description.utf8.elementsEqual(bytes[offset..<(offset + word.utf8CodeUnitCount)])
+    private func matches(_ word: String) -> Bool {
+        let word = word.utf8.span
+        for index in word.indices where word[index] != bytes[offset + index] { return false }
+        return true
     }
 
     private mutating func number() -> Token {
-        var end = offset
-        while end < bytes.count, 0x30...0x39 ~= bytes[end] { end += 1 }
-        if end + 1 < bytes.count, bytes[end] == UInt8(ascii: "."), 0x30...0x39 ~= bytes[end + 1] {
-            end += 1
-            while end < bytes.count, 0x30...0x39 ~= bytes[end] { end += 1 }
+        var last = offset
+        while last < end, 0x30...0x39 ~= bytes[last] { last += 1 }
+        if last + 1 < end, bytes[last] == UInt8(ascii: "."), 0x30...0x39 ~= bytes[last + 1] {
+            last += 1
+            while last < end, 0x30...0x39 ~= bytes[last] { last += 1 }
         }
-        return token(.number, end - offset)
+        return token(.number, last - offset)
     }
 
     private mutating func string(_ quote: UInt8) throws(JSONEError) -> Token {
-        guard let end = bytes[(offset + 1)...].firstIndex(of: quote) else { throw unexpectedInput() }
-        return token(.string, end + 1 - offset)
+        var last = offset + 1
+        while last < end, bytes[last] != quote { last += 1 }
+        guard last < end else { throw unexpectedInput() }
+        return token(.string, last + 1 - offset)
     }
 
     private mutating func skipBlanks() {
-        while offset < bytes.count {
+        while offset < end {
             switch bytes[offset] {
             case 0x20, 0x09...0x0D: offset += 1
             case 0x80...:
                 // The few blanks outside ASCII.
-                let rest = String(decoding: bytes[offset..<min(offset + 4, bytes.count)], as: UTF8.self)
+                let rest = String(decoding: bytes[offset..<min(offset + 4, end)], as: UTF8.self)
                 guard let first = rest.unicodeScalars.first, first.properties.isWhitespace || first == "\u{FEFF}"
                 else { return }
                 offset += first.utf8.count
@@ -152,8 +158,8 @@ struct Tokenizer {
     }
 
     private func unexpectedInput() -> JSONEError {
-        let source = String(decoding: bytes[start...], as: UTF8.self)
-        let rest = String(decoding: bytes[offset...], as: UTF8.self)
+        let source = String(decoding: bytes[start..<end], as: UTF8.self)
+        let rest = String(decoding: bytes[offset..<end], as: UTF8.self)
         return JSONEError(.syntax, "Unexpected input for '\(source)' at '\(rest)'")
     }
 }
