@@ -42,7 +42,8 @@ extension TaskclusterLocal {
                 health: context.health,
                 raw: local.rawRoutes,
                 proxies: local.proxies
-            )
+            ),
+            local.release,
         ]
     }
 

@@ -12,6 +12,8 @@ extension QueueAPI {
                 "/pending/<taskQueueId*>",
                 "pendingTasks",
                 scopes: .scope("queue:pending-count:<taskQueueId>"),
+                output: "pending-tasks-response",
+                stability: .deprecated,
                 category: "Task queues",
                 "Count pending tasks"
             ) { request in
@@ -25,10 +27,31 @@ extension QueueAPI {
                     .scope("queue:pending-count:<taskQueueId>"),
                     .scope("queue:claimed-count:<taskQueueId>")
                 ),
+                output: "task-queue-counts-response",
                 category: "Task queues",
                 "Count pending and claimed tasks"
             ) { request in
                 .json(try await counts(request.parameter("taskQueueId"), withClaimed: true))
+            },
+            endpoint(
+                .post,
+                "/task-queues/counts",
+                "taskQueueCountsBatch",
+                scopes: .allOf(
+                    .each("taskQueueId", in: "taskQueueIds", scope: "queue:pending-count:<taskQueueId>"),
+                    .each("taskQueueId", in: "taskQueueIds", scope: "queue:claimed-count:<taskQueueId>")
+                ),
+                mode: .deferred,
+                input: "task-queue-counts-request",
+                output: "task-queue-counts-list-response",
+                stability: .experimental,
+                category: "Task queues",
+                "Count pending and claimed tasks of several queues"
+            ) { request in
+                let ids = request.strings("taskQueueIds")
+                try await request.authorize(["taskQueueIds": JSONValue(ids)])
+                let counts = try await store.counts(ids, now: now())
+                return .json(["taskQueueCounts": .array(counts.map { Self.json($0, withClaimed: true) })])
             },
             endpoint(
                 .get,
@@ -36,6 +59,8 @@ extension QueueAPI {
                 "listPendingTasks",
                 scopes: .scope("queue:pending-list:<taskQueueId>"),
                 query: .paging,
+                output: "list-pending-tasks-response",
+                stability: .experimental,
                 category: "Task queues",
                 "List pending tasks"
             ) { request in
@@ -61,6 +86,8 @@ extension QueueAPI {
                 "listClaimedTasks",
                 scopes: .scope("queue:claimed-list:<taskQueueId>"),
                 query: .paging,
+                output: "list-claimed-tasks-response",
+                stability: .experimental,
                 category: "Task queues",
                 "List claimed tasks"
             ) { request in
@@ -83,11 +110,17 @@ extension QueueAPI {
     }
 
     private func counts(_ taskQueueID: String, withClaimed: Bool) async throws -> JSONValue {
-        let counts = try await store.counts(taskQueueID, now: now())
-        let parts = taskQueueID.split(separator: "/").map(String.init)
+        guard let counts = try await store.counts([taskQueueID], now: now()).first else {
+            throw QueueProblem(.notFound, "There are no counts of \(taskQueueID).")
+        }
+        return Self.json(counts, withClaimed: withClaimed)
+    }
+
+    private static func json(_ counts: QueueCounts, withClaimed: Bool) -> JSONValue {
+        let parts = counts.taskQueueID.split(separator: "/").map(String.init)
         var answer: JSONValue = [
             "provisionerId": JSONValue(parts.first ?? ""), "workerType": JSONValue(parts.last ?? ""),
-            "taskQueueId": JSONValue(taskQueueID), "pendingTasks": JSONValue(counts.pending),
+            "taskQueueId": JSONValue(counts.taskQueueID), "pendingTasks": JSONValue(counts.pending),
         ]
         if withClaimed { answer["claimedTasks"] = JSONValue(counts.claimed) }
         return answer

@@ -17,6 +17,7 @@ extension QueueAPI {
                 ),
                 mode: .deferred,
                 input: "claim-work-request",
+                output: "claim-work-response",
                 category: "Work",
                 "Claim work",
                 claimWork
@@ -31,6 +32,8 @@ extension QueueAPI {
                 ),
                 mode: .deferred,
                 input: "task-claim-request",
+                output: "task-claim-response",
+                stability: .deprecated,
                 category: "Work",
                 "Claim one run",
                 claimTask
@@ -40,6 +43,7 @@ extension QueueAPI {
                 "/task/<taskId>/runs/<runId>/reclaim",
                 "reclaimTask",
                 scopes: .scope("queue:reclaim-task:<taskId>/<runId>"),
+                output: "task-reclaim-response",
                 category: "Work",
                 "Extend a claim"
             ) { request in
@@ -54,6 +58,7 @@ extension QueueAPI {
                 "/task/<taskId>/runs/<runId>/completed",
                 "reportCompleted",
                 scopes: .scope("queue:resolve-task:<taskId>/<runId>"),
+                output: "task-status-response",
                 category: "Work",
                 "Report success"
             ) { request in
@@ -64,6 +69,7 @@ extension QueueAPI {
                 "/task/<taskId>/runs/<runId>/failed",
                 "reportFailed",
                 scopes: .scope("queue:resolve-task:<taskId>/<runId>"),
+                output: "task-status-response",
                 category: "Work",
                 "Report failure"
             ) { request in
@@ -75,6 +81,7 @@ extension QueueAPI {
                 "reportException",
                 scopes: .scope("queue:resolve-task:<taskId>/<runId>"),
                 input: "task-exception-request",
+                output: "task-status-response",
                 category: "Work",
                 "Report an exception"
             ) { request in
@@ -98,9 +105,7 @@ extension QueueAPI {
         let count = request.body["tasks"]?.int ?? 1
         activity.note(queue, worker, runs: [], now: now())
         let claims = try await request.withDisconnect {
-            try await dispatch.claim(from: queue, within: claimWorkTimeout) {
-                try await undisturbed(by: queue, worker, count)
-            }
+            try await claim(from: queue, by: worker, count)
         }
         activity.note(queue, worker, runs: claims.map { ($0.status.taskID, $0.runID) }, now: now())
         var text = SplicedJSON()
@@ -112,6 +117,21 @@ extension QueueAPI {
         if let failure { throw failure }
         text.append("}")
         return .rawJSON(text.bytes)
+    }
+
+    /// Waits for work; a worker in quarantine waits as long as others do and gets none.
+    private func claim(from queue: String, by worker: WorkerName, _ count: Int) async throws -> [TaskClaim] {
+        let end = ContinuousClock.now + claimWorkTimeout
+        do {
+            return try await dispatch.claim(from: queue, within: claimWorkTimeout) {
+                let claims = try await undisturbed(by: queue, worker, count)
+                // It must leave the line, or it would use up the wake-ups of those behind it.
+                if claims.isEmpty, try await workers.isQuarantined(queue, worker, now: now()) { throw Quarantined() }
+                return claims
+            }
+        } catch is Quarantined {
+            return try await dispatch.claim(from: "quarantine", within: end - ContinuousClock.now) { [] }
+        }
     }
 
     /// Claims without being interrupted halfway; if the worker has gone meanwhile, the claims are handed back.
@@ -187,3 +207,6 @@ extension QueueAPI {
         text.append("}")
     }
 }
+
+/// Leaves the line of waiting workers.
+private struct Quarantined: Error {}

@@ -10,6 +10,7 @@ public struct QueueAPI: Sendable {
     let dispatch: ClaimDispatch
     let directory: DirectoryStore
     let activity: WorkerActivity
+    let workers: WorkerStore
     let addresses: BlobAddresses
     let rootURL: String
     let limits: TaskCreation
@@ -22,6 +23,7 @@ public struct QueueAPI: Sendable {
         dispatch: ClaimDispatch,
         directory: DirectoryStore,
         activity: WorkerActivity,
+        workers: WorkerStore,
         addresses: BlobAddresses,
         rootURL: String,
         limits: TaskCreation = TaskCreation(),
@@ -32,6 +34,7 @@ public struct QueueAPI: Sendable {
         self.dispatch = dispatch
         self.directory = directory
         self.activity = activity
+        self.workers = workers
         self.addresses = addresses
         self.rootURL = rootURL.hasSuffix("/") ? String(rootURL.dropLast()) : rootURL
         self.limits = limits
@@ -47,6 +50,8 @@ public struct QueueAPI: Sendable {
             description: "Accepts tasks, hands them to workers and keeps their results.",
             schemas: schemas,
             endpoints: taskEndpoints + groupEndpoints + workEndpoints + artifactEndpoints + queueEndpoints
+                + workerEndpoints,
+            exchanges: QueueMessages.references
         )
     }
 
@@ -67,6 +72,8 @@ public struct QueueAPI: Sendable {
         mode: Endpoint.Mode = .automatic,
         query: [String: QueryRule] = [:],
         input: String? = nil,
+        output: String? = nil,
+        stability: Stability = .stable,
         category: String,
         _ title: String,
         _ handler: @escaping @Sendable (APIRequest) async throws -> APIResponse
@@ -81,7 +88,9 @@ public struct QueueAPI: Sendable {
             query: query,
             parameters: Self.taskParameters.filter { names.contains($0.key) },
             input: input.map { "v1/\($0).json" },
+            output: output.map { "v1/\($0).json" },
             category: category,
+            stability: stability,
             title: title,
             description: title,
             handler: { try await answering(handler, $0) }

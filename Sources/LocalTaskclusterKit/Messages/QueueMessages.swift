@@ -68,12 +68,12 @@ public struct QueueMessages: Sendable, Hashable {
 
     /// Announces that every task of a group has been resolved.
     public func groupResolved(_ group: TaskGroup) -> QueueMessage {
-        groupMessage("task-group-resolved", group, [:])
+        groupMessage("task-group-resolved", group.json, group)
     }
 
     /// Announces that a group takes no more tasks.
     public func groupSealed(_ group: TaskGroup) -> QueueMessage {
-        groupMessage("task-group-sealed", group, group.sealed.map { ["sealed": JSONValue($0.iso8601)] } ?? [:])
+        groupMessage("task-group-sealed", group.json, group)
     }
 
     /// Announces that a task has become more or less urgent.
@@ -88,6 +88,18 @@ public struct QueueMessages: Sendable, Hashable {
                 "status": facts.status.json, "oldPriority": JSONValue(old.name),
                 "newPriority": JSONValue(facts.status.priority.name),
             ]
+        )
+    }
+
+    /// Announces that the open tasks of a group have become more or less urgent.
+    public func groupPriorityChanged(_ group: TaskGroup, to priority: TaskPriority, affected: Int) -> QueueMessage {
+        groupMessage(
+            "task-group-priority-changed",
+            [
+                "taskGroupId": JSONValue(group.taskGroupID), "schedulerId": JSONValue(group.schedulerID),
+                "newPriority": JSONValue(priority.name), "tasksAffected": JSONValue(affected),
+            ],
+            group
         )
     }
 
@@ -127,13 +139,8 @@ public struct QueueMessages: Sendable, Hashable {
         )
     }
 
-    private func groupMessage(_ name: String, _ group: TaskGroup, _ more: JSONObject) -> QueueMessage {
-        var payload: JSONObject = [
-            "taskGroupId": JSONValue(group.taskGroupID), "schedulerId": JSONValue(group.schedulerID),
-            "expires": JSONValue(group.expires.iso8601),
-        ]
-        for (key, value) in more { payload[key] = value }
-        return QueueMessage(
+    private func groupMessage(_ name: String, _ payload: JSONObject, _ group: TaskGroup) -> QueueMessage {
+        QueueMessage(
             exchange: prefix + name,
             routingKey: "primary.\(group.taskGroupID).\(group.schedulerID)._",
             cc: [],

@@ -17,6 +17,7 @@ public final class ClaimDispatch: Sendable {
         var next = 0
         /// Those who left before they had parked.
         var left: Set<Int> = []
+        var isClosed = false
     }
 
     private let state = Mutex(State())
@@ -42,6 +43,19 @@ public final class ClaimDispatch: Sendable {
         let queues = state.withLock { state in state.lines.filter { !$0.value.waiters.isEmpty }.map(\.key) }
         for queue in queues { wake(queue, count: 1) }
     }
+
+    /// Lets every waiter go with what it has, and none wait any more: the process is about to end.
+    public func close() {
+        let waiters = state.withLock { state -> [CheckedContinuation<Bool, Never>] in
+            state.isClosed = true
+            defer { state.lines = [:] }
+            return state.lines.values.flatMap { $0.waiters.map(\.continuation) }
+        }
+        for waiter in waiters { waiter.resume(returning: false) }
+    }
+
+    /// How many waiters there are, in all queues.
+    public var waiting: Int { state.withLock { $0.lines.values.reduce(0) { $0 + $1.waiters.count } } }
 
     /// Looks for work until some is found, the time is up, or the calling task is cancelled.
     public func claim(
@@ -98,7 +112,7 @@ public final class ClaimDispatch: Sendable {
         await withTaskCancellationHandler {
             await withCheckedContinuation { continuation in
                 let answer: Bool? = state.withLock { state in
-                    if state.left.remove(id) != nil { return false }
+                    if state.left.remove(id) != nil || state.isClosed { return false }
                     var line = state.lines[queue] ?? Line()
                     guard line.generation == generation else { return true }
                     line.waiters.insert((id, continuation), at: atHead ? 0 : line.waiters.count)

@@ -57,6 +57,8 @@ public struct LocalTaskcluster: Sendable {
     public let proxies: [ProxyRoute]
     /// What runs beside the server, in start order.
     public let services: [any Service]
+    /// What must stop before the server does: it sends waiting workers away. Start it after the server.
+    public let release: any Service
 
     /// Puts everything together, without any input or output.
     public init(
@@ -101,6 +103,7 @@ public struct LocalTaskcluster: Sendable {
             dispatch: dispatch,
             directory: directory,
             activity: activity,
+            workers: WorkerStore(pool: pool),
             addresses: addresses,
             rootURL: configuration.rootURL,
             claimWorkTimeout: configuration.claimWorkTimeout,
@@ -108,6 +111,7 @@ public struct LocalTaskcluster: Sendable {
         )
         self.store = store
         self.dispatch = dispatch
+        release = ClaimRelease(dispatch: dispatch)
         self.directory = directory
         apis = [
             queue.api(schemas: schemas), AuthAPI(directory: directory, audit: audit, now: now).api(schemas: schemas),
@@ -126,7 +130,7 @@ public struct LocalTaskcluster: Sendable {
         let background: [any Service] = [
             DirectoryKeeper(directory: directory, pool: pool, configuration: configuration, now: now),
             QueueSweeper(store: store, resolved: resolved, deadlineDelay: configuration.deadlineDelay, now: now),
-            PeriodicService(name: "worker activity", every: .seconds(1)) { try await activity.flush() },
+            PeriodicService(name: "worker activity", every: .seconds(2)) { try await activity.flush() },
             PeriodicService(name: "claim probe", every: .seconds(5), jitter: 0.2) { dispatch.probe() },
             PeriodicService(name: "expiry", every: .seconds(600)) {
                 for file in try await store.forgetArtifacts(now: now()) { blobs.remove(file) }
@@ -159,6 +163,7 @@ public struct LocalTaskcluster: Sendable {
         let migrations = [
             Migration(version: 1, name: "V0001_tcl_queue", bytes: PackageResources.V0001_tcl_queue_sql),
             Migration(version: 2, name: "V0002_tcl_auth", bytes: PackageResources.V0002_tcl_auth_sql),
+            Migration(version: 3, name: "V0003_tcl_workers", bytes: PackageResources.V0003_tcl_workers_sql),
         ]
         _ = try await Migrator.migrate(pool, schema: "tcl", migrations: migrations)
     }

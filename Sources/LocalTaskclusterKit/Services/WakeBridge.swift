@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
+import Core
 import Logging
 import Postgres
 import ServiceLifecycle
@@ -16,6 +17,7 @@ final class WakeBridge: Service {
     private let dispatch: ClaimDispatch
     private let instance = Slugid.make()
     private let noted = Mutex<Set<String>>([])
+    private let hasNotes = Signal()
 
     init(pool: PostgresPool, dispatch: ClaimDispatch) {
         self.pool = pool
@@ -24,7 +26,11 @@ final class WakeBridge: Service {
 
     /// Notes that a queue has new work.
     func note(_ taskQueueID: String) {
-        noted.withLock { _ = $0.insert(taskQueueID) }
+        let isFirst = noted.withLock { noted in
+            noted.insert(taskQueueID)
+            return noted.count == 1
+        }
+        if isFirst { hasNotes.notify() }
     }
 
     func run() async throws {
@@ -39,17 +45,24 @@ final class WakeBridge: Service {
     }
 
     private func tell() async {
-        while (try? await Task.sleep(for: .milliseconds(30))) != nil {
+        while !Task.isCancelled {
+            guard await hasNotes.wait(timeout: .seconds(600)) else { continue }
+            // What else becomes pending in this moment shares the notification.
+            guard (try? await Task.sleep(for: .milliseconds(30))) != nil else { return }
             let queues = noted.withLock { noted in
                 defer { noted = [] }
                 return noted
             }
             guard !queues.isEmpty else { continue }
             let payloads = queues.map { "\(instance) \($0)" }
-            // Whoever misses it is found by the probe.
-            _ = try? await pool.query(
-                "select pg_notify(\(Self.channel), payload) from unnest(\(payloads)::text[]) as payload"
-            )
+            do {
+                _ = try await pool.query(
+                    "select pg_notify(\(Self.channel), payload) from unnest(\(payloads)::text[]) as payload"
+                )
+            } catch {
+                // Their probes find the work a little later.
+                Logger.current.debug("other instances were not told of new work", metadata: ["error": "\(error)"])
+            }
         }
     }
 

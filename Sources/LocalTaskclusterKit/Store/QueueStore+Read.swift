@@ -27,6 +27,16 @@ public struct WorkListing: Sendable {
     public let position: [JSONValue]
 }
 
+/// How much work a queue has.
+public struct QueueCounts: Sendable, Hashable {
+    /// The queue.
+    public let taskQueueID: String
+    /// How many runs wait.
+    public let pending: Int
+    /// How many runs workers have.
+    public let claimed: Int
+}
+
 extension QueueStore {
     /// The status of a task.
     public func status(_ taskID: String) async throws -> TaskStatus {
@@ -104,14 +114,26 @@ extension QueueStore {
 
     /// How many runs of a queue wait, and how many are claimed.
     public func counts(_ taskQueueID: String, now: Timestamp) async throws -> (pending: Int, claimed: Int) {
-        let rows = try await pool.query(
+        let counts = try await counts([taskQueueID], now: now).first
+        return (counts?.pending ?? 0, counts?.claimed ?? 0)
+    }
+
+    /// The same for several queues, in the order of their names in the question.
+    public func counts(_ taskQueueIDs: [String], now: Timestamp) async throws -> [QueueCounts] {
+        try await pool.query(
             """
-            select (select count(*) from tcl.pending where task_queue_id = \(taskQueueID) and deadline > \(now)) as pending,
-                (select count(*) from tcl.claims where task_queue_id = \(taskQueueID) and taken_until > \(now)) as claimed
+            select q.id,
+                (select count(*) from tcl.pending where task_queue_id = q.id and deadline > \(now)) as pending,
+                (select count(*) from tcl.claims where task_queue_id = q.id and taken_until > \(now)) as claimed
+            from unnest(\(taskQueueIDs)::text[]) with ordinality as q (id, place) order by q.place
             """
-        )
-        guard let row = rows.first else { return (0, 0) }
-        return (try row.int("pending"), try row.int("claimed"))
+        ).map { row in
+            QueueCounts(
+                taskQueueID: try row.string("id"),
+                pending: try row.int("pending"),
+                claimed: try row.int("claimed")
+            )
+        }
     }
 
     /// The runs of a queue that wait, in the order they came.

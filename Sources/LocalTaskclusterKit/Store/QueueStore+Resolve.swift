@@ -49,18 +49,9 @@ extension QueueStore {
             let old = facts.status.priority
             facts.status.priority = priority
             guard old != priority else { return Decision(answer: facts.status) }
-            var changed = try JSONValue(parsing: text)
-            changed["priority"] = JSONValue(priority.name)
             return Decision(
                 answer: facts.status,
-                statements: [
-                    """
-                    update tcl.tasks set priority = \(priority.rawValue), definition = \(changed.text())::json
-                    where task_id = \(taskID)
-                    """,
-                    "update tcl.pending set priority = \(priority.rawValue) where task_id = \(taskID)",
-                    Self.announce(messages.priorityChanged(from: old, facts)),
-                ],
+                statements: try priorityStatements(facts, from: old, definition: text),
                 aftermath: Aftermath(messages: true)
             )
         }
