@@ -138,6 +138,14 @@ let package = Package(
 
         // Domains.
         library(
+            "BridgesKit",
+            [
+                "APIServer", "Core", "HTTPClient", "JSON", "JSONSchema", "Outbox", "Postgres", "Pulse", "Schedules",
+                "Taskcluster", .crypto, .lifecycle, .logging, .metrics,
+            ],
+            migrations: true
+        ),
+        library(
             "HooksKit",
             [
                 "APIServer", "Core", "HTTPClient", "JSON", "JSONE", "JSONSchema", "Outbox", "Postgres", "Pulse",
@@ -175,7 +183,7 @@ let package = Package(
 
         // Deployables.
         service("hooks-service", ["HooksKit"]),
-        service("pulse-listener", ["HooksKit"]),
+        service("pulse-listener", ["BridgesKit", "HooksKit"]),
         service("scheduler", ["HooksKit"]),
         service("scriptworker", ["ScriptworkerKit"]),
         service("taskcluster-local", ["LocalTaskclusterKit"]),
@@ -200,6 +208,13 @@ let package = Package(
         tests(
             "APIServer",
             ["Core", "HTTPClient", "JSON", "JSONSchema", "Schedules", "Taskcluster", .lifecycle, .logging]
+        ),
+        tests(
+            "BridgesKit",
+            [
+                "APIServer", "Core", "HTTPClient", "JSON", "JSONSchema", "Outbox", "Postgres", "Pulse", "Schedules",
+                "Taskcluster", "TestSupport", .lifecycle, .logging,
+            ]
         ),
         tests("Core", ["JSON", "Schedules", .lifecycle, .logging, .metrics]),
         tests("HTTPClient", ["Core", "JSON", .logging]),

@@ -1,17 +1,31 @@
 // SPDX-License-Identifier: MPL-2.0
 
 import APIServer
+import BridgesKit
 import Core
 import DaemonCommand
 import HooksKit
+import Postgres
 import Pulse
 import ServiceLifecycle
+import TaskclusterClient
 
-/// The daemon that fires hooks when messages on the bus match their bindings.
+/// The daemon that fires hooks when messages on the bus match their bindings, and carries events from outside onto it.
 enum PulseListener: DaemonDescription {
     static let name = "pulse-listener"
     static let abstract = "Fires hooks upon bus messages."
-    static let discussion = "Keeps a durable queue for every hook with bindings; any number of replicas share the work."
+    static let discussion = """
+        Keeps a durable queue for every hook with bindings; any number of replicas share the work. With BRIDGES_CONFIG it \
+        also receives webhooks, announces the minutes of the clock and watches Mercurial repositories.
+        """
+
+    static var migrate: (@Sendable (DaemonContext) async throws -> Void)? {
+        { context in
+            let pool = PostgresPool(PostgresConfiguration(settings: context.settings, applicationName: name))
+            try context.settings.check()
+            try await BridgesMigrations.migrate(pool)
+        }
+    }
 
     static func build(_ context: DaemonContext) throws -> [any Service] {
         let settings = context.settings
@@ -31,9 +45,16 @@ enum PulseListener: DaemonDescription {
             "how many messages of one hook are accepted together"
         )
         let configuration = HTTPServerConfiguration(settings: settings)
+        let bridges = Bridges(
+            settings: settings,
+            health: context.health,
+            pool: foundation.pool,
+            pulse: pulse,
+            transport: foundation.transport
+        )
         try settings.check()
         let store = ListenerStore(pool: foundation.pool)
-        return [
+        let listeners: [any Service] = [
             foundation.pool,
             pulse,
             foundation.dispatcher,
@@ -49,15 +70,17 @@ enum PulseListener: DaemonDescription {
                 maxLength: maxLength == 0 ? nil : maxLength,
                 prefetch: prefetch
             ),
-            HTTPServer(
-                configuration: configuration,
-                name: context.name,
-                rootURL: nil,
-                apis: [],
-                authenticator: nil,
-                health: context.health
-            ),
         ]
+        let server = HTTPServer(
+            configuration: configuration,
+            name: context.name,
+            rootURL: foundation.rootURL,
+            apis: bridges?.apis ?? [],
+            authenticator: RemoteAuthenticator(rootURL: foundation.rootURL, transport: foundation.transport),
+            health: context.health,
+            raw: bridges?.routes ?? []
+        )
+        return listeners + (bridges?.services ?? []) + [server]
     }
 }
 

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: MPL-2.0
+
+import Core
+import JSON
+import JSONSchema
+
+/// Which bridges run, as read from the configuration file.
+struct BridgesConfiguration: Sendable {
+    /// The middle part of the names of exchanges; the broker's user when absent.
+    var namespace: String?
+    /// How long a delivery is remembered, to recognise a repetition and to be able to send it again.
+    var retention = Duration.seconds(7 * 86_400)
+    /// Who sends webhooks.
+    var sources: [WebhookSource] = []
+    /// The clock's settings, if the clock runs.
+    var clock: ClockSettings?
+    /// The repositories to watch.
+    var repositories: [HgRepository] = []
+    /// The pause between two looks at a repository.
+    var pollInterval = Duration.seconds(30)
+}
+
+/// What the clock is told.
+struct ClockSettings: Sendable {
+    /// How old a missed minute may be and still be announced.
+    var catchUp: Duration
+}
+
+/// A Mercurial repository with a pushlog.
+struct HgRepository: Sendable, Equatable {
+    /// Its name in routing keys.
+    let name: String
+    /// Its address without a slash at the end.
+    let url: String
+    /// Whether messages hold the descriptions of changesets and not only their hashes.
+    let isFull: Bool
+}
+
+/// All that is wrong with a configuration.
+struct BridgesConfigurationError: Error, Equatable {
+    /// One line each.
+    let problems: [String]
+}
+
+// MARK: - Reading
+
+extension BridgesConfiguration {
+    /// Where the values of secrets come from.
+    struct SecretSources {
+        /// The value of an environment variable.
+        var environment: (String) -> String?
+        /// The text of a file.
+        var file: (String) -> String?
+    }
+
+    /// Reads a configuration, checks it against the schema and fetches the secrets; reports every problem at once.
+    init(_ text: [UInt8], schema: JSONSchema, secrets: SecretSources) throws(BridgesConfigurationError) {
+        let value: JSONValue
+        do {
+            value = try JSONValue(parsing: text)
+        } catch {
+            throw BridgesConfigurationError(problems: ["line \(error.line): \(error.message)"])
+        }
+        let violations = schema.validate(value)
+        guard violations.isEmpty else {
+            throw BridgesConfigurationError(problems: violations.map { $0.described(root: "configuration") })
+        }
+        var reader = Reader(secrets: secrets)
+        self = reader.configuration(value)
+        guard reader.problems.isEmpty else { throw BridgesConfigurationError(problems: reader.problems) }
+    }
+
+    /// Walks through a value that satisfies the schema and notes what the schema cannot say.
+    private struct Reader {
+        let secrets: SecretSources
+        var problems: [String] = []
+
+        mutating func configuration(_ value: JSONValue) -> BridgesConfiguration {
+            var result = BridgesConfiguration()
+            result.namespace = value["namespace"]?.string
+            if let webhooks = value["webhooks"] {
+                result.retention = duration(webhooks["retention"], "webhooks/retention", result.retention)
+                for (name, source) in webhooks["sources"]?.object ?? [:] {
+                    if let source = self.source(name, source) { result.sources.append(source) }
+                }
+            }
+            if let clock = value["clock"] {
+                result.clock = ClockSettings(
+                    catchUp: duration(clock["catchUp"], "clock/catchUp", .seconds(3600), atMost: .seconds(86_400))
+                )
+            }
+            if let hg = value["hg"] {
+                result.pollInterval = duration(hg["interval"], "hg/interval", result.pollInterval)
+                for repository in hg["repositories"]?.array ?? [] {
+                    self.repository(repository, into: &result.repositories)
+                }
+            }
+            return result
+        }
+
+        private mutating func source(_ name: String, _ value: JSONValue) -> WebhookSource? {
+            let place = "webhooks/sources/\(name)"
+            if ["clock", "hg"].contains(name) {
+                problems.append("\(place) is the name of another bridge; choose another one")
+            }
+            let kindName = value["kind"]?.string ?? ""
+            if kindName != "hmac" {
+                for key in ["signature", "event", "delivery", "routingKey"] where value[key] != nil {
+                    problems.append("\(place)/\(key) is for sources of kind hmac only")
+                }
+            }
+            if kindName != "github", value["acceptSHA1"] != nil {
+                problems.append("\(place)/acceptSHA1 is for sources of kind github only")
+            }
+            let kind: WebhookSource.Kind? =
+                switch kindName {
+                case "github": .github(acceptsSHA1: value["acceptSHA1"]?.bool ?? false)
+                case "bitbucket": .bitbucket
+                case "gitlab": .gitlab
+                case "standard": .standard
+                default: description(value, place).map { .hmac($0) }
+                }
+            var keys: [Secret] = []
+            for (index, reference) in (value["secrets"]?.array ?? []).enumerated() {
+                if let key = secret(reference, "\(place)/secrets/\(index)") { keys.append(key) }
+            }
+            guard let kind, !keys.isEmpty else { return nil }
+            let rate = value["rate"]?["perSecond"]?.double ?? 20
+            return WebhookSource(
+                name: name,
+                kind: kind,
+                secrets: keys,
+                bodyLimit: value["bodyLimit"]?.int ?? (kindName == "hmac" ? 1 << 20 : 25 << 20),
+                rate: rate,
+                burst: value["rate"]?["burst"]?.int ?? max(1, Int((rate * 10).rounded(.up)))
+            )
+        }
+
+        private mutating func description(_ value: JSONValue, _ place: String) -> WebhookSource.Description? {
+            guard let signature = value["signature"], let header = signature["header"]?.string else {
+                problems.append("\(place)/signature is missing; it tells how the sender signs")
+                return nil
+            }
+            var identity = WebhookSource.Identity.none
+            if let delivery = value["delivery"] {
+                identity = delivery["body"]?.bool == true ? .body : .value(selector(delivery))
+            }
+            return WebhookSource.Description(
+                header: header,
+                algorithm: .init(rawValue: signature["algorithm"]?.string ?? "sha256") ?? .sha256,
+                encoding: .init(rawValue: signature["encoding"]?.string ?? "hex") ?? .hex,
+                prefix: signature["prefix"]?.string ?? "",
+                event: value["event"].map(selector),
+                identity: identity,
+                routingKey: value["routingKey"]?.array?.map(selector) ?? []
+            )
+        }
+
+        private func selector(_ value: JSONValue) -> WebhookSource.Selector {
+            if let header = value["header"]?.string { return .header(header) }
+            if let pointer = value["pointer"]?.string { return .pointer(pointer) }
+            return .literal(value["literal"]?.string ?? "_")
+        }
+
+        private mutating func secret(_ reference: JSONValue, _ place: String) -> Secret? {
+            if let variable = reference["environment"]?.string {
+                if let text = secrets.environment(variable), !text.isEmpty { return Secret(text) }
+                problems.append("\(place): the environment variable \(variable) is not set")
+                return nil
+            }
+            let path = reference["file"]?.string ?? ""
+            guard var text = secrets.file(path) else {
+                problems.append("\(place): the file \(path) cannot be read")
+                return nil
+            }
+            while let last = text.last, last.isNewline { text.removeLast() }
+            if text.isEmpty { problems.append("\(place): the file \(path) is empty") }
+            return text.isEmpty ? nil : Secret(text)
+        }
+
+        private mutating func repository(_ value: JSONValue, into list: inout [HgRepository]) {
+            var url = value["url"]?.string ?? ""
+            while url.hasSuffix("/") { url.removeLast() }
+            let repository = HgRepository(
+                name: value["name"]?.string ?? "",
+                url: url,
+                isFull: value["full"]?.bool ?? false
+            )
+            if list.contains(where: { $0.name == repository.name }) {
+                problems.append("hg/repositories holds the name \(repository.name) twice")
+            }
+            list.append(repository)
+        }
+
+        private mutating func duration(
+            _ value: JSONValue?,
+            _ place: String,
+            _ fallback: Duration,
+            atMost limit: Duration = .seconds(366 * 86_400)
+        ) -> Duration {
+            guard let text = value?.string else { return fallback }
+            guard let duration = Duration(settingsText: text), duration <= limit else {
+                problems.append("\(place) must be a length of time up to \(limit.settingsText), for example 30s or 7d")
+                return fallback
+            }
+            return duration
+        }
+    }
+}
