@@ -181,7 +181,9 @@ extension Command {
         case .publish(let batch): batch.abandon(error)
         case .operate(let operation): operation.completion.complete(error)
         case .subscribe(let link), .cancelConsumer(let link): link.finish(error)
-        case .closeConsumer(_, let completion): completion.complete()
+        case .closeConsumer(_, let completion), .closeGroup(_, let completion): completion.complete()
+        case .openGroup(let link): link.finish(error)
+        case .consumeQueue, .stopQueue: break
         case .shutDown: break
         }
     }

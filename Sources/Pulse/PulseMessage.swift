@@ -69,6 +69,8 @@ public struct PulseDelivery: Sendable, Hashable {
     ///
     /// Publishers need not give one, and nothing keeps them from giving two messages the same.
     public var messageID: String?
+    /// How the message first came to be dead-lettered, if this is not its first queue.
+    public var death: PulseDeath?
 
     /// Creates a delivery, for the tests of handlers.
     public init(
@@ -77,8 +79,10 @@ public struct PulseDelivery: Sendable, Hashable {
         cc: [String] = [],
         redelivered: Bool = false,
         body: [UInt8],
-        messageID: String? = nil
+        messageID: String? = nil,
+        death: PulseDeath? = nil
     ) {
+        self.death = death
         self.exchange = exchange
         self.routingKey = routingKey
         self.cc = cc
@@ -90,6 +94,23 @@ public struct PulseDelivery: Sendable, Hashable {
     /// The CC keys that begin with `route.`, without that beginning.
     public var routes: [String] {
         cc.compactMap { $0.hasPrefix("route.") ? String($0.dropFirst(6)) : nil }
+    }
+}
+
+/// Why and where the broker first dead-lettered a message.
+public struct PulseDeath: Sendable, Hashable {
+    /// The queue it was in.
+    public var queue: String
+    /// The exchange through which it had come there.
+    public var exchange: String
+    /// The broker's word: `maxlen`, `delivery_limit`, `rejected` or `expired`.
+    public var reason: String
+
+    /// Creates a description.
+    public init(queue: String, exchange: String, reason: String) {
+        self.queue = queue
+        self.exchange = exchange
+        self.reason = reason
     }
 }
 

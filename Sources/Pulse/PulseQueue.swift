@@ -12,6 +12,14 @@ public struct PulseQueue: Sendable, Hashable {
         case classic
     }
 
+    /// What a queue at its greatest length does with one message more.
+    public enum Overflow: String, Sendable, Hashable {
+        /// The oldest message goes: to the dead-letter exchange if the queue has one, else nowhere.
+        case dropOldest = "drop-head"
+        /// The new message does not come in, and its publisher is told.
+        case refuse = "reject-publish"
+    }
+
     /// The name, `queue/<namespace>/…`.
     ///
     /// An exclusive queue whose name ends in `/` gets a random last part at every (re)connect.
@@ -24,8 +32,14 @@ public struct PulseQueue: Sendable, Hashable {
     public var autoDelete: Bool
     /// The kind, as the `x-queue-type` argument; nil leaves the argument out.
     public var kind: Kind?
-    /// How many ready messages it keeps; more push the oldest out.
+    /// How many ready messages it keeps.
     public var maxLength: Int?
+    /// What happens to one more; nil leaves the argument out, which means that the oldest one goes.
+    public var overflow: Overflow?
+    /// Where messages go that were rejected, pushed out or delivered too often.
+    public var deadLetterExchange: String?
+    /// How often a message may be delivered again before the broker takes it for poison; quorum queues only.
+    public var deliveryLimit: Int?
     /// How long it stays without consumers and use.
     public var expires: Duration?
 
@@ -37,8 +51,14 @@ public struct PulseQueue: Sendable, Hashable {
         autoDelete: Bool = false,
         kind: Kind? = .quorum,
         maxLength: Int? = nil,
-        expires: Duration? = nil
+        expires: Duration? = nil,
+        overflow: Overflow? = nil,
+        deadLetterExchange: String? = nil,
+        deliveryLimit: Int? = nil
     ) {
+        self.overflow = overflow
+        self.deadLetterExchange = deadLetterExchange
+        self.deliveryLimit = deliveryLimit
         self.name = name
         self.durable = durable
         self.exclusive = exclusive

@@ -57,6 +57,8 @@ final class Operation: Sendable {
         case unbind(queue: String, PulseBinding)
         /// Opens and closes a channel: the broker is alive.
         case ping
+
+        var isPing: Bool { if case .ping = self { true } else { false } }
     }
 
     let kind: Kind

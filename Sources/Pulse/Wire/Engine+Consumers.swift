@@ -141,8 +141,8 @@ extension Engine {
     func receive(_ frame: amqp_frame_t, for consumer: Consumer) throws(PulseError) {
         let isComplete: Bool
         switch frame.frame_type {
-        case crabbitmq_frame_body: isComplete = consumer.takeBody(frame)
-        case crabbitmq_frame_header: isComplete = consumer.takeHeader(frame)
+        case crabbitmq_frame_body: isComplete = consumer.reader.takeBody(frame)
+        case crabbitmq_frame_header: isComplete = consumer.reader.takeHeader(frame)
         case crabbitmq_frame_method: return try receive(frame.payload.method, for: consumer)
         default: return
         }
@@ -160,7 +160,7 @@ extension Engine {
     private func receive(_ method: amqp_method_t, for consumer: Consumer) throws(PulseError) {
         switch method.id {
         case crabbitmq_basic_deliver:
-            if let deliver = arguments(method, as: amqp_basic_deliver_t.self) { consumer.begin(deliver) }
+            if let deliver = arguments(method, as: amqp_basic_deliver_t.self) { consumer.reader.begin(deliver) }
         case crabbitmq_queue_bind_ok:
             consumer.boundCount += 1
         case crabbitmq_basic_consume_ok:

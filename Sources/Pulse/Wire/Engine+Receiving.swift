@@ -16,6 +16,12 @@ extension Engine {
             try publisher.receive(frame, self)
         case .operation(let operation):
             try receive(frame, for: operation, number)
+        case .group(let channel):
+            try receive(frame, for: channel)
+        case .spare:
+            guard frame.frame_type == crabbitmq_frame_method, frame.payload.method.id == crabbitmq_channel_close
+            else { return }
+            try spareChannelWasClosed(number)
         case .closing:
             guard frame.frame_type == crabbitmq_frame_method else { return }
             switch frame.payload.method.id {

@@ -31,6 +31,11 @@ final class Engine {
     var operations = OperationQueue()
     var operationCount = 0
     var consumers: [ConsumerLink: Consumer] = [:]
+    var groups: [ObjectIdentifier: Group] = [:]
+    /// Groups that have deliveries to hand over after this turn's reading.
+    var touchedGroups: [Group] = []
+    private var settledGroups: [GroupLink] = []
+    private var groupSettlements: [GroupLink.Settlement] = []
     /// Who waits for the closing of a channel.
     var closings: [Int: Completion] = [:]
 
@@ -51,6 +56,9 @@ final class Engine {
         case publisher
         case operation(RunningOperation)
         case consumer(Consumer)
+        case group(GroupChannel)
+        /// Open, for the next operation.
+        case spare
         /// We asked to close it; everything but the answer is ignored.
         case closing
     }
@@ -111,6 +119,7 @@ final class Engine {
         freeChannels = []
         openPublisher()
         for consumer in consumers.values { setUp(consumer) }
+        for group in groups.values { connected(group) }
     }
 
     /// Puts everything back to where a new connection can take it up.
@@ -119,6 +128,8 @@ final class Engine {
         channels = []
         freeChannels = []
         touched = []
+        touchedGroups = []
+        for group in groups.values { group.connectionLost() }
         publisher.connectionLost()
         operations.connectionLost()
         resting = []
@@ -133,6 +144,8 @@ final class Engine {
         operations.failAll(error)
         for consumer in consumers.values { consumer.finish(nil) }
         consumers = [:]
+        for group in groups.values { group.link.finish(error) }
+        groups = [:]
         for command in mailbox.closeAndTake() { command.fail(error) }
     }
 
@@ -236,22 +249,46 @@ final class Engine {
     // MARK: Mailbox
 
     private func readMailbox() throws(PulseError) {
-        mailbox.take(commands: &commands, settled: &settled)
+        mailbox.take(commands: &commands, settled: &settled, settledGroups: &settledGroups)
+        // Everything that was taken is carried out, also when the connection breaks on the way: nobody else would.
+        var failure: PulseError?
         for command in commands {
-            switch command {
-            case .publish(let batch): publisher.add(batch)
-            case .operate(let operation): operations.add(operation)
-            case .subscribe(let link): subscribe(link)
-            case .cancelConsumer(let link): try cancel(link)
-            case .closeConsumer(let link, let completion): try close(link, completion)
-            case .shutDown: shutDownDeadline = shutDownDeadline ?? .now + .seconds(5)
-            }
+            do throws(PulseError) { try obey(command) } catch { failure = failure ?? error }
         }
         commands.removeAll(keepingCapacity: true)
         for link in settled {
-            if let consumer = consumers[link] { try settle(consumer) }
+            guard failure == nil, let consumer = consumers[link] else { continue }
+            do throws(PulseError) { try settle(consumer) } catch { failure = error }
         }
         settled.removeAll(keepingCapacity: true)
+        for link in settledGroups {
+            guard failure == nil, let group = groups[ObjectIdentifier(link)] else { continue }
+            do throws(PulseError) { try settle(group) } catch { failure = error }
+        }
+        settledGroups.removeAll(keepingCapacity: true)
+        if let failure { throw failure }
+    }
+
+    private func obey(_ command: Command) throws(PulseError) {
+        switch command {
+        case .publish(let batch): publisher.add(batch)
+        case .operate(let operation): operations.add(operation)
+        case .subscribe(let link): subscribe(link)
+        case .cancelConsumer(let link): try cancel(link)
+        case .closeConsumer(let link, let completion): try close(link, completion)
+        case .openGroup(let link): open(link)
+        case .consumeQueue(let queue, let link): try consume(queue, link)
+        case .stopQueue(let queue, let link): try stop(queue, link)
+        case .closeGroup(let link, let completion): try close(link, completion)
+        case .shutDown: shutDownDeadline = shutDownDeadline ?? .now + .seconds(5)
+        }
+    }
+
+    /// Tells the broker what the workers of a group have settled.
+    func settle(_ group: Group) throws(PulseError) {
+        group.link.takeSettlements(&groupSettlements)
+        defer { groupSettlements.removeAll(keepingCapacity: true) }
+        try tell(groupSettlements, of: group)
     }
 
     /// Tells the broker what the consumer's task has settled.
@@ -264,6 +301,8 @@ final class Engine {
     private func handOver() {
         for consumer in touched { consumer.handOver() }
         touched.removeAll(keepingCapacity: true)
+        for group in touchedGroups { group.handOver() }
+        touchedGroups.removeAll(keepingCapacity: true)
     }
 
     private func wakeResting(_ now: ContinuousClock.Instant) throws(PulseError) {

@@ -12,6 +12,7 @@ final class Mailbox: Sendable {
     private struct State {
         var commands: [Command] = []
         var settled: [ConsumerLink] = []
+        var settledGroups: [GroupLink] = []
         var isSleeping = false
         var isClosed = false
     }
@@ -50,18 +51,28 @@ final class Mailbox: Sendable {
         if mustRing { ring() }
     }
 
+    /// Notes that a group has deliveries to settle.
+    func noteSettlements(of group: GroupLink) {
+        let mustRing = state.withLock { state in
+            state.settledGroups.append(group)
+            return state.isSleeping
+        }
+        if mustRing { ring() }
+    }
+
     /// Takes everything, swapping in the caller's emptied arrays to save allocations.
-    func take(commands: inout [Command], settled: inout [ConsumerLink]) {
+    func take(commands: inout [Command], settled: inout [ConsumerLink], settledGroups: inout [GroupLink]) {
         state.withLock { state in
             swap(&commands, &state.commands)
             swap(&settled, &state.settled)
+            swap(&settledGroups, &state.settledGroups)
         }
     }
 
     /// Announces that the thread goes to sleep; answers false when something has arrived meanwhile.
     func beginSleep() -> Bool {
         state.withLock { state in
-            guard state.commands.isEmpty, state.settled.isEmpty else { return false }
+            guard state.commands.isEmpty, state.settled.isEmpty, state.settledGroups.isEmpty else { return false }
             state.isSleeping = true
             return true
         }
@@ -102,6 +113,14 @@ enum Command: Sendable {
     case cancelConsumer(ConsumerLink)
     /// Settle what is left, close the channel, forget the consumer.
     case closeConsumer(ConsumerLink, Completion)
+    /// Consume for this group, on each connection anew.
+    case openGroup(GroupLink)
+    /// Consume a queue for the group, on this connection.
+    case consumeQueue(String, GroupLink)
+    /// Ask the broker for no more messages of a queue.
+    case stopQueue(String, GroupLink)
+    /// Settle what is left, close the group's channels, forget it.
+    case closeGroup(GroupLink, Completion)
     /// Finish what was taken, close the connection, end the thread.
     case shutDown
 }

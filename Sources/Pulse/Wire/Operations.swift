@@ -5,8 +5,12 @@ import Synchronization
 
 /// The topology steps that wait for a channel, and those that have one.
 struct OperationQueue {
-    /// How many run at the same time; each needs a channel for two round trips.
+    /// How many run at the same time, each on a channel of its own.
     static let limit = 64
+    /// How many channels are kept for the next steps: opening one costs the broker more than most steps do.
+    private static let spareLimit = 32
+
+    fileprivate var spare: [Int] = []
 
     fileprivate var waiting = Fifo<Operation>()
     fileprivate var running: [Int: RunningOperation] = [:]
@@ -21,9 +25,17 @@ struct OperationQueue {
     mutating func connectionLost() {
         var all = Fifo<Operation>()
         for running in running.values.sorted(by: { $0.order < $1.order }) { all.append(running.operation) }
+        spare = []
         while let operation = waiting.popFirst() { all.append(operation) }
         running = [:]
         waiting = all
+    }
+
+    /// Keeps a channel for later; answers false if there are enough.
+    fileprivate mutating func keep(_ number: Int) -> Bool {
+        guard spare.count < Self.spareLimit else { return false }
+        spare.append(number)
+        return true
     }
 
     mutating func expire(_ now: ContinuousClock.Instant) {
@@ -62,6 +74,13 @@ extension Engine {
             if operation.completion.isDone { continue }
             operationCount += 1
             let running = RunningOperation(operation, order: operationCount)
+            // A ping asks for a channel of its own, because opening one is the question.
+            if !operation.kind.isPing, let number = operations.spare.popLast() {
+                channels[number] = .operation(running)
+                operations.running[number] = running
+                try request(operation.kind, number)
+                continue
+            }
             guard let number = takeChannel(.operation(running)) else {
                 let text = "cannot \(operation.description): no channel of the connection is free"
                 operation.completion.complete(PulseError(.overloaded, text))
@@ -98,7 +117,18 @@ extension Engine {
         }
         operations.running[number] = nil
         operation.completion.complete()
-        try closeChannel(number)
+        if !operation.kind.isPing, operations.keep(number) {
+            channels[number] = .spare
+        } else {
+            try closeChannel(number)
+        }
+    }
+
+    /// The broker closed a channel that nobody uses.
+    func spareChannelWasClosed(_ number: Int) throws(PulseError) {
+        operations.spare.removeAll { $0 == number }
+        try confirmClose(number)
+        freeChannel(number)
     }
 
     private func request(_ kind: Operation.Kind, _ number: Int) throws(PulseError) {
@@ -136,6 +166,9 @@ extension Engine {
         var arguments: [(String, Arena.Field)] = []
         if let kind = queue.kind { arguments.append(("x-queue-type", .text(kind.rawValue))) }
         if let maxLength = queue.maxLength { arguments.append(("x-max-length", .number(Int64(maxLength)))) }
+        if let overflow = queue.overflow { arguments.append(("x-overflow", .text(overflow.rawValue))) }
+        if let exchange = queue.deadLetterExchange { arguments.append(("x-dead-letter-exchange", .text(exchange))) }
+        if let limit = queue.deliveryLimit { arguments.append(("x-delivery-limit", .number(Int64(limit)))) }
         if let expires = queue.expires {
             let parts = expires.components
             let milliseconds = parts.seconds * 1000 + parts.attoseconds / 1_000_000_000_000_000

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: MPL-2.0
+
+import CRabbitMQ
+import Logging
+import Metrics
+
+extension Engine {
+    // MARK: Life
+
+    func open(_ link: GroupLink) {
+        let group = Group(link)
+        groups[ObjectIdentifier(link)] = group
+        if wire != nil { connected(group) }
+    }
+
+    func connected(_ group: Group) {
+        group.connection += 1
+        group.link.onEvent(.connected(group.connection))
+    }
+
+    /// Begins to consume a queue, unless it is consumed or there is no connection, whose beginning will be told.
+    func consume(_ queue: String, _ link: GroupLink) throws(PulseError) {
+        guard wire != nil, let group = groups[ObjectIdentifier(link)] else { return }
+        if let present = group.members[queue], !present.isStopping { return }
+        try ask(group.add(queue), of: group)
+    }
+
+    private func ask(_ member: GroupMember, of group: Group) throws(PulseError) {
+        guard let channel = try roomyChannel(of: group) else {
+            group.remove(member)
+            let text = "cannot consume queue \(member.queue): no channel of the connection is free"
+            return group.link.onEvent(.lost(member.queue, PulseError(.overloaded, text)))
+        }
+        member.channel = channel
+        channel.members.append(member)
+        channel.asked.append(member)
+        var consume = amqp_basic_consume_t()
+        consume.queue = arena.bytes(member.queue)
+        consume.consumer_tag = arena.bytes(String(member.number))
+        try send(channel.number, crabbitmq_basic_consume, &consume)
+    }
+
+    /// A channel of the group that can take one more consumer, opened if need be.
+    private func roomyChannel(of group: Group) throws(PulseError) -> GroupChannel? {
+        if let channel = group.channels.values.first(where: { $0.members.count < Group.channelSize }) { return channel }
+        guard let number = takeChannel(.free) else { return nil }
+        let channel = GroupChannel(group, number: number, serial: group.nextSerial())
+        channels[number] = .group(channel)
+        group.channels[channel.serial] = channel
+        try openChannel(number)
+        var qos = amqp_basic_qos_t(prefetch_size: 0, prefetch_count: UInt16(group.link.prefetch), global: 0)
+        try send(number, crabbitmq_basic_qos, &qos)
+        return channel
+    }
+
+    /// Asks the broker for no more messages of a queue; those that are here already are handled.
+    func stop(_ queue: String, _ link: GroupLink) throws(PulseError) {
+        guard wire != nil, let group = groups[ObjectIdentifier(link)], let member = group.members[queue],
+            let channel = member.channel, !member.isStopping
+        else { return }
+        member.isStopping = true
+        var cancel = amqp_basic_cancel_t(consumer_tag: arena.bytes(String(member.number)), nowait: 0)
+        try send(channel.number, crabbitmq_basic_cancel, &cancel)
+    }
+
+    /// Settles what is left and gives the channels back; what is not settled returns to its queue.
+    func close(_ link: GroupLink, _ completion: Completion) throws(PulseError) {
+        guard let group = groups.removeValue(forKey: ObjectIdentifier(link)) else { return completion.complete() }
+        guard wire != nil, let last = group.channels.values.max(by: { $0.number < $1.number }) else {
+            return completion.complete()
+        }
+        closings[last.number] = completion
+        try settle(group)
+        for channel in group.channels.values where channel !== last { try closeChannel(channel.number) }
+        try closeChannel(last.number)
+    }
+
+    // MARK: Settling
+
+    func tell(_ settlements: [GroupLink.Settlement], of group: Group) throws(PulseError) {
+        guard wire != nil else { return }
+        var counts = (acked: 0, requeued: 0, rejected: 0)
+        var concerned: [GroupChannel] = []
+        for settlement in settlements {
+            guard let channel = group.channels[settlement.channel] else { continue }
+            if !concerned.contains(where: { $0 === channel }) { concerned.append(channel) }
+            switch settlement.disposition {
+            case .ack:
+                channel.window.acknowledge(settlement.tag)
+                counts.acked += 1
+            case .requeue, .reject:
+                let requeue = settlement.disposition == .requeue
+                if requeue { counts.requeued += 1 } else { counts.rejected += 1 }
+                if let frame = channel.window.refuse(settlement.tag, requeue: requeue) { try send(frame, channel) }
+            }
+        }
+        for channel in concerned {
+            var frames: [AckWindow.Frame] = []
+            channel.window.flush { frames.append($0) }
+            for frame in frames { try send(frame, channel) }
+        }
+        if counts.acked > 0 { metrics.acked.increment(by: counts.acked) }
+        if counts.requeued > 0 { metrics.requeued.increment(by: counts.requeued) }
+        if counts.rejected > 0 { metrics.rejected.increment(by: counts.rejected) }
+    }
+
+    private func send(_ frame: AckWindow.Frame, _ channel: GroupChannel) throws(PulseError) {
+        switch frame {
+        case .ack(let tag, let multiple):
+            var ack = amqp_basic_ack_t(delivery_tag: tag, multiple: multiple ? 1 : 0)
+            try send(channel.number, crabbitmq_basic_ack, &ack)
+        case .nack(let tag, let requeue):
+            var nack = amqp_basic_nack_t(delivery_tag: tag, multiple: 0, requeue: requeue ? 1 : 0)
+            try send(channel.number, crabbitmq_basic_nack, &nack)
+        }
+    }
+
+    // MARK: Receiving
+
+    func receive(_ frame: amqp_frame_t, for channel: GroupChannel) throws(PulseError) {
+        let isComplete: Bool
+        switch frame.frame_type {
+        case crabbitmq_frame_body: isComplete = channel.reader.takeBody(frame)
+        case crabbitmq_frame_header: isComplete = channel.reader.takeHeader(frame)
+        case crabbitmq_frame_method: return try receive(frame.payload.method, for: channel)
+        default: return
+        }
+        guard isComplete else { return }
+        let (tag, delivery) = channel.reader.take()
+        guard channel.window.deliver(tag) else {
+            throw PulseError(.connectionLost, "the broker numbered a delivery out of order")
+        }
+        metrics.consumed.increment()
+        let group = channel.group
+        guard let receiver = channel.receiver else {
+            // For a consumer that is no more: the message is somebody else's.
+            if let nack = channel.window.refuse(tag, requeue: true) { try send(nack, channel) }
+            return
+        }
+        group.file(
+            GroupLink.Item(
+                queue: receiver.queue,
+                delivery: delivery,
+                tag: tag,
+                channel: channel.serial,
+                connection: group.connection
+            )
+        )
+        if !group.isTouched {
+            group.isTouched = true
+            touchedGroups.append(group)
+        }
+    }
+
+    private func receive(_ method: amqp_method_t, for channel: GroupChannel) throws(PulseError) {
+        let group = channel.group
+        switch method.id {
+        case crabbitmq_basic_deliver:
+            guard let deliver = arguments(method, as: amqp_basic_deliver_t.self) else { return }
+            channel.receiver = UInt32(String(deliver.consumer_tag)).flatMap { group.numbered[$0] }
+            channel.reader.begin(deliver)
+        case crabbitmq_basic_consume_ok:
+            guard let member = channel.asked.popFirst() else { return }
+            member.isConsuming = true
+            group.link.onEvent(.consuming(member.queue))
+        case crabbitmq_basic_cancel_ok:
+            guard let ok = arguments(method, as: amqp_basic_cancel_ok_t.self) else { return }
+            let member = UInt32(String(ok.consumer_tag)).flatMap { group.numbered[$0] }
+            if let member { group.remove(member) }
+        case crabbitmq_basic_cancel:
+            guard let cancel = arguments(method, as: amqp_basic_cancel_t.self),
+                let member = UInt32(String(cancel.consumer_tag)).flatMap({ group.numbered[$0] })
+            else { return }
+            group.remove(member)
+            if !member.isStopping { group.link.onEvent(.lost(member.queue, nil)) }
+        case crabbitmq_channel_close:
+            try channelWasClosed(channel, method)
+        default:
+            break
+        }
+    }
+
+    /// The broker closed a shared channel: the one it could not consume is lost, the others move to another channel.
+    private func channelWasClosed(_ channel: GroupChannel, _ method: amqp_method_t) throws(PulseError) {
+        let group = channel.group
+        let during = arguments(method, as: amqp_channel_close_t.self)
+        let cause = during.map { UInt32($0.class_id) << 16 | UInt32($0.method_id) } ?? 0
+        let culprit = cause == crabbitmq_basic_consume ? channel.asked.popFirst() : nil
+        let error = closeError(method, during: "consume queue \(culprit?.queue ?? "of a shared channel")")
+        group.channels[channel.serial] = nil
+        group.discard(channel)
+        let members = channel.members
+        for member in members {
+            member.channel = nil
+            member.isConsuming = false
+            if member.isStopping || member === culprit { group.remove(member) }
+        }
+        try confirmClose(channel.number)
+        freeChannel(channel.number)
+        if let culprit {
+            group.link.onEvent(.lost(culprit.queue, error))
+        } else {
+            logger.warning("a shared channel was closed", metadata: ["error": "\(error)"])
+        }
+        for member in members where !member.isStopping && member !== culprit {
+            try ask(member, of: group)
+        }
+    }
+}
