@@ -22,6 +22,12 @@ final class StubServices: HTTPTransport {
         var mails: [JSONValue] = []
         /// Statuses to answer the next attempts to create a task with.
         var refusals: [(status: Int, code: String)] = []
+        /// What the queue says when it refuses.
+        var reason = "the queue's reason"
+        /// The states of tasks that are not pending.
+        var states: [String: String] = [:]
+        /// The scopes that the creation of tasks was restricted to, call by call.
+        var authorizedScopes: [[String]] = []
     }
 
     let state = Mutex(State())
@@ -44,23 +50,36 @@ final class StubServices: HTTPTransport {
             }
             guard request.method == "PUT", let taskID = path.last else {
                 let id = path.dropLast().last ?? ""
-                guard state.tasks[id] != nil else { return Self.error(404, "ResourceNotFound") }
-                return HTTPResponse(status: 200, body: Array(#"{"status":{"state":"pending"}}"#.utf8))
+                guard state.tasks[id] != nil else { return Self.error(404, "ResourceNotFound", state.reason) }
+                let status: JSONValue = ["status": ["state": JSONValue(state.states[id] ?? "pending")]]
+                return HTTPResponse(status: 200, body: status.bytes())
             }
             state.calls.append((taskID, body))
+            state.authorizedScopes.append(Self.authorizedScopes(request))
             if !state.refusals.isEmpty {
                 let refusal = state.refusals.removeFirst()
-                return Self.error(refusal.status, refusal.code)
+                return Self.error(refusal.status, refusal.code, state.reason)
             }
-            if let earlier = state.tasks[taskID], earlier != body { return Self.error(409, "RequestConflict") }
+            if let earlier = state.tasks[taskID], earlier != body {
+                return Self.error(409, "RequestConflict", state.reason)
+            }
             state.tasks[taskID] = body
             return HTTPResponse(status: 200, body: Array(#"{"status":{}}"#.utf8))
         }
     }
 
-    private static func error(_ status: Int, _ code: String) -> HTTPResponse {
+    /// The restriction in the `ext` of a request's authorization.
+    private static func authorizedScopes(_ request: HTTPRequest) -> [String] {
+        let parts = request.headers["authorization"]?.split(separator: "ext=\"") ?? []
+        guard parts.count == 2, let text = parts[1].split(separator: "\"").first,
+            let ext = Base64.decoded(text).flatMap({ try? JSONValue(parsing: $0) })
+        else { return [] }
+        return ext["authorizedScopes"]?.array?.compactMap(\.string) ?? []
+    }
+
+    private static func error(_ status: Int, _ code: String, _ reason: String) -> HTTPResponse {
         let body: JSONValue = [
-            "code": JSONValue(code), "message": "the queue's reason", "requestInfo": ["method": "createTask"],
+            "code": JSONValue(code), "message": JSONValue(reason), "requestInfo": ["method": "createTask"],
         ]
         return HTTPResponse(status: status, body: body.bytes())
     }
@@ -80,6 +99,7 @@ struct HooksWorld {
     let pool: PostgresPool
     let queue: StubServices
     let clock: TestClock
+    let box: SecretBox
     let hooks: HookStore
     let fires: FireStore
     let performer: FirePerformer
@@ -90,7 +110,10 @@ struct HooksWorld {
     private let curl: CurlTransport
 
     /// Builds a world, serves its API, and takes everything down afterwards.
-    static func with<R: Sendable>(_ body: @Sendable @escaping (HooksWorld) async throws -> R) async throws -> R {
+    static func with<R: Sendable>(
+        namespace: String = "taskcluster-hooks",
+        _ body: @Sendable @escaping (HooksWorld) async throws -> R
+    ) async throws -> R {
         let admin = PostgresPool(
             PostgresConfiguration(url: try TestDatabase.url(), applicationName: "hooks-tests", poolSize: 1)
         )
@@ -108,7 +131,7 @@ struct HooksWorld {
         }
         do {
             try await HooksMigrations.migrate(pool)
-            let result = try await serve(pool, curl, body)
+            let result = try await serve(pool, curl, namespace, body)
             await cleanUp()
             return result
         } catch {
@@ -127,6 +150,7 @@ struct HooksWorld {
     private static func serve<R: Sendable>(
         _ pool: PostgresPool,
         _ curl: CurlTransport,
+        _ namespace: String,
         _ body: @Sendable @escaping (HooksWorld) async throws -> R
     ) async throws -> R {
         let queue = StubServices()
@@ -141,8 +165,8 @@ struct HooksWorld {
         let box = try SecretBox(
             configuration: #"[{"id":"k","algo":"aes-256","key":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}]"#
         )
-        let hooks = HookStore(pool: pool, box: box, outbox: Outbox(schema: "hooks"), namespace: "taskcluster-hooks")
-        let fires = FireStore(pool: pool)
+        let hooks = HookStore(pool: pool, box: box, outbox: Outbox(schema: "hooks"), namespace: namespace)
+        let fires = FireStore(pool: pool, namespace: namespace)
         let schedules = ScheduleStore(pool: pool, box: box)
         let programs = HookPrograms(pool: pool)
         let performer = FirePerformer(
@@ -184,6 +208,7 @@ struct HooksWorld {
                 pool: pool,
                 queue: queue,
                 clock: clock,
+                box: box,
                 hooks: hooks,
                 fires: fires,
                 performer: performer,
@@ -219,12 +244,21 @@ struct HooksWorld {
         _ body: JSONValue? = nil,
         scopes: String? = "*"
     ) async throws -> (status: Int, body: JSONValue) {
+        try await send(method, path, body?.bytes(), type: body == nil ? nil : "application/json", scopes: scopes)
+    }
+
+    /// Sends a request with a body as it is.
+    func send(
+        _ method: String,
+        _ path: String,
+        _ body: [UInt8]?,
+        type: String?,
+        scopes: String? = "*"
+    ) async throws -> (status: Int, body: JSONValue) {
         var request = HTTPRequest(method: method, url: url + path)
         if let scopes { request.headers["authorization"] = scopes }
-        if let body {
-            request.headers["content-type"] = "application/json"
-            request.body = .bytes(body.bytes())
-        }
+        if let type { request.headers["content-type"] = type }
+        if let body { request.body = .bytes(body) }
         let response = try await curl.send(request)
         return (response.status, (try? response.json()) ?? .null)
     }

@@ -8,7 +8,7 @@ import Schedules
 ///
 /// The bus is open to everybody, so a failure is announced by its kind alone; the history has the error itself and asks
 /// for scopes.
-struct FireAnnouncement {
+package struct FireAnnouncement {
     let name: HookName
     let firedBy: FiredBy
     let failure: FireFailure?
@@ -28,8 +28,9 @@ struct FireAnnouncement {
     /// What fired, the group and the hook: `primary.<firedBy>.<hookGroupId>.<hookId>`.
     ///
     /// Identifiers may be longer than the whole of a routing key, so a part that does not fit is a mere `_`.
-    var routingKey: String {
-        var rest = Self.longestKey - "primary.".utf8.count - firedBy.rawValue.utf8.count - 2
+    package static func routingKey(_ name: HookName, _ firedBy: FiredBy) -> String {
+        // Besides the two names there are three dots.
+        var rest = longestKey - "primary".utf8.count - firedBy.rawValue.utf8.count - 3
         let parts = [name.group, name.hook].map { part in
             guard part.utf8.count <= rest - 1 else { return "_" }
             rest -= part.utf8.count
@@ -56,7 +57,7 @@ struct FireAnnouncement {
     var insertion: SQL {
         """
         insert into hooks.outbox (exchange, routing_key, body)
-        select \(exchange)::text, \(routingKey)::text, json_strip_nulls(json_build_object('hookGroupId', hook_group_id,
+        select \(exchange)::text, \(Self.routingKey(name, firedBy))::text, json_strip_nulls(json_build_object('hookGroupId', hook_group_id,
             'hookId', hook_id, 'firedBy', fired_by, 'taskId', task_id,
             'time', to_char(started at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
             'reason', \(reason)::text))::text\u{20}
