@@ -34,7 +34,6 @@ extension Target.Dependency {
     static let nioHTTPTypes = product(name: "NIOHTTPTypes", package: "swift-nio-extras")
     static let nioPosix = product(name: "NIOPosix", package: "swift-nio")
     static let signals = product(name: "UnixSignals", package: "swift-service-lifecycle")
-    static let yams = product(name: "Yams", package: "Yams")
 }
 
 // MARK: - Kinds of target
@@ -95,13 +94,13 @@ let package = Package(
             from: "2.28.1",
             traits: ["ConfigurationSupport"]
         ),
-        .package(url: "https://github.com/jpsim/Yams.git", from: "6.2.2"),
         .package(url: "https://github.com/swift-server/swift-service-lifecycle.git", from: "2.13.0"),
     ],
     targets: [
         // C libraries of the system.
         system("CCurl", pkgConfig: "libcurl", apt: "libcurl4-openssl-dev"),
         system("CLibPQ", pkgConfig: "libpq", apt: "libpq-dev"),
+        system("CLibYAML", pkgConfig: "yaml-0.1", apt: "libyaml-dev"),
         system("CLinux"),
         system("CRabbitMQ", pkgConfig: "librabbitmq", apt: "librabbitmq-dev"),
         system("CZlib", pkgConfig: "zlib", apt: "zlib1g-dev"),
@@ -174,10 +173,8 @@ let package = Package(
         library(
             "ScriptworkerKit",
             [
-                "CLinux", "Core", "HTTPClient", "JSON", "Processes", "Schedules", "Taskcluster", "TaskclusterClient",
-                "WorkerKit",
-                .crypto,
-                .lifecycle, .logging, .yams,
+                "CLibYAML", "CLinux", "Core", "HTTPClient", "JSON", "JSONE", "Processes", "Schedules", "Taskcluster",
+                "TaskclusterClient", "WorkerKit", .crypto, .lifecycle, .logging,
             ]
         ),
 

@@ -21,12 +21,22 @@ public struct JSONETemplate: Sendable {
         builtins = program.symbols.names.map { Builtin.named($0)?.value }
     }
 
+    /// A function that templates may call by name.
+    public typealias Function = @Sendable ([JSONValue]) throws(JSONEError) -> JSONValue
+
     /// Renders the template with the variables of a context; without `now` among them, `now` is the instant given.
-    public func render(_ context: JSONObject, now: Timestamp) throws(JSONEError) -> JSONValue {
+    ///
+    /// The functions are callable beside the built-in ones, unless a variable of the same name hides them.
+    public func render(
+        _ context: JSONObject,
+        now: Timestamp,
+        functions: [String: Function] = [:]
+    ) throws(JSONEError) -> JSONValue {
         for (key, _) in context where !Identifier.isValid(key) {
             throw JSONEError(.template, "top level keys of context must follow /[a-zA-Z_][a-zA-Z0-9_]*/")
         }
         var renderer = Renderer(program, builtins: builtins, context: context, now: now)
+        renderer.functions = functions
         let result = try renderer.render(root) ?? .null
         if renderer.hasUsedFunctionAsValue, Builtin.occurs(in: result) { throw .uncalledFunctions }
         return result

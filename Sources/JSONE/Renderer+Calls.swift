@@ -7,6 +7,13 @@ extension Renderer {
     private static let rangeLimit = 1_000_000.0
 
     mutating func call(_ callee: Int32, _ links: Run) throws(JSONEError) -> JSONValue {
+        if !functions.isEmpty, case .variable(let symbol) = program.expressions[Int(callee)],
+            variables[Int(symbol)] == nil, let function = functions[name(of: symbol)]
+        {
+            var arguments: [JSONValue] = []
+            for link in links.range { arguments.append(try evaluate(program.links[link])) }
+            return try function(arguments)
+        }
         let callable: JSONValue
         if case .variable(let symbol) = program.expressions[Int(callee)], let value = variables[Int(symbol)] {
             // Calling a function does not make it a value.

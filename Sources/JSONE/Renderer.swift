@@ -23,6 +23,8 @@ struct Renderer {
     private var depth = 0
     /// Only then must the result be searched for functions.
     var hasUsedFunctionAsValue = false
+    /// Functions of the caller, by name.
+    var functions: [String: JSONETemplate.Function] = [:]
 
     init(_ program: Program, builtins: [JSONValue?], context: JSONObject, now: Timestamp) {
         self.program = program

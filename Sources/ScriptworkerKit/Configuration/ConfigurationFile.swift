@@ -28,6 +28,8 @@ struct ConfigurationFile: Sendable {
                 problems.append("Unknown key \(name) in \(path)!")
             }
         }
+        ProductTables.apply(to: &self)
+        addOwnArtifactRule(unless: object["valid_artifact_rules"] != nil)
         for key in ConfigurationKey.all { check(key) }
         checkIdentifiers()
         checkStatuses()
@@ -47,6 +49,18 @@ struct ConfigurationFile: Sendable {
     func seconds(_ name: String) -> Duration { .milliseconds((values[name]?.double ?? 0) * 1000) }
     func flag(_ name: String) -> Bool { values[name]?.bool ?? false }
     func texts(_ name: String) -> [String] { (values[name]?.array ?? []).compactMap(\.string) }
+
+    /// Without rules of their own, operators of another deployment than the listed ones mean the one they configured.
+    private mutating func addOwnArtifactRule(unless isGiven: Bool) {
+        guard !isGiven, let url = SourceURL(text("taskcluster_root_url")) else { return }
+        let base = url.path.hasSuffix("/") ? String(url.path.dropLast()) : url.path
+        let pattern = #"/api/queue/v1/task/(?P<taskId>[^/]+)(/runs/\d+)?/artifacts/(?P<filepath>.*)$"#
+        let rule: JSONValue = [
+            "schemes": [.string(url.scheme)], "netlocs": [.string(url.authority)],
+            "path_regexes": [.string("^" + PathPattern.escaped(base) + pattern)],
+        ]
+        values["valid_artifact_rules"] = .array((values["valid_artifact_rules"]?.array ?? []) + [rule])
+    }
 
     private mutating func check(_ key: ConfigurationKey) {
         let value = values[key.name] ?? .null
@@ -125,6 +139,7 @@ struct ConfigurationFile: Sendable {
         if !["cot", "always"].contains(text("download_upstream_artifacts")) {
             problems.append("download_upstream_artifacts must be cot or always")
         }
+        if !["text", "json"].contains(text("log_format")) { problems.append("log_format must be text or json") }
         if !["sha256", "sha512"].contains(text("chain_of_trust_hash_algorithm")) {
             problems.append("chain_of_trust_hash_algorithm must be sha256 or sha512")
         }

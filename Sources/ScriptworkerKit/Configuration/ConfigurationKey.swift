@@ -16,7 +16,7 @@ struct ConfigurationKey: Sendable {
         case map
         /// Text or nothing.
         case optionalText
-        /// A value or a table of values by product; its use begins with chain-of-trust verification.
+        /// A value, or a table of values by product; chain-of-trust verification checks it.
         case byProduct
     }
 
@@ -100,15 +100,34 @@ struct ConfigurationKey: Sendable {
         .init("chain_of_trust_hash_algorithm", .text, "sha256"),
         .init("valid_hash_algorithms", .texts, ["sha256", "sha512"]),
         .init("cot_schema_path", .text, ""),
-        .init("valid_artifact_rules", .list, []),
+        .init(
+            "valid_artifact_rules",
+            .list,
+            [
+                [
+                    "schemes": ["https"], "netlocs": ["queue.taskcluster.net"],
+                    "path_regexes": [#"^/v1/task/(?P<taskId>[^/]+)(/runs/\d+)?/artifacts/(?P<filepath>.*)$"#],
+                ],
+                [
+                    "schemes": ["https"],
+                    "netlocs": [
+                        "firefox-ci-tc.services.mozilla.com", "stage.taskcluster.nonprod.cloudops.mozgcp.net",
+                    ],
+                    "path_regexes": [
+                        #"^/api/queue/v1/task/(?P<taskId>[^/]+)(/runs/\d+)?/artifacts/(?P<filepath>.*)$"#
+                    ],
+                ],
+            ]
+        ),
         .init("scriptworker_provisioners", .texts, ["scriptworker-prov-v1", "scriptworker-k8s"]),
     ]
 
-    private static let byProduct: [ConfigurationKey] = [
-        "cot_product_type", "valid_decision_worker_pools", "valid_docker_image_worker_pools", "trusted_vcs_rules",
-        "hg_git_mirrors", "valid_tasks_for", "official_github_repos_owner", "cot_restricted_scopes",
-        "cot_restricted_trees", "prebuilt_docker_image_task_types", "source_env_prefix",
-    ].map { .init($0, .byProduct, nil) }
+    private static let byProduct: [ConfigurationKey] =
+        [
+            "cot_product_type", "valid_decision_worker_pools", "valid_docker_image_worker_pools", "trusted_vcs_rules",
+            "hg_git_mirrors", "valid_tasks_for", "official_github_repos_owner", "cot_restricted_scopes",
+            "cot_restricted_trees", "prebuilt_docker_image_task_types", "source_env_prefix",
+        ].map { .init($0, .byProduct, nil) } + [.own("alternate_source_env_prefix", .byProduct, nil)]
 
     private static let added: [ConfigurationKey] = [
         .own("download_upstream_artifacts", .text, "cot"),
@@ -131,5 +150,20 @@ struct ConfigurationKey: Sendable {
             ["TASKCLUSTER_ACCESS_TOKEN", "TASKCLUSTER_CLIENT_ID", "TASKCLUSTER_CERTIFICATE"]
         ),
         .own("heartbeat_path", .text, ""),
+        .own("status_listen", .text, ""),
+        .own("auth_failure_exit_after", .seconds, 0),
+        .own("startup_jitter", .seconds, 0),
+        .own("gzip_max_bytes", .whole, 0),
+        .own("log_format", .text, "text"),
+        .own("export_cot_product", .flag, false),
+        .own("strict_cot", .flag, true),
+        .own("cot_products_file", .text, ""),
+        .own("extra_task_types", .map, [:]),
+        .own("vcs_file_url_templates", .list, []),
+        .own("template_path", .text, ".taskcluster.yml"),
+        .own("github_api_url", .text, "https://api.github.com"),
+        .own("sandbox", .flag, false),
+        .own("script_user", .text, ""),
+        .own("script_limits", .map, [:]),
     ]
 }

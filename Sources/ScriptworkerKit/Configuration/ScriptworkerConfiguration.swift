@@ -18,6 +18,8 @@ public struct ScriptworkerConfiguration: Sendable {
     let environment: [String: String]
     let credentials: CredentialSource
     let signingKey: SigningKey?
+    /// What tasks must rest on; nil when that is not verified.
+    let policy: ChainPolicy?
     let reversedStatuses: [Int32: String]
     /// Whether this process runs nothing but this worker, so that every orphan in it is the script's.
     public var ownsProcess = true
@@ -47,10 +49,8 @@ public struct ScriptworkerConfiguration: Sendable {
         let source = CredentialSource.find(document, path: path, environment: environment)
         if source == nil { file.fail("credentials needs to be defined!") }
         if file.problems.isEmpty { Self.checkPlaces(&file) }
-        if file.flag("verify_chain_of_trust") {
-            if file.text("cot_product").isEmpty { file.fail("verify_chain_of_trust needs cot_product") }
-            file.fail("verify_chain_of_trust: this release cannot verify yet; it refuses rather than pretend")
-        }
+        var policy: ChainPolicy?
+        if file.problems.isEmpty, file.flag("verify_chain_of_trust") { policy = Self.policy(&file) }
         var key: SigningKey?
         if file.problems.isEmpty, file.flag("sign_chain_of_trust") {
             do {
@@ -70,8 +70,30 @@ public struct ScriptworkerConfiguration: Sendable {
         self.environment = environment
         credentials = source
         signingKey = key
+        self.policy = policy
         reversedStatuses = reversed
         warnings = file.warnings
+    }
+
+    private static func policy(_ file: inout ConfigurationFile) -> ChainPolicy? {
+        guard !file.text("cot_product").isEmpty else {
+            file.fail("verify_chain_of_trust needs cot_product")
+            return nil
+        }
+        let policy = ChainPolicy(&file)
+        let type = file.text("cot_job_type")
+        if policy.kinds[type] == nil {
+            file.fail("cot_job_type: \(type) is not a valid task type: \(policy.kinds.keys.sorted())")
+        }
+        if !policy.checksSignatures {
+            file.warn(
+                "verify_cot_signature is off: chains are checked against statements that anybody may have written"
+            )
+        }
+        if !policy.scriptworkerProvisioners.contains(file.text("provisioner_id")) {
+            file.warn("scriptworker_provisioners lacks provisioner_id: this worker's own tasks will not verify")
+        }
+        return policy
     }
 
     var rootURL: String {

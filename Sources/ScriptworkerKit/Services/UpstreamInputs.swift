@@ -46,7 +46,12 @@ struct UpstreamInputs: Sendable {
         let path = "\(directory)/cot/\(taskID)/\(name)"
         do {
             try TaskDirectories.make(String(path[..<(path.lastIndex(of: "/") ?? path.endIndex)]))
-            let found = try await downloader.download(name, of: taskID, to: path, sha256: digest)
+            let found = try await downloader.download(
+                name,
+                of: taskID,
+                to: path,
+                digests: digest.map { ["sha256": $0] } ?? [:]
+            )
             let checked = digest == nil ? "not verified" : "verified"
             log("downloaded \(name) of \(taskID), sha256 \(found), \(checked)")
         } catch let failure as ArtifactDownloader.Failure {
@@ -55,7 +60,7 @@ struct UpstreamInputs: Sendable {
                 return log("optional \(name) of \(taskID) is not there: \(failure)")
             }
             switch failure {
-            case .absent, .mismatch: throw Problem(code: .malformedPayload, description: "\(failure)")
+            case .absent, .mismatch, .forbidden: throw Problem(code: .malformedPayload, description: "\(failure)")
             case .unreachable: throw Problem(code: .resourceUnavailable, description: "\(failure)")
             case .storage: throw Problem(code: .internalError, description: "\(failure)")
             case .interrupted: throw CancellationError()

@@ -3,6 +3,7 @@
 import Glibc
 public import HTTPClient
 import JSON
+import Synchronization
 public import TaskclusterClient
 
 /// Fetches artifacts of other tasks into files, so that a file is at its place only when it is complete and the one that was meant.
@@ -15,6 +16,8 @@ public struct ArtifactDownloader: Sendable {
         case unreachable(String)
         /// Its content is not the one that was announced.
         case mismatch(String)
+        /// The operator's rules do not allow to fetch it from there.
+        case forbidden(String)
         /// It could not be stored here.
         case storage(String)
         /// The caller gave up.
@@ -23,7 +26,9 @@ public struct ArtifactDownloader: Sendable {
         /// The words for a log.
         public var description: String {
             switch self {
-            case .absent(let text), .unreachable(let text), .mismatch(let text), .storage(let text): text
+            case .absent(let text), .unreachable(let text), .mismatch(let text), .forbidden(let text),
+                .storage(let text):
+                text
             case .interrupted: "interrupted"
             }
         }
@@ -35,6 +40,7 @@ public struct ArtifactDownloader: Sendable {
     private let timeout: Duration
     private let stallTimeout: Duration
     private let schedule: TransferSchedule
+    private let isAllowed: @Sendable (_ url: String, _ taskID: String) -> Bool
     private let onProblem: @Sendable (String) -> Void
 
     /// Creates a downloader that signs with the client's credentials where an artifact is not public.
@@ -45,6 +51,7 @@ public struct ArtifactDownloader: Sendable {
         timeout: Duration = .seconds(1200),
         stallTimeout: Duration = .seconds(60),
         schedule: TransferSchedule = .download,
+        isAllowed: @escaping @Sendable (_ url: String, _ taskID: String) -> Bool = { _, _ in true },
         onProblem: @escaping @Sendable (String) -> Void
     ) {
         self.client = client
@@ -53,23 +60,24 @@ public struct ArtifactDownloader: Sendable {
         self.timeout = timeout
         self.stallTimeout = stallTimeout
         self.schedule = schedule
+        self.isAllowed = isAllowed
         self.onProblem = onProblem
     }
 
     /// Fetches the latest run's artifact to a path, replacing what is there; returns the SHA-256 of its content.
     ///
-    /// With an expected digest the file appears only if it matches.
+    /// With expected digests (by `sha256`, `sha512`) the file appears only if all of them match.
     @discardableResult
     public func download(
         _ name: String,
         of taskID: String,
         to path: String,
-        sha256 expected: String? = nil
+        digests expected: [String: String] = [:]
     ) async throws(Failure) -> String {
         var attempt = 1
         while true {
             do throws(Failure) {
-                return try await downloadOnce(name, of: taskID, to: path, sha256: expected)
+                return try await downloadOnce(name, of: taskID, to: path, expected)
             } catch {
                 guard case .unreachable(let text) = error else { throw error }
                 attempt += 1
@@ -103,75 +111,131 @@ public struct ArtifactDownloader: Sendable {
         _ name: String,
         of taskID: String,
         to path: String,
-        sha256 expected: String?
+        _ expected: [String: String]
     ) async throws(Failure) -> String {
         let received = "\(path).part"
         let decoded = "\(path).decoded"
+        unlink(received)
         defer {
             unlink(received)
             unlink(decoded)
         }
-        let encoding = try await fetch(try await location(name, of: taskID), to: received)
-        let digest: String
+        let algorithms = Set(expected.keys).union(["sha256"])
+        let url = try await location(name, of: taskID)
+        let (encoding, hashed) = try await fetch(url, name, to: received, algorithms)
+        let digests: [String: String]
         do {
-            digest = try await files.run {
-                var source = try OpenFile.reading(received)
-                if encoding == "gzip" || encoding == "x-gzip" {
+            if encoding == "gzip" || encoding == "x-gzip" {
+                digests = try await files.run {
                     let flags = O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW
                     let target = try OpenFile(checking: open(decoded, flags, 0o644), "cannot create \(decoded)")
-                    try Gzip.decompress(source, to: target)
-                    source = target
+                    try Gzip.decompress(OpenFile.reading(received), to: target)
+                    return try FileDigest.digests(target, algorithms)
                 }
-                return try FileDigest.sha256(source)
+            } else {
+                digests = hashed
             }
         } catch let error as FileError where error.systemError == EBADMSG {
             throw .unreachable("\(error)")
         } catch {
             throw .storage("\(error)")
         }
-        if let expected, digest != expected.lowercased() {
-            throw .mismatch("\(name) of \(taskID) has the SHA-256 \(digest), not \(expected)")
+        for (algorithm, digest) in expected where digests[algorithm] != digest.lowercased() {
+            throw .mismatch("\(name) of \(taskID) has the \(algorithm) \(digests[algorithm] ?? "?"), not \(digest)")
         }
         guard rename(access(decoded, F_OK) == 0 ? decoded : received, path) == 0 else {
             throw .storage("cannot move \(name) into place: \(String(cString: strerror(errno)))")
         }
-        return digest
+        return digests["sha256"] ?? ""
     }
 
-    /// Asks the queue where the artifact is; it answers with a redirect to its storage.
+    /// Where the queue has the artifact; it answers with a redirect to its storage.
     private func location(_ name: String, of taskID: String) async throws(Failure) -> String {
         let path = ["task", taskID, "artifacts", name]
-        let url =
-            name.hasPrefix("public/")
-            ? client.url("queue", path)
-            : await client.signedURL("queue", path, lifetime: .seconds(900))
-        let response = try await send(HTTPRequest(method: "GET", url: url), for: name)
-        if (301...308).contains(response.status), let location = response.headers["Location"] { return location }
-        // Other deployments may answer with the content at once; then the same request is simply made again.
-        if response.status == 200 { return url }
-        throw failure(response.status, name, String(decoding: response.body.prefix(300), as: UTF8.self))
+        let url = client.url("queue", path)
+        guard isAllowed(url, taskID) else {
+            throw .forbidden("no rule for artifacts allows \(url)")
+        }
+        return name.hasPrefix("public/") ? url : await client.signedURL("queue", path, lifetime: .seconds(900))
     }
 
-    /// Streams a URL to a file and returns its content encoding.
-    private func fetch(_ url: String, to path: String) async throws(Failure) -> String? {
-        guard url.hasPrefix("http://") || url.hasPrefix("https://") else {
-            throw .absent("the queue sends us to an address that is neither http nor https")
-        }
+    /// Streams a URL to a file; returns its content encoding, and the digests of what came.
+    ///
+    /// What takes longer than a moment is hashed while it comes in; for the rest a thread would cost more than it saves.
+    private func fetch(
+        _ url: String,
+        _ name: String,
+        to path: String,
+        _ algorithms: Set<String>
+    ) async throws(Failure) -> (String?, [String: String]) {
         var request = HTTPRequest(method: "GET", url: url)
-        request.redirects = 9
+        request.redirects = 10
         request.timeout = timeout
         request.stallTimeout = stallTimeout
         request.sink = .file(path: path)
-        let response = try await send(request, for: path)
-        guard response.status == 200 else { throw failure(response.status, path, "") }
-        return response.headers["Content-Encoding"]?.lowercased()
+        let hashing = Mutex<GrowingFileDigest?>(nil)
+        let response: Result<HTTPResponse, Failure>
+        do {
+            response = try await withThrowingTaskGroup(of: Result<HTTPResponse, Failure>?.self) { [request] group in
+                group.addTask {
+                    do throws(Failure) {
+                        return .success(try await send(request))
+                    } catch {
+                        return .failure(error)
+                    }
+                }
+                group.addTask {
+                    try await Task.sleep(for: .milliseconds(50))
+                    hashing.withLock { $0 = GrowingFileDigest(path, algorithms) }
+                    return nil
+                }
+                defer { group.cancelAll() }
+                while let result = try await group.next() {
+                    if let result { return result }
+                }
+                return .failure(.interrupted)
+            }
+        } catch {
+            response = .failure(.interrupted)
+        }
+        let growing = hashing.withLock { $0 }
+        do throws(Failure) {
+            let response = try response.get()
+            guard response.status == 200 else {
+                throw failure(response.status, name, String(decoding: response.body.prefix(300), as: UTF8.self))
+            }
+            let encoding = response.headers["Content-Encoding"]?.lowercased()
+            return (encoding, try await digests(path, growing, algorithms))
+        } catch {
+            growing?.abandon()
+            throw error
+        }
     }
 
-    private func send(_ request: HTTPRequest, for name: String) async throws(Failure) -> HTTPResponse {
+    private func digests(
+        _ path: String,
+        _ growing: GrowingFileDigest?,
+        _ algorithms: Set<String>
+    ) async throws(Failure) -> [String: String] {
+        do {
+            if let growing { return try await growing.digests() }
+            // An artifact without a single byte need not have left a file.
+            let flags = O_RDONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW
+            let file = try OpenFile(checking: open(path, flags, 0o644), "cannot open \(path)")
+            if file.size <= 1 << 20 { return try FileDigest.digests(file, algorithms) }
+            return try await files.run { try FileDigest.digests(file, algorithms) }
+        } catch is CancellationError {
+            throw .interrupted
+        } catch {
+            throw .storage("\(error)")
+        }
+    }
+
+    private func send(_ request: HTTPRequest) async throws(Failure) -> HTTPResponse {
         do {
             return try await transport.send(request)
         } catch {
-            throw Task.isCancelled ? .interrupted : .unreachable("\(error)")
+            throw Task.isCancelled || error.code == .cancelled ? .interrupted : .unreachable("\(error)")
         }
     }
 

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: MPL-2.0
+
+/// The parts of a URL that decide whether it is trusted.
+struct SourceURL: Sendable, Hashable {
+    let text: String
+    let scheme: String
+    /// Host, port and whatever stands before an `@`, exactly as written.
+    let authority: String
+    /// The path as written, without query and fragment.
+    let path: String
+
+    init?(_ text: String) {
+        guard let colon = text.firstRange(of: "://") else { return nil }
+        self.text = text
+        scheme = text[..<colon.lowerBound].lowercased()
+        let rest = text[colon.upperBound...].prefix { $0 != "?" && $0 != "#" }
+        let host = rest.prefix { $0 != "/" }
+        guard !scheme.isEmpty, !host.isEmpty else { return nil }
+        authority = String(host)
+        path = String(rest[host.endIndex...])
+    }
+
+    /// The host alone, in lower case.
+    var host: String {
+        let host = authority.split(separator: "@").last ?? ""
+        return host.prefix { $0 != ":" }.lowercased()
+    }
+
+    /// The path with percent escapes undone.
+    var decodedPath: String { PercentText.decoded(path) }
+
+    /// Whether the path means what it looks like: no dot segments, no empty ones, no escaped slashes.
+    var isPlain: Bool {
+        let escapes = path.lowercased()
+        guard !escapes.contains("%2f"), !escapes.contains("%5c"), !path.contains("\\") else { return false }
+        let segments = decodedPath.split(separator: "/", omittingEmptySubsequences: false).dropFirst()
+        for (index, segment) in segments.enumerated() {
+            if segment == "." || segment == ".." { return false }
+            if segment.isEmpty, index < segments.count - 1 { return false }
+        }
+        return true
+    }
+
+    /// The segments of the decoded path that are not empty.
+    var segments: [String] { decodedPath.split(separator: "/").map(String.init) }
+}
+
+/// Percent escapes.
+enum PercentText {
+    static func decoded(_ text: String) -> String {
+        guard text.utf8.contains(UInt8(ascii: "%")) else { return text }
+        var bytes: [UInt8] = []
+        var rest = Array(text.utf8)[...]
+        while let byte = rest.popFirst() {
+            let digits = rest.prefix(2)
+            if byte == UInt8(ascii: "%"), digits.count == 2,
+                let value = UInt8(String(decoding: digits, as: UTF8.self), radix: 16)
+            {
+                bytes.append(value)
+                rest = rest.dropFirst(2)
+            } else {
+                bytes.append(byte)
+            }
+        }
+        return String(decoding: bytes, as: UTF8.self)
+    }
+}
+
+/// A regular expression of a configuration, kept as text because compiled ones belong to one thread.
+struct PathPattern: Sendable, Hashable {
+    let text: String
+
+    /// Nil when the text is no regular expression.
+    init?(_ text: String) {
+        guard (try? Regex(text)) != nil else { return nil }
+        self.text = text
+    }
+
+    /// The text as a pattern that matches only itself.
+    static func escaped(_ text: String) -> String {
+        text.map { #"\^$.|?*+()[]{}"#.contains($0) ? "\\\($0)" : "\($0)" }.joined()
+    }
+
+    /// The named groups of the first place that matches.
+    func groups(in path: String) -> [String: String]? {
+        guard let regex = try? Regex(text).matchingSemantics(.unicodeScalar),
+            let match = try? regex.firstMatch(in: path)
+        else { return nil }
+        var groups: [String: String] = [:]
+        for index in match.indices {
+            guard let name = match[index].name, let value = match[index].substring else { continue }
+            groups[name] = String(value)
+        }
+        return groups
+    }
+}
+
+/// A rule of the form `{schemes, netlocs, path_regexes}`.
+struct URLRule: Sendable, Hashable {
+    var schemes: Set<String>
+    var hosts: Set<String>
+    var patterns: [PathPattern]
+    /// Repositories under this rule cannot be looked at without a secret.
+    var needsSecret = false
+
+    /// The named groups of the first pattern that matches, when scheme and host are listed.
+    func groups(of url: SourceURL) -> [String: String]? {
+        guard schemes.contains(url.scheme), hosts.contains(url.authority) else { return nil }
+        for pattern in patterns {
+            if let groups = pattern.groups(in: url.decodedPath) { return groups }
+        }
+        return nil
+    }
+}
