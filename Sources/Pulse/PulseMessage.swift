@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
+public import Schedules
+
 /// A message on its way to the broker.
 ///
 /// It is sent as persistent UTF-8 JSON. Bodies should stay below 8 KiB by convention of the bus.
@@ -69,6 +71,8 @@ public struct PulseDelivery: Sendable, Hashable {
     ///
     /// Publishers need not give one, and nothing keeps them from giving two messages the same.
     public var messageID: String?
+    /// When the publisher says it published, to the second; from the property `timestamp`.
+    public var published: Timestamp?
     /// How the message first came to be dead-lettered, if this is not its first queue.
     public var death: PulseDeath?
 

@@ -26,13 +26,14 @@ extension Engine {
     }
 
     private func ask(_ member: GroupMember, of group: Group) throws(PulseError) {
-        guard let channel = try roomyChannel(of: group) else {
+        guard let channel = try channel(for: member, of: group) else {
             group.remove(member)
             let text = "cannot consume queue \(member.queue): no channel of the connection is free"
             return group.link.onEvent(.lost(member.queue, PulseError(.overloaded, text)))
         }
         member.channel = channel
         channel.members.append(member)
+        if channel.asked.isEmpty { channel.lastAnswer = .now }
         channel.asked.append(member)
         var consume = amqp_basic_consume_t()
         consume.queue = arena.bytes(member.queue)
@@ -41,10 +42,18 @@ extension Engine {
     }
 
     /// A channel of the group that can take one more consumer, opened if need be.
-    private func roomyChannel(of group: Group) throws(PulseError) -> GroupChannel? {
-        if let channel = group.channels.values.first(where: { $0.members.count < Group.channelSize }) { return channel }
+    ///
+    /// A queue that was suspected of blocking its channel gets one of its own.
+    private func channel(for member: GroupMember, of group: Group) throws(PulseError) -> GroupChannel? {
+        let isSuspect = group.suspects.contains(member.queue)
+        if !isSuspect,
+            let channel = group.channels.values.first(where: { !$0.isSolitary && $0.members.count < Group.channelSize })
+        {
+            return channel
+        }
         guard let number = takeChannel(.free) else { return nil }
         let channel = GroupChannel(group, number: number, serial: group.nextSerial())
+        channel.isSolitary = isSuspect
         channels[number] = .group(channel)
         group.channels[channel.serial] = channel
         try openChannel(number)
@@ -69,10 +78,36 @@ extension Engine {
         guard wire != nil, let last = group.channels.values.max(by: { $0.number < $1.number }) else {
             return completion.complete()
         }
-        closings[last.number] = completion
+        closings[last.number] = (completion, .now + Self.closingLimit)
         try settle(group)
         for channel in group.channels.values where channel !== last { try closeChannel(channel.number) }
         try closeChannel(last.number)
+    }
+
+    // MARK: Queues that do not answer
+
+    /// How long the broker may take to begin one consumer.
+    private static var askingLimit: Duration { .seconds(8) }
+
+    /// Looks for channels whose next consumer does not begin.
+    ///
+    /// A quorum queue without a leader never answers, and blocks its channel with everything on it, acknowledgements of
+    /// the neighbours included. Only the end of the connection frees those; on the next one the suspects are alone.
+    func watchGroups(_ now: ContinuousClock.Instant) throws(PulseError) {
+        for group in groups.values {
+            for channel in group.channels.values {
+                guard let first = channel.asked.first, channel.lastAnswer + Self.askingLimit <= now else { continue }
+                if !channel.isSolitary {
+                    channel.asked.forEach { group.suspects.insert($0.queue) }
+                    let text = "the broker does not begin to deliver from queue \(first.queue)"
+                    throw PulseError(.connectionLost, text)
+                }
+                guard !channel.isReported else { continue }
+                channel.isReported = true
+                let text = "cannot consume queue \(first.queue): the broker did not answer in time"
+                group.link.onEvent(.lost(first.queue, PulseError(.timeout, text)))
+            }
+        }
     }
 
     // MARK: Settling
@@ -161,7 +196,10 @@ extension Engine {
             channel.reader.begin(deliver)
         case crabbitmq_basic_consume_ok:
             guard let member = channel.asked.popFirst() else { return }
+            channel.lastAnswer = .now
+            channel.isReported = false
             member.isConsuming = true
+            group.suspects.remove(member.queue)
             group.link.onEvent(.consuming(member.queue))
         case crabbitmq_basic_cancel_ok:
             guard let ok = arguments(method, as: amqp_basic_cancel_ok_t.self) else { return }
@@ -185,8 +223,17 @@ extension Engine {
         let group = channel.group
         let during = arguments(method, as: amqp_channel_close_t.self)
         let cause = during.map { UInt32($0.class_id) << 16 | UInt32($0.method_id) } ?? 0
-        let culprit = cause == crabbitmq_basic_consume ? channel.asked.popFirst() : nil
-        let error = closeError(method, during: "consume queue \(culprit?.queue ?? "of a shared channel")")
+        var error = closeError(method, during: "consume a queue")
+        var culprit: GroupMember?
+        if cause == crabbitmq_basic_consume {
+            // Answers to earlier questions may be missing as well, so the order of asking proves nothing; but the
+            // broker names the queue, unless the name is too long. Then each of them is asked for alone.
+            channel.asked.forEach { member in
+                if channel.isSolitary || error.message.contains("'\(member.queue)'") { culprit = member }
+            }
+            if culprit == nil { channel.asked.forEach { group.suspects.insert($0.queue) } }
+        }
+        if let culprit { error = closeError(method, during: "consume queue \(culprit.queue)") }
         group.channels[channel.serial] = nil
         group.discard(channel)
         let members = channel.members

@@ -36,8 +36,8 @@ final class Engine {
     var touchedGroups: [Group] = []
     private var settledGroups: [GroupLink] = []
     private var groupSettlements: [GroupLink.Settlement] = []
-    /// Who waits for the closing of a channel.
-    var closings: [Int: Completion] = [:]
+    /// Who waits for the closing of a channel, and until when: a broker whose queue has lost its leader never answers.
+    var closings: [Int: (completion: Completion, deadline: ContinuousClock.Instant)] = [:]
 
     /// Consumers that have deliveries to hand over after this turn's reading.
     var touched: [Consumer] = []
@@ -134,7 +134,7 @@ final class Engine {
         operations.connectionLost()
         resting = []
         for consumer in consumers.values { connectionLost(consumer) }
-        for completion in closings.values { completion.complete() }
+        for closing in closings.values { closing.completion.complete() }
         closings = [:]
     }
 
@@ -173,6 +173,8 @@ final class Engine {
         if lastTick.duration(to: now) >= .milliseconds(100) {
             lastTick = now
             expire(now)
+            try abandonSilentOperations(now)
+            try watchGroups(now)
             try wakeResting(now)
         }
     }
@@ -218,7 +220,8 @@ final class Engine {
     }
 
     private var hasDeadlines: Bool {
-        !publisher.isIdle || !operations.isIdle || !resting.isEmpty || shutDownDeadline != nil
+        !publisher.isIdle || !operations.isIdle || !resting.isEmpty || !closings.isEmpty || shutDownDeadline != nil
+            || groups.values.contains { $0.isAsking }
     }
 
     private var isIdle: Bool { publisher.isIdle && operations.isIdle }
@@ -244,6 +247,10 @@ final class Engine {
     private func expire(_ now: ContinuousClock.Instant) {
         publisher.expire(now)
         operations.expire(now)
+        for (number, closing) in closings where closing.deadline <= now {
+            closings[number] = nil
+            closing.completion.complete()
+        }
     }
 
     // MARK: Mailbox
@@ -330,8 +337,11 @@ final class Engine {
     func freeChannel(_ number: Int) {
         channels[number] = .free
         freeChannels.append(number)
-        closings.removeValue(forKey: number)?.complete()
+        closings.removeValue(forKey: number)?.completion.complete()
     }
+
+    /// How long the answer to the closing of a channel is waited for.
+    static var closingLimit: Duration { .seconds(2) }
 
     /// Asks the broker to close a channel; its number is free again when the answer is here.
     func closeChannel(_ number: Int) throws(PulseError) {

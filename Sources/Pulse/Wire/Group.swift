@@ -12,6 +12,11 @@ final class Group {
     var channels: [UInt32: GroupChannel] = [:]
     var connection = 0
     var isTouched = false
+    /// Queues that did not answer on an earlier connection, or stood behind one that did not.
+    var suspects: Set<String> = []
+
+    /// Whether the broker owes an answer.
+    var isAsking: Bool { channels.values.contains { !$0.asked.isEmpty } }
 
     private var items: [GroupLink.Item] = []
     private var lastNumber: UInt32 = 0
@@ -95,6 +100,12 @@ final class GroupChannel {
     var members: [GroupMember] = []
     /// Those the broker was asked to consume and has not answered, in the order of asking.
     var asked = Fifo<GroupMember>()
+    /// When the broker last answered, or the first unanswered question was asked.
+    var lastAnswer = ContinuousClock.now
+    /// For one consumer only.
+    var isSolitary = false
+    /// It was told that there is no answer.
+    var isReported = false
     var window = AckWindow()
     var reader = MessageReader()
     /// Whom the message that is being read is for.

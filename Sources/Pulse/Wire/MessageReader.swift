@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 import CRabbitMQ
+import Schedules
 
 /// Puts the frames of one channel's deliveries together.
 struct MessageReader {
@@ -19,6 +20,7 @@ struct MessageReader {
         current.cc = []
         current.messageID = nil
         current.death = nil
+        current.published = nil
     }
 
     /// Takes the properties; answers whether the message is complete, having no body.
@@ -35,6 +37,11 @@ struct MessageReader {
                 properties.pointee.message_id.len > 0
             {
                 current.messageID = String(properties.pointee.message_id)
+            }
+            if properties.pointee._flags & amqp_flags_t(AMQP_BASIC_TIMESTAMP_FLAG) != 0,
+                let seconds = Int64(exactly: properties.pointee.timestamp), seconds <= 32_503_680_000
+            {
+                current.published = Timestamp(milliseconds: seconds * 1000)
             }
         }
         return missing == 0

@@ -92,6 +92,14 @@ extension Engine {
         }
     }
 
+    /// Gives up channels on which the broker did not answer in time.
+    func abandonSilentOperations(_ now: ContinuousClock.Instant) throws(PulseError) {
+        for (number, running) in operations.running where running.operation.deadline <= now {
+            operations.running[number] = nil
+            try closeChannel(number)
+        }
+    }
+
     func receive(_ frame: amqp_frame_t, for running: RunningOperation, _ number: Int) throws(PulseError) {
         guard frame.frame_type == crabbitmq_frame_method else { return }
         let method = frame.payload.method
