@@ -81,6 +81,23 @@ extension TaskclusterLocal {
             in: .zero...(.seconds(600)),
             "how long after its deadline a task is ended"
         )
+        configuration.expiryInterval = settings.duration(
+            "tcl.expiry.interval",
+            default: .seconds(600),
+            in: .seconds(1)...(.seconds(86_400)),
+            "how often expired things are removed"
+        )
+        let days = settings.int("tcl.max.deadline.days", default: 5, in: 1...365, "how far ahead a deadline may lie")
+        configuration.limits = TaskCreation(
+            longestDeadline: .seconds(days * 86_400),
+            mostDependencies: settings.int(
+                "tcl.max.dependencies",
+                default: 10_000,
+                in: 0...10_000,
+                "how many tasks one task may wait for"
+            )
+        )
+        configuration.bucket = bucket(settings)
         configuration.exchangePrefix = settings.string(
             "tcl.exchange.prefix",
             default: "exchange/taskcluster-queue/v1/",
@@ -92,5 +109,23 @@ extension TaskclusterLocal {
         }
         configuration.isPublic = profile == "public"
         return configuration
+    }
+
+    /// The S3-compatible bucket for artifacts, if one is configured.
+    private static func bucket(_ settings: Settings) -> S3BlobStore.Configuration? {
+        guard let endpoint = settings.optional("tcl.s3.endpoint", "S3-compatible server for artifacts") else {
+            return nil
+        }
+        let bucket = S3BlobStore.Configuration(
+            endpoint: endpoint,
+            bucket: settings.required("tcl.s3.bucket", "bucket for artifacts"),
+            region: settings.string("tcl.s3.region", default: "us-east-1", "region of the bucket"),
+            accessKeyID: settings.required("tcl.s3.access.key.id", "name of the key for the bucket"),
+            secretKey: settings.required("tcl.s3.secret.access.key", secret: true, "key for the bucket")
+        )
+        if !S3BlobStore.isServer(endpoint) {
+            settings.fail("tcl.s3.endpoint", "must be http:// or https:// and a host, without a path")
+        }
+        return bucket
     }
 }

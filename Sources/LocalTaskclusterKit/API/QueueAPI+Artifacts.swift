@@ -12,10 +12,29 @@ extension QueueAPI {
             "createArtifact",
             scopes: .scope("queue:create-artifact:<taskId>/<runId>"),
             input: "post-artifact-request",
+            output: "post-artifact-response",
             category: "Artifacts",
             "Create an artifact",
             createArtifact
         )
+        let finish = endpoint(
+            .put,
+            "/task/<taskId>/runs/<runId>/artifacts/<name*>",
+            "finishArtifact",
+            scopes: .scope("queue:create-artifact:<taskId>/<runId>"),
+            input: "finish-artifact-request",
+            category: "Artifacts",
+            "Make an artifact readable whose upload is finished"
+        ) { request in
+            try await store.finishArtifact(
+                taskID: request.parameter("taskId"),
+                run: request.runID,
+                name: request.parameter("name"),
+                uploadID: request.body["uploadId"]?.string ?? "",
+                now: now()
+            )
+            return .empty
+        }
         let read = [("/task/<taskId>/runs/<runId>", "", true), ("/task/<taskId>", "Latest", false)].flatMap {
             path,
             word,
@@ -28,6 +47,7 @@ extension QueueAPI {
                     "get\(word)Artifact",
                     scopes: .allOf(.each("name", in: "names", scope: "queue:get-artifact:<name>")),
                     mode: .deferred,
+                    output: "get-artifact-response",
                     category: "Artifacts",
                     "Get an artifact"
                 ) {
@@ -39,6 +59,7 @@ extension QueueAPI {
                     hasRun ? "artifact" : "latestArtifact",
                     scopes: .allOf(.each("name", in: "names", scope: "queue:get-artifact:<name>")),
                     mode: .deferred,
+                    output: "artifact-content-response",
                     category: "Artifacts",
                     "Get the content of an artifact"
                 ) {
@@ -49,6 +70,7 @@ extension QueueAPI {
                     "\(path)/artifact-info/<name*>",
                     hasRun ? "artifactInfo" : "latestArtifactInfo",
                     scopes: .scope(listScope),
+                    output: "artifact-response",
                     category: "Artifacts",
                     "Get facts about an artifact"
                 ) { request in
@@ -68,6 +90,7 @@ extension QueueAPI {
                     "list\(word)Artifacts",
                     scopes: .scope(listScope),
                     query: .paging,
+                    output: "list-artifacts-response",
                     category: "Artifacts",
                     "List artifacts"
                 ) { request in
@@ -84,7 +107,7 @@ extension QueueAPI {
                 },
             ]
         }
-        return [create] + read
+        return [create, finish] + read
     }
 
     private func createArtifact(_ request: APIRequest) async throws -> APIResponse {
@@ -96,15 +119,31 @@ extension QueueAPI {
             request: request.body,
             now: now
         )
-        let artifact = try await store.createArtifact(wish, now: now)
-        guard let blobID = artifact.blobID, artifact.content == .blob else {
+        let (artifact, status) = try await store.createArtifact(wish, now: now)
+        switch artifact.content {
+        case .blob:
+            guard let blobID = artifact.blobID else { throw QueueProblem(.conflict, "The artifact has no content.") }
+            let expires = now + .seconds(45 * 60)
+            let url = blobs.uploadURL(blobID, contentType: artifact.contentType, until: expires + .seconds(10))
+            return .json([
+                "storageType": "s3", "putUrl": JSONValue(url), "expires": JSONValue(expires.iso8601),
+                "contentType": JSONValue(artifact.contentType),
+            ])
+        case .object(let projectID, let uploadID):
+            let worker = status.runs[artifact.runID].worker
+            let run = "\(artifact.taskID)/\(artifact.runID)"
+            return .json([
+                "storageType": "object", "name": JSONValue(artifact.objectName), "projectId": JSONValue(projectID),
+                "uploadId": JSONValue(uploadID), "expires": JSONValue(artifact.expires.iso8601),
+                "credentials": try credentials(
+                    "artifact-upload/\(run)/on/\(worker?.group ?? "")/\(worker?.id ?? "")",
+                    scopes: ["object:upload:\(projectID):\(artifact.objectName)"],
+                    until: min(artifact.expires, now + .seconds(86_400))
+                ),
+            ])
+        case .reference, .link, .error:
             return .json(["storageType": JSONValue(artifact.content.storageType)])
         }
-        let expires = now + .seconds(45 * 60)
-        return .json([
-            "storageType": "s3", "putUrl": JSONValue(addresses.upload(blobID, until: expires + .seconds(10))),
-            "expires": JSONValue(expires.iso8601), "contentType": JSONValue(artifact.contentType),
-        ])
     }
 
     /// Follows links to the content, demanding the scope of every name on the way.
@@ -126,8 +165,11 @@ extension QueueAPI {
                 guard let blobID = artifact.blobID else {
                     throw QueueProblem(.notFound, "The artifact has no content.")
                 }
-                let url = addresses.download(blobID, until: now() + .seconds(30 * 60))
+                let expires = now() + .seconds(30 * 60)
+                let url = blobs.downloadURL(blobID, contentType: artifact.contentType, until: expires)
                 return answer(type, url, redirects)
+            case .object:
+                return try await object(artifact, redirects)
             case .reference(let url):
                 return answer(type, url, redirects)
             case .error(let reason, let message):
@@ -136,6 +178,26 @@ extension QueueAPI {
                 return .json(["storageType": "error", "reason": JSONValue(reason), "message": JSONValue(message)])
             }
         }
+    }
+
+    /// Leads to the bytes of an object, or lends credentials to fetch them with.
+    private func object(_ artifact: Artifact, _ redirects: Bool) async throws -> APIResponse {
+        guard let object = try await objects.object(artifact.objectName, now: now()), object.isFinished else {
+            throw QueueProblem(.notFound, "The content of artifact \(artifact.name) is not there.")
+        }
+        guard !redirects else {
+            let expires = now() + .seconds(30 * 60)
+            let url = blobs.downloadURL(object.blobID, contentType: object.contentType, until: expires)
+            return answer("object", url, true)
+        }
+        return .json([
+            "storageType": "object", "name": JSONValue(object.name),
+            "credentials": try credentials(
+                "artifact-download/\(artifact.taskID)/\(artifact.runID)",
+                scopes: ["object:download:\(object.name)"],
+                until: now() + .seconds(3600)
+            ),
+        ])
     }
 
     private func answer(_ type: String, _ url: String, _ redirects: Bool) -> APIResponse {

@@ -174,18 +174,13 @@ extension QueueAPI {
 
     /// A claim as workers read it, with credentials that act for the run.
     private func append(_ claim: TaskClaim, withTask: Bool, to text: inout SplicedJSON) throws {
-        guard let issuer = directory.issuer else {
-            throw APIError(.internalServerError, "The queue is still starting.")
-        }
         let run = "\(claim.status.taskID)/\(claim.runID)"
         let seconds = Double(claim.takenUntil.milliseconds) / 1000
-        let credentials = TemporaryCredentials.issue(
-            named: "task-client/\(run)/on/\(claim.worker.group)/\(claim.worker.id)/until/\(seconds)",
-            by: issuer,
+        let credentials = try credentials(
+            "task-client/\(run)/on/\(claim.worker.group)/\(claim.worker.id)/until/\(seconds)",
             scopes: ["queue:reclaim-task:\(run)", "queue:resolve-task:\(run)", "queue:create-artifact:\(run)"]
                 + claim.scopes,
-            start: now(),
-            expiry: claim.takenUntil
+            until: claim.takenUntil
         )
         text.append("{\"status\":")
         text.append(claim.status.json)
@@ -200,10 +195,7 @@ extension QueueAPI {
             text.append(claim.definition)
         }
         text.append(",\"credentials\":")
-        text.append([
-            "clientId": JSONValue(credentials.clientID), "accessToken": JSONValue(credentials.accessToken),
-            "certificate": JSONValue(credentials.certificate ?? ""),
-        ])
+        text.append(credentials)
         text.append("}")
     }
 }

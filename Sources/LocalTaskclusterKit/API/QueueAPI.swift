@@ -11,8 +11,8 @@ public struct QueueAPI: Sendable {
     let directory: DirectoryStore
     let activity: WorkerActivity
     let workers: WorkerStore
-    let addresses: BlobAddresses
-    let rootURL: String
+    let blobs: any BlobStore
+    let objects: ObjectStore
     let limits: TaskCreation
     let claimWorkTimeout: Duration
     let now: @Sendable () -> Timestamp
@@ -24,8 +24,8 @@ public struct QueueAPI: Sendable {
         directory: DirectoryStore,
         activity: WorkerActivity,
         workers: WorkerStore,
-        addresses: BlobAddresses,
-        rootURL: String,
+        blobs: any BlobStore,
+        objects: ObjectStore,
         limits: TaskCreation = TaskCreation(),
         claimWorkTimeout: Duration = .seconds(20),
         now: @escaping @Sendable () -> Timestamp
@@ -35,8 +35,8 @@ public struct QueueAPI: Sendable {
         self.directory = directory
         self.activity = activity
         self.workers = workers
-        self.addresses = addresses
-        self.rootURL = rootURL.hasSuffix("/") ? String(rootURL.dropLast()) : rootURL
+        self.blobs = blobs
+        self.objects = objects
         self.limits = limits
         self.claimWorkTimeout = claimWorkTimeout
         self.now = now
@@ -98,6 +98,30 @@ public struct QueueAPI: Sendable {
     }
 }
 
+extension QueueAPI {
+    /// Credentials of a name and with scopes of their own, signed by the deployment itself.
+    func credentials(
+        _ name: String,
+        scopes: [String],
+        until expiry: Timestamp
+    ) throws(APIError) -> JSONValue {
+        guard let issuer = directory.issuer else {
+            throw APIError(.internalServerError, "The queue is still starting.")
+        }
+        let credentials = TemporaryCredentials.issue(
+            named: name,
+            by: issuer,
+            scopes: scopes,
+            start: now(),
+            expiry: expiry
+        )
+        return [
+            "clientId": JSONValue(credentials.clientID), "accessToken": JSONValue(credentials.accessToken),
+            "certificate": JSONValue(credentials.certificate ?? ""),
+        ]
+    }
+}
+
 /// Runs a handler and turns what the rules refuse into what clients understand.
 func answering(
     _ handler: @Sendable (APIRequest) async throws -> APIResponse,
@@ -112,6 +136,8 @@ func answering(
             case .notFound: .resourceNotFound
             case .conflict: .requestConflict
             case .expired: .resourceExpired
+            case .unacceptable: .custom("NoMatchingMethod", 406)
+            case .denylisted: .custom("DenylistedAddress", 400)
             }
         throw APIError(code, problem.description)
     }

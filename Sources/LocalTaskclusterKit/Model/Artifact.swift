@@ -6,6 +6,8 @@ public import Schedules
 public enum ArtifactContent: Sendable, Hashable {
     /// Bytes in our own blob store.
     case blob
+    /// Bytes in the object service, under a name that follows from the artifact's.
+    case object(projectID: String, uploadID: String)
     /// Bytes at another address.
     case reference(url: String)
     /// Another artifact of the same run, which need not exist.
@@ -17,6 +19,7 @@ public enum ArtifactContent: Sendable, Hashable {
     public var storageType: String {
         switch self {
         case .blob: "s3"
+        case .object: "object"
         case .reference: "reference"
         case .link: "link"
         case .error: "error"
@@ -27,6 +30,8 @@ public enum ArtifactContent: Sendable, Hashable {
     var details: JSONValue {
         switch self {
         case .blob: .object([:])
+        case .object(let projectID, let uploadID):
+            ["projectId": JSONValue(projectID), "uploadId": JSONValue(uploadID)]
         case .reference(let url): ["url": JSONValue(url)]
         case .link(let artifact): ["artifact": JSONValue(artifact)]
         case .error(let reason, let message): ["reason": JSONValue(reason), "message": JSONValue(message)]
@@ -36,6 +41,8 @@ public enum ArtifactContent: Sendable, Hashable {
     init?(storageType: String, details: JSONValue) {
         switch storageType {
         case "s3": self = .blob
+        case "object":
+            self = .object(projectID: details["projectId"]?.string ?? "", uploadID: details["uploadId"]?.string ?? "")
         case "reference": self = .reference(url: details["url"]?.string ?? "")
         case "link": self = .link(artifact: details["artifact"]?.string ?? "")
         case "error":
@@ -84,6 +91,9 @@ public struct Artifact: Sendable, Hashable {
         self.expires = expires
         self.blobID = blobID
     }
+
+    /// The name of its content in the object service.
+    public var objectName: String { "t/\(taskID)/\(runID)/\(name)" }
 
     /// The entry of a listing.
     public var json: JSONValue {

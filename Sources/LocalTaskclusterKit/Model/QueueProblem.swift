@@ -4,7 +4,7 @@
 public struct QueueProblem: Error, Sendable, Hashable, CustomStringConvertible {
     /// What kind of answer the caller deserves.
     public enum Code: Sendable, Hashable {
-        case input, notFound, conflict, expired
+        case input, notFound, conflict, expired, unacceptable, denylisted
     }
 
     /// The kind of problem.

@@ -77,6 +77,8 @@ public enum ArtifactRules {
         switch (old.content, new.content) {
         case (.reference, .link): return merged
         case (.reference, .reference): break
+        // The upload that was begun goes on.
+        case (.object, .object): merged.content = old.content
         case (let first, let second) where first == second: break
         default: throw conflict("other content of storage type \(old.content.storageType)")
         }

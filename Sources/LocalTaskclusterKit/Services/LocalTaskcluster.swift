@@ -23,6 +23,12 @@ public struct LocalTaskcluster: Sendable {
         public var claimWorkTimeout: Duration = .seconds(20)
         /// How long after its deadline a task is ended.
         public var deadlineDelay: Duration = .seconds(2)
+        /// How often expired things are removed.
+        public var expiryInterval: Duration = .seconds(600)
+        /// What new tasks may ask for.
+        public var limits = TaskCreation()
+        /// The bucket that holds the bytes of artifacts instead of the directory.
+        public var bucket: S3BlobStore.Configuration?
         /// Where hooks-service listens, if hooks are part of the deployment.
         public var hooksUpstream: String?
         /// The seed: a path, or the JSON itself.
@@ -97,15 +103,35 @@ public struct LocalTaskcluster: Sendable {
         let audit = AuditStore(pool: pool)
         let activity = WorkerActivity(pool: pool)
         let addresses = BlobAddresses(rootURL: configuration.rootURL) { directory.signingKey }
-        let blobs = BlobStore(directory: configuration.blobDirectory)
+        let files = FileBlobStore(
+            pool: pool,
+            directory: configuration.blobDirectory,
+            addresses: addresses,
+            now: now
+        )
+        let blobs: any BlobStore =
+            configuration.bucket.flatMap {
+                S3BlobStore($0, transport: transport, scratch: configuration.blobDirectory, now: now)
+            } ?? files
+        let objects = ObjectStore(pool: pool)
+        let sweeper = ExpirySweeper(
+            pool: pool,
+            store: store,
+            objects: objects,
+            blobs: blobs,
+            directory: directory,
+            audit: audit,
+            now: now
+        )
         let queue = QueueAPI(
             store: store,
             dispatch: dispatch,
             directory: directory,
             activity: activity,
             workers: WorkerStore(pool: pool),
-            addresses: addresses,
-            rootURL: configuration.rootURL,
+            blobs: blobs,
+            objects: objects,
+            limits: configuration.limits,
             claimWorkTimeout: configuration.claimWorkTimeout,
             now: now
         )
@@ -117,9 +143,10 @@ public struct LocalTaskcluster: Sendable {
             queue.api(schemas: schemas), AuthAPI(directory: directory, audit: audit, now: now).api(schemas: schemas),
             IndexAPI(store: IndexStore(pool: pool), now: now).api(schemas: schemas),
             SecretsAPI(pool: pool, directory: directory, now: now).api(schemas: schemas),
+            ObjectAPI(store: objects, blobs: blobs, now: now).api(schemas: schemas),
             NotifyAPI(pool: pool, now: now).api(schemas: schemas),
         ]
-        rawRoutes = BlobRoutes(store: store, blobs: blobs, addresses: addresses, now: now).routes
+        rawRoutes = files.routes
         proxies =
             configuration.hooksUpstream.map { upstream in
                 [
@@ -132,11 +159,8 @@ public struct LocalTaskcluster: Sendable {
             QueueSweeper(store: store, resolved: resolved, deadlineDelay: configuration.deadlineDelay, now: now),
             PeriodicService(name: "worker activity", every: .seconds(2)) { try await activity.flush() },
             PeriodicService(name: "claim probe", every: .seconds(5), jitter: 0.2) { dispatch.probe() },
-            PeriodicService(name: "expiry", every: .seconds(600)) {
-                for file in try await store.forgetArtifacts(now: now()) { blobs.remove(file) }
-                while try await directory.forgetClients() == 100 {}
-                while try await audit.forget(now: now()) == 100 {}
-            },
+            PeriodicService(name: "expiry", every: configuration.expiryInterval) { try await sweeper.sweep() },
+            PeriodicService(name: "upload remains", every: .seconds(3600)) { files.removeRemains() },
             PeriodicService(name: "sealing", every: .seconds(60)) {
                 while try await directory.sealAgain() > 0 {}
             },
@@ -164,6 +188,7 @@ public struct LocalTaskcluster: Sendable {
             Migration(version: 1, name: "V0001_tcl_queue", bytes: PackageResources.V0001_tcl_queue_sql),
             Migration(version: 2, name: "V0002_tcl_auth", bytes: PackageResources.V0002_tcl_auth_sql),
             Migration(version: 3, name: "V0003_tcl_workers", bytes: PackageResources.V0003_tcl_workers_sql),
+            Migration(version: 4, name: "V0004_tcl_objects", bytes: PackageResources.V0004_tcl_objects_sql),
         ]
         _ = try await Migrator.migrate(pool, schema: "tcl", migrations: migrations)
     }

@@ -5,35 +5,9 @@ public import Schedules
 import JSON
 import Taskcluster
 
-/// The bytes behind an artifact.
-public struct Blob: Sendable, Hashable {
-    /// The name of the blob in addresses.
-    public let id: String
-    /// The path below the blob directory.
-    public let file: String
-    /// The media type it was uploaded with.
-    public let contentType: String
-    /// The encoding it was uploaded with; the bytes are kept as they came.
-    public let contentEncoding: String?
-    /// How many bytes there are.
-    public let length: Int
-    /// The SHA-256 of the bytes in hexadecimal.
-    public let sha256: String
-
-    /// Describes stored bytes.
-    public init(id: String, file: String, contentType: String, contentEncoding: String?, length: Int, sha256: String) {
-        self.id = id
-        self.file = file
-        self.contentType = contentType
-        self.contentEncoding = contentEncoding
-        self.length = length
-        self.sha256 = sha256
-    }
-}
-
 extension QueueStore {
-    /// Stores an artifact, or merges it into the one of the same name.
-    public func createArtifact(_ artifact: Artifact, now: Timestamp) async throws -> Artifact {
+    /// Stores an artifact, or merges it into the one of the same name; answers with the task as well.
+    public func createArtifact(_ artifact: Artifact, now: Timestamp) async throws -> (Artifact, TaskStatus) {
         let existing: SQL = """
             select \(unsafe: Self.artifactColumns) from tcl.artifacts a
             where a.task_id = \(artifact.taskID) and a.run_id = \(artifact.runID) and a.name = \(artifact.name)
@@ -50,21 +24,31 @@ extension QueueStore {
                 stored = try ArtifactRules.merge(artifact, into: Artifact(row: old))
             } else if artifact.content == .blob {
                 stored.blobID = Slugid.make()
+            } else if case .object = artifact.content {
+                stored.content = .object(projectID: facts.status.projectID, uploadID: Slugid.make())
             }
-            var decision = Decision(answer: stored)
+            var decision = Decision(answer: (stored, facts.status))
             decision.statements.append(
                 """
                 insert into tcl.artifacts (task_id, run_id, name, storage_type, content_type, content_length, details,
                     expires, blob_id, present)
                 values (\(stored.taskID), \(stored.runID), \(stored.name), \(stored.content.storageType),
                     \(stored.contentType), \(stored.contentLength), \(stored.content.details), \(stored.expires),
-                    \(stored.blobID), true)
+                    \(stored.blobID), \(stored.content.isPresentAtOnce))
                 on conflict (task_id, run_id, name) do update set storage_type = excluded.storage_type,
                     content_type = excluded.content_type, content_length = excluded.content_length,
                     details = excluded.details, expires = excluded.expires
                 """
             )
-            if stored.content != .blob {
+            if case .object(let projectID, let uploadID) = stored.content {
+                let reservation = ObjectReservation(
+                    name: stored.objectName,
+                    projectID: projectID,
+                    uploadID: uploadID,
+                    expires: stored.expires
+                )
+                decision.statements.append(ObjectStore.reserve(reservation, now: now))
+            } else if stored.content != .blob {
                 decision.statements.append(
                     Self.announce(messages.artifactCreated(stored.json, run: stored.runID, facts))
                 )
@@ -125,71 +109,79 @@ extension QueueStore {
         ).map { try Artifact(row: $0) }
     }
 
-    /// Finds the artifact whose bytes have this name.
-    public func artifact(blobID: String) async throws -> Artifact? {
-        try await pool.query(
-            "select \(unsafe: Self.artifactColumns) from tcl.artifacts a where a.blob_id = \(blobID)"
-        ).first.map { try Artifact(row: $0) }
-    }
-
-    /// Records uploaded bytes; returns the file they replace.
-    public func storeBlob(_ blob: Blob, now: Timestamp) async throws -> String? {
-        try await pool.query(
+    /// Makes an artifact readable whose upload to the object service is complete; repeating that is announced again.
+    public func finishArtifact(
+        taskID: String,
+        run: Int,
+        name: String,
+        uploadID: String,
+        now: Timestamp
+    ) async throws {
+        let find: SQL = """
+            select \(unsafe: Self.artifactColumns), coalesce(o.finished, false) as finished from tcl.artifacts a
+            left join tcl.objects o on a.storage_type = 'object'
+                and o.name = 't/' || a.task_id || '/' || a.run_id || '/' || a.name
+            where a.task_id = \(taskID) and a.run_id = \(run) and a.name = \(name)
             """
-            with old as (select file from tcl.blobs where blob_id = \(blob.id)),
-            stored as (
-                insert into tcl.blobs (blob_id, file, content_type, content_encoding, length, sha256, stored)
-                values (\(blob.id), \(blob.file), \(blob.contentType), \(blob.contentEncoding), \(blob.length),
-                    \(blob.sha256), \(now))
-                on conflict (blob_id) do update set file = excluded.file, content_type = excluded.content_type,
-                    content_encoding = excluded.content_encoding, length = excluded.length,
-                    sha256 = excluded.sha256, stored = excluded.stored
-            )
-            select file from old
-            """
-        ).first?.string("file")
-    }
-
-    /// Finds uploaded bytes, and the name of the artifact they belong to.
-    public func blob(_ id: String, now: Timestamp) async throws -> (blob: Blob, artifact: String)? {
-        try await pool.query(
-            """
-            select b.blob_id, b.file, b.content_type, b.content_encoding, b.length, b.sha256, a.name
-            from tcl.blobs b join tcl.artifacts a on a.blob_id = b.blob_id
-            where b.blob_id = \(id) and a.expires > \(now)
-            """
-        ).first.map { row in
-            (
-                Blob(
-                    id: try row.string("blob_id"),
-                    file: try row.string("file"),
-                    contentType: try row.string("content_type"),
-                    contentEncoding: try row.optionalString("content_encoding"),
-                    length: try row.int("length"),
-                    sha256: try row.string("sha256")
-                ), try row.string("name")
+        try await transact(reading: [Self.lock(taskID), find]) { rows in
+            guard let row = rows[0].first, let found = rows[1].first else {
+                throw QueueProblem(.notFound, "Run \(run) of task \(taskID) has no artifact \(name).")
+            }
+            let artifact = try Artifact(row: found)
+            guard case .object(_, let expected) = artifact.content else {
+                throw QueueProblem(.input, "Artifact \(name) is of storage type \(artifact.content.storageType).")
+            }
+            guard uploadID == expected else {
+                throw QueueProblem(.input, "`uploadId` is not the one that artifact \(name) was created with.")
+            }
+            guard try found.bool("finished") else {
+                throw QueueProblem(.input, "The upload of artifact \(name) has not been finished.")
+            }
+            return Decision(
+                answer: (),
+                statements: [
+                    """
+                    update tcl.artifacts set present = true
+                    where task_id = \(taskID) and run_id = \(run) and name = \(name)
+                    """,
+                    Self.announce(messages.artifactCreated(artifact.json, run: run, try TaskFacts(row: row))),
+                ],
+                aftermath: Aftermath(messages: true)
             )
         }
     }
 
-    /// Forgets some expired artifacts; returns the files that may be removed now.
-    public func forgetArtifacts(limit: Int = 100, now: Timestamp) async throws -> [String] {
+    /// Some expired artifacts, with the names of their bytes.
+    func expiredArtifacts(limit: Int, now: Timestamp) async throws -> [Artifact] {
         try await pool.query(
             """
-            with gone as (
-                delete from tcl.artifacts a using (
-                    select task_id, run_id, name from tcl.artifacts where expires < \(now) order by expires
-                    limit \(limit) for update skip locked
-                ) x where a.task_id = x.task_id and a.run_id = x.run_id and a.name = x.name returning a.blob_id
-            )
-            delete from tcl.blobs b using gone where b.blob_id = gone.blob_id returning b.file
+            select \(unsafe: Self.artifactColumns) from tcl.artifacts a where a.expires < \(now)
+            order by a.expires limit \(limit)
             """
-        ).map { try $0.string("file") }
+        ).map { try Artifact(row: $0) }
+    }
+
+    /// Forgets artifacts if they are still expired.
+    func forget(_ artifacts: [Artifact], now: Timestamp) async throws {
+        try await pool.execute(
+            """
+            delete from tcl.artifacts a using unnest(\(artifacts.map(\.taskID))::text[], \(artifacts.map(\.runID))::bigint[],
+                \(artifacts.map(\.name))::text[]) as x (task_id, run_id, name)
+            where a.task_id = x.task_id and a.run_id = x.run_id and a.name = x.name and a.expires < \(now)
+            """
+        )
     }
 
     private static let artifactColumns = """
         a.task_id, a.run_id, a.name, a.storage_type, a.content_type, a.content_length, a.details, a.expires, a.blob_id
         """
+}
+
+extension ArtifactContent {
+    /// Whether the artifact can be read before anything is uploaded.
+    fileprivate var isPresentAtOnce: Bool {
+        if case .object = self { false } else { true }
+    }
 }
 
 extension Artifact {
