@@ -47,8 +47,19 @@ struct AnnouncementTests {
         let body: JSONValue
     }
 
+    /// What was heard so far.
+    private final class Ear: Sendable {
+        private let messages = Mutex<[Heard]>([])
+
+        var all: [Heard] { messages.withLock { $0 } }
+
+        func add(_ message: Heard) {
+            messages.withLock { $0.append(message) }
+        }
+    }
+
     private static func receive(_ count: Int, _ queue: String, _ pulse: PulseConnection) async throws -> [Heard] {
-        let heard = Mutex<[Heard]>([])
+        let heard = Ear()
         let subscription = PulseSubscription(queue: PulseQueue(queue), bindings: [], prefetch: 10)
         try await withThrowingTaskGroup { group in
             group.addTask {
@@ -60,15 +71,15 @@ struct AnnouncementTests {
                             routingKey: delivery.routingKey,
                             body: try delivery.json()
                         )
-                        heard.withLock { $0.append(message) }
+                        heard.add(message)
                         return .ack
                     }
                 } catch is CancellationError {}
             }
-            try await eventually { heard.withLock { $0.count } >= count }
+            try await eventually { heard.all.count >= count }
             group.cancelAll()
         }
-        return heard.withLock { $0 }
+        return heard.all
     }
 
     @Test func `H69: every change of a hook is announced once, with its name and nothing else`() async throws {

@@ -14,12 +14,16 @@ extension HookCommand {
 
                 Examples:
                   slipway hook apply nightly.json
+                  slipway hook apply --dry-run all-hooks.json
                   slipway hook show g/h --json | slipway hook apply -
                 """
         )
 
         @Argument(help: "A JSON file, - for standard input.", completion: .file(extensions: ["json"]))
         var file: String
+
+        @Flag(help: "Only tell what would be done.")
+        var dryRun = false
 
         @OptionGroup var output: OutputOptions
 
@@ -52,12 +56,12 @@ extension HookCommand {
                 current = try await hooks.hook(name.group, name.hook)
             } catch {
                 guard error.status == 404 else { throw error }
-                _ = try await hooks.createHook(name.group, name.hook, definition)
+                if !dryRun { _ = try await hooks.createHook(name.group, name.hook, definition) }
                 return "created"
             }
             let desired = Self.completed(definition)
             guard desired != Self.completed(current) else { return "unchanged" }
-            _ = try await hooks.updateHook(name.group, name.hook, desired)
+            if !dryRun { _ = try await hooks.updateHook(name.group, name.hook, desired) }
             return "updated"
         }
 
