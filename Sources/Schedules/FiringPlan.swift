@@ -143,7 +143,20 @@ public struct FiringPlan: Sendable, Hashable {
         return Reckoning(fires: fires, skipped: skipped, next: following)
     }
 
-    /// The same when so many instants passed that counting them all would take too long.
+    /// Passes over an awaited instant that has come and all others that have, and says what to wait for.
+    public func pass(from due: Due, now: Timestamp) -> (skipped: Skipped, next: Due?) {
+        let reckoning = reckon(from: due, now: now, catchUp: .last)
+        let last = reckoning.fires.last?.instant ?? due.instant
+        let skipped = Skipped(
+            first: reckoning.skipped?.first ?? last,
+            last: last,
+            count: (reckoning.skipped?.count ?? 0) + 1,
+            isExact: reckoning.skipped?.isExact ?? true
+        )
+        return (skipped, reckoning.next)
+    }
+
+    /// Decides the same when so many instants passed that counting them all would take too long.
     private func reckonLongRun(_ passed: [Due], now: Timestamp, catchUp: CatchUp) -> Reckoning {
         let newest = recent(catchUp.newest ?? 1, since: passed[0], now: now)
         let following = newest.last.flatMap { next(after: $0.instant) }

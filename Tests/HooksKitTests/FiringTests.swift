@@ -54,7 +54,7 @@ struct FiringTests {
             #expect(calls.count == 4)
             #expect(Set(calls.map(\.taskID)).count == 1)
             #expect(Set(calls.map(\.definition)).count == 1)
-            #expect(world.queue.mails == 0)
+            #expect(try await world.mailer.sendDue() == 0)
             let history = try await world.history()
             #expect(history.count == 1)
             #expect(history.first?["result"] == "success")
@@ -69,6 +69,7 @@ struct FiringTests {
                 world.clock.advance(by: .seconds(61))
                 try await world.scheduler.fireDue()
                 try await settled(world)
+                try await world.mailer.sendDue()
             }
             #expect(try await world.history().count == 3)
             #expect(world.queue.mails == 1)

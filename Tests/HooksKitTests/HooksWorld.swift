@@ -105,6 +105,9 @@ struct HooksWorld {
     let performer: FirePerformer
     let dispatcher: FireDispatcher
     let scheduler: Scheduler
+    let schedules: ScheduleStore
+    let programs: HookPrograms
+    let mailer: FailureMailer
     let intake: DeliveryIntake
     let url: String
     private let curl: CurlTransport
@@ -219,6 +222,13 @@ struct HooksWorld {
                     programs: programs,
                     dispatcher: dispatcher,
                     interval: .seconds(60),
+                    now: clock.now
+                ),
+                schedules: schedules,
+                programs: programs,
+                mailer: FailureMailer(
+                    store: FailureMailStore(pool: pool),
+                    sender: NotifySender(client: client),
                     now: clock.now
                 ),
                 intake: DeliveryIntake(

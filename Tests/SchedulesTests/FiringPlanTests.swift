@@ -103,6 +103,14 @@ struct FiringPlanTests {
         #expect(plan.instants(from: noon, to: noon + .seconds(240), limit: 10).count == 4)
     }
 
+    @Test func `passing over everything leaves nothing to fire`() throws {
+        let (skipped, next) = try plan("0 * * * * *").pass(from: .init(noon), now: noon + .seconds(150))
+        #expect(skipped.first == noon)
+        #expect(skipped.last == noon + .seconds(120))
+        #expect(skipped.count == 3)
+        #expect(next?.instant == noon + .seconds(180))
+    }
+
     @Test func `a plan without patterns waits for nothing`() {
         #expect(FiringPlan(patterns: []).next(after: noon) == nil)
     }

@@ -15,8 +15,16 @@ enum SchedulerDaemon: DaemonDescription {
     static func build(_ context: DaemonContext) throws -> [any Service] {
         let foundation = try HooksFoundation(context)
         let configuration = HTTPServerConfiguration(settings: context.settings)
+        let catchUpRate = context.settings.int(
+            "hooks.catchup.rate",
+            default: 100,
+            in: 1...100_000,
+            "how many missed instants fire in a second after an outage"
+        )
+        let sender = try LetterSenders.sender(context.settings, foundation)
         try context.settings.check()
         let history = HistoryStore(pool: foundation.pool)
+        let mailer = FailureMailer(store: FailureMailStore(pool: foundation.pool), sender: sender)
         return [
             foundation.pool,
             foundation.dispatcher,
@@ -25,8 +33,10 @@ enum SchedulerDaemon: DaemonDescription {
                 fires: foundation.fires,
                 programs: foundation.programs,
                 dispatcher: foundation.dispatcher,
-                interval: foundation.pollingDelay
+                interval: foundation.pollingDelay,
+                catchUpRate: catchUpRate
             ),
+            PeriodicService(name: "mail-owners", every: .seconds(2)) { while try await mailer.sendDue() > 0 {} },
             PeriodicService(name: "expire-hook-history", every: .seconds(600)) { try await history.expire() },
             HTTPServer(
                 configuration: configuration,

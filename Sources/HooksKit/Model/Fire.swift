@@ -17,16 +17,10 @@ package enum FiredBy: String, Sendable {
 /// A fire that was written down and is to be performed.
 ///
 ///     accepted ──► pending ──► done (created, failed, declined, dropped)
-///                   │   ▲        ▲
-///                   ▼   │        │
-///                retried later   mailing (failed, and the owner is still to be told)
+///                   │   ▲
+///                   ▼   │
+///                retried later
 package struct Fire: Sendable {
-    /// The two states in which there is something left to do.
-    package enum State: String, Sendable {
-        case pending
-        case mailing
-    }
-
     package let id: Int
     package let name: HookName
     package let taskID: String
@@ -37,15 +31,39 @@ package struct Fire: Sendable {
     package let definition: String
     /// The members of the template's context beyond the usual ones.
     package let context: JSONObject
-    package let state: State
+    /// Why it fires now.
+    package let origin: FireOrigin
+    /// After this instant an error that may pass is final; nil for fires that are never repeated.
+    package let giveUp: Timestamp?
     /// The fencing number: whoever took the fire later has a higher one.
     package let lease: Int
     /// How many attempts were begun, the present one included.
     package let attempts: Int
     /// How many attempts failed in a way that may pass.
     package let failures: Int
-    /// The error of the last attempt.
-    package let error: String
+}
+
+/// Why a fire happens at its time.
+package enum FireOrigin: String, Sendable {
+    /// Its schedule came due.
+    case schedule
+    /// Its schedule came due while nobody could fire, and it is made up for.
+    case catchUp = "catch-up"
+    /// Somebody asked for the instants of a range.
+    case backfill
+    /// A request of the API or a call with a token.
+    case request
+    /// A message of the bus.
+    case message
+
+    /// The usual origin of what fires this way.
+    init(_ firedBy: FiredBy) {
+        switch firedBy {
+        case .schedule: self = .schedule
+        case .triggerHook, .triggerHookWithToken: self = .request
+        case .pulseMessage: self = .message
+        }
+    }
 }
 
 /// A fire about to be written down, with everything that can be decided before the queue is asked.
@@ -65,6 +83,16 @@ package struct FireDraft: Sendable {
     package var requestHash: String?
     /// Where a message came from, for messages that carry no identity of their own.
     package var delivery: DeliveryTrace?
+    /// When the event happened, if that is known to be before the fire began.
+    package var due: Timestamp?
+    /// When the template had been rendered.
+    package var rendered: Timestamp?
+    /// Why there will be no task, for drafts that decline.
+    package var reason: String?
+    /// Why it fires now, unless `firedBy` says it all.
+    package var origin: FireOrigin?
+    /// How long to wait before the fire may be performed.
+    package var delay: Duration = .zero
 }
 
 /// How a message without an identity can be recognised when the broker delivers it again.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
+package import Core
 package import JSON
 package import JSONSchema
 package import Schedules
@@ -18,6 +19,8 @@ package struct HookRules: Sendable {
     }
 
     private let denials: [Denial]
+    /// Where the rules of time zones come from.
+    let zones: TimeZoneFiles
 
     /// Exchanges that would make a hook fire because of what it did itself, without end.
     package static let defaultDenied = [
@@ -26,45 +29,17 @@ package struct HookRules: Sendable {
     ]
 
     /// Makes the rules from regular expressions of denied exchanges, which must match from the exchange's first character.
-    package init(deniedExchanges: [String] = HookRules.defaultDenied) throws {
+    package init(
+        deniedExchanges: [String] = HookRules.defaultDenied,
+        zones: TimeZoneFiles = .system
+    ) throws {
+        self.zones = zones
         denials = try deniedExchanges.map { pattern in
             Denial(
                 pattern: pattern,
                 schema: try JSONSchema(["type": "string", "pattern": JSONValue("^(?:\(pattern))")])
             )
         }
-    }
-
-    // MARK: - Schedule
-
-    /// Parses a schedule and computes its first instant after a time: far in the future if there is no schedule.
-    package func firstInstant(of schedule: [String], after now: Timestamp) throws(InvalidHook) -> Timestamp {
-        var next = Timestamp.farFuture
-        for pattern in schedule {
-            let expression: CronExpression
-            do {
-                expression = try CronExpression(pattern)
-            } catch {
-                throw Self.invalidSchedule("\(error)", pattern)
-            }
-            guard let instant = expression.next(after: now) else {
-                throw Self.invalidSchedule("Never matches any date", pattern)
-            }
-            next = min(next, instant)
-        }
-        return next
-    }
-
-    /// The first instant of a stored schedule after a time; nil if the schedule has become unusable.
-    package static func nextInstant(of schedule: [String], after now: Timestamp) -> Timestamp? {
-        guard !schedule.isEmpty else { return .farFuture }
-        let expressions = schedule.compactMap { try? CronExpression($0) }
-        guard expressions.count == schedule.count else { return nil }
-        return Schedule.next(expressions, after: now)
-    }
-
-    private static func invalidSchedule(_ problem: String, _ pattern: String) -> InvalidHook {
-        InvalidHook(message: "\(problem) in \(pattern)")
     }
 
     // MARK: - Trigger schema
@@ -117,16 +92,16 @@ package struct HookRules: Sendable {
 
     /// Applies all rules in the order clients know, and yields the first instant of the schedule.
     package func check(_ definition: HookDefinition, scheduleFirst: Bool, now: Timestamp) throws(InvalidHook)
-        -> Timestamp
+        -> FiringPlan.Due
     {
         if scheduleFirst {
-            let next = try firstInstant(of: definition.schedule, after: now)
+            let next = try firstDue(of: definition, after: now)
             try checkTriggerSchema(definition.triggerSchema)
             try checkBindings(definition.bindings)
             return next
         }
         try checkTriggerSchema(definition.triggerSchema)
-        let next = try firstInstant(of: definition.schedule, after: now)
+        let next = try firstDue(of: definition, after: now)
         try checkBindings(definition.bindings)
         return next
     }

@@ -11,13 +11,19 @@ import Synchronization
 /// dispatcher that looks takes it.
 package final class FireDispatcher: Service, Sendable {
     private struct State {
+        /// How many more fires may be held.
         var free: Int
-        var running: Set<Int> = []
+        /// Held, whether or not their turn has come; their leases are prolonged.
+        var held: Set<Int> = []
     }
 
     private let fires: FireStore
     private let performer: FirePerformer
     private let interval: Duration
+    /// How many fires are performed at a time.
+    private let concurrency: Int
+    /// How many fires are held at a time: those performed, and a store so that performers need not wait for more.
+    private let capacity: Int
     private let state: Mutex<State>
     private let wake = Signal()
     private let work: AsyncStream<Fire>
@@ -27,7 +33,9 @@ package final class FireDispatcher: Service, Sendable {
         self.fires = fires
         self.performer = performer
         self.interval = interval
-        state = Mutex(State(free: concurrency))
+        self.concurrency = max(1, concurrency)
+        capacity = self.concurrency * 3
+        state = Mutex(State(free: capacity))
         (work, input) = AsyncStream.makeStream()
     }
 
@@ -46,7 +54,7 @@ package final class FireDispatcher: Service, Sendable {
     func submit(_ accepted: [Fire], reserved: Int) {
         state.withLock { state in
             state.free += reserved - accepted.count
-            for fire in accepted { state.running.insert(fire.id) }
+            for fire in accepted { state.held.insert(fire.id) }
         }
         for fire in accepted { input.yield(fire) }
     }
@@ -58,8 +66,8 @@ package final class FireDispatcher: Service, Sendable {
 
     /// Performs a fire while the caller waits, and keeps its lease meanwhile.
     func performNow(_ fire: Fire) async throws -> FireOutcome {
-        state.withLock { _ = $0.running.insert(fire.id) }
-        defer { state.withLock { _ = $0.running.remove(fire.id) } }
+        state.withLock { _ = $0.held.insert(fire.id) }
+        defer { state.withLock { _ = $0.held.remove(fire.id) } }
         return try await performer.perform(fire)
     }
 
@@ -73,14 +81,26 @@ package final class FireDispatcher: Service, Sendable {
                     await self.look()
                     self.input.finish()
                 }
-                for await fire in self.work {
-                    group.addTask { await self.carryOut(fire) }
-                }
+                await self.carryOutAll()
                 group.cancelAll()
             }
         } onGracefulShutdown: {
             self.isStopping.store(true, ordering: .relaxed)
             self.wake.notify()
+        }
+    }
+
+    private func carryOutAll() async {
+        await withTaskGroup(of: Void.self) { group in
+            var underWay = 0
+            for await fire in work {
+                if underWay >= concurrency {
+                    await group.next()
+                    underWay -= 1
+                }
+                underWay += 1
+                group.addTask { await self.carryOut(fire) }
+            }
         }
     }
 
@@ -91,7 +111,7 @@ package final class FireDispatcher: Service, Sendable {
     private func look() async {
         var failures = 0
         while mayGoOn {
-            let places = reserve(64)
+            let places = reserve(capacity)
             var taken: [Fire] = []
             do {
                 if places > 0 { taken = try await fires.claim(limit: places) }
@@ -105,7 +125,7 @@ package final class FireDispatcher: Service, Sendable {
             _ = await wake.wait(timeout: failures > 3 ? interval * 5 : interval)
         }
         // Fires in progress end before the process does, for as long as the service group allows.
-        while !Task.isCancelled, state.withLock({ !$0.running.isEmpty }) {
+        while !Task.isCancelled, state.withLock({ !$0.held.isEmpty }) {
             _ = await wake.wait(timeout: .milliseconds(50))
         }
     }
@@ -117,18 +137,18 @@ package final class FireDispatcher: Service, Sendable {
             // The lease ends and the fire is taken again; nothing is lost by giving up here.
             Logger.current.error("fire was interrupted", metadata: ["hook": "\(fire.name)", "error": "\(error)"])
         }
-        let wasFull = state.withLock { state in
-            state.running.remove(fire.id)
+        let isRunningLow = state.withLock { state in
+            state.held.remove(fire.id)
             state.free += 1
-            return state.free == 1
+            return state.free == capacity - concurrency
         }
-        if wasFull { wake.notify() }
+        if isRunningLow { wake.notify() }
     }
 
     private func keepLeases() async {
         while !Task.isCancelled {
-            do { try await Task.sleep(for: FireStore.lease / 3) } catch { return }
-            let ids = state.withLock { Array($0.running) }
+            do { try await Task.sleep(for: fires.lease / 3) } catch { return }
+            let ids = state.withLock { Array($0.held) }
             guard !ids.isEmpty else { continue }
             do { try await fires.extend(ids) } catch {
                 Logger.current.warning("leases were not prolonged", metadata: ["error": "\(error)"])

@@ -13,6 +13,7 @@ package import TaskclusterClient
 /// treats equal requests as one.
 package struct FirePerformer: Sendable {
     let fires: FireStore
+    let finisher: FireFinisher
     let hooks: HookStore
     let schedules: ScheduleStore
     let programs: HookPrograms
@@ -31,6 +32,7 @@ package struct FirePerformer: Sendable {
         now: @escaping @Sendable () -> Timestamp = { .now() }
     ) {
         self.fires = fires
+        finisher = FireFinisher(store: fires)
         self.hooks = hooks
         self.schedules = schedules
         self.programs = programs
@@ -45,16 +47,12 @@ package struct FirePerformer: Sendable {
     /// Performs a taken fire and stores what became of it.
     @discardableResult
     func perform(_ fire: Fire) async throws -> FireOutcome {
-        if fire.state == .mailing {
-            try await tellOwner(of: fire)
-            return .dropped
-        }
         let outcome = try await attempt(fire)
         if case .postponed(let failure) = outcome {
             try await fires.postpone(fire, failure, by: pause(after: fire.failures + 1))
         } else {
-            try await fires.finish(fire, outcome, now: now())
-            if fire.firedBy == .schedule, fire.failures > 0 {
+            try await finisher.finish(FireStore.Ending(fire: fire, outcome: outcome, time: now()))
+            if fire.firedBy == .schedule, fire.origin != .backfill, fire.failures > 0 {
                 try await schedules.skipMissed(fire.name, now: now())
             }
         }
@@ -75,10 +73,10 @@ package struct FirePerformer: Sendable {
         }
         if taken.attempts > 1 {
             guard try await hooks.hook(taken.name) != nil else { return .dropped }
-            switch try await refreshed(taken, definition) {
-            case .send(let fresh): definition = fresh
-            case .end(let outcome): return outcome
-            }
+        }
+        switch try await refreshed(taken, definition) {
+        case .send(let fresh): definition = fresh
+        case .end(let outcome): return outcome
         }
         do {
             _ = try await client.queue.createTask(
@@ -91,8 +89,14 @@ package struct FirePerformer: Sendable {
         } catch {
             try Task.checkCancellation()
             let failure = FireFailure(error)
-            return error.isRetriable && taken.firedBy.mayBeRepeated ? .postponed(failure) : .failed(failure)
+            return error.isRetriable ? later(taken, failure) : .failed(failure)
         }
+    }
+
+    /// What an error that may pass means: another attempt, as long as somebody may still need the task.
+    private func later(_ fire: Fire, _ failure: FireFailure) -> FireOutcome {
+        guard fire.firedBy.mayBeRepeated, fire.giveUp.map({ now() < $0 }) ?? true else { return .failed(failure) }
+        return .postponed(failure)
     }
 
     private static let once = RetryPolicy(attempts: 1, base: .zero, maximum: .zero)
@@ -115,7 +119,7 @@ package struct FirePerformer: Sendable {
             _ = try await client.queue.status(fire.taskID)
             return .end(.created)
         } catch {
-            guard error.status == 404 else { return .end(.postponed(FireFailure(error, calling: "status"))) }
+            guard error.status == 404 else { return .end(later(fire, FireFailure(error, calling: "status"))) }
         }
         guard let program = try await programs.program(of: fire.name) else { return .end(.dropped) }
         let context = FiringContext(
@@ -136,37 +140,6 @@ package struct FirePerformer: Sendable {
     }
 
     // MARK: - Telling
-
-    private func tellOwner(of fire: Fire) async throws {
-        if let hook = try await hooks.hook(fire.name) {
-            do {
-                try await client.notify.email(
-                    to: hook.definition.owner,
-                    subject: "[Taskcluster Hooks] Scheduled Hook failure: \(fire.name)",
-                    content: Self.letter(fire)
-                )
-            } catch {
-                Logger.current.warning(
-                    "hook failure mail was not sent",
-                    metadata: ["hook": "\(fire.name)", "error": "\(error.code)"]
-                )
-            }
-        }
-        try await fires.finishMail(fire)
-    }
-
-    private static func letter(_ fire: Fire) -> String {
-        """
-        The schedule of the hook `\(fire.name)` came due, but no task could be created (it would have been \
-        `\(fire.taskID)`). The hook will be tried again at the next instant of its schedule.
-
-        ```
-        \(fire.error.prefix(50_000))
-        ```
-
-        You get this letter at most once in twelve hours, because the hook asks for mail to its owner upon errors.
-        """
-    }
 
     private func report(_ fire: Fire, _ outcome: FireOutcome) {
         let result =

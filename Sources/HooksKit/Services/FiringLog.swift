@@ -2,6 +2,7 @@
 
 import Logging
 import Metrics
+import Schedules
 
 /// The line and the counters that every fire leaves.
 enum FiringLog {
@@ -26,6 +27,16 @@ enum FiringLog {
             case .declined: fired(draft.name, draft.firedBy, taskID: draft.taskID, result: "declined")
             case .failed: fired(draft.name, draft.firedBy, taskID: draft.taskID, result: "failure")
             }
+        }
+    }
+
+    /// Notes how late schedules fired.
+    static func scheduled(_ drafts: [FireDraft]) {
+        for draft in drafts where draft.origin == .schedule {
+            guard let due = draft.due else { continue }
+            Timer(label: "hooks_schedule_lateness_seconds").recordMilliseconds(
+                max(0, (draft.started - due) / .milliseconds(1))
+            )
         }
     }
 }

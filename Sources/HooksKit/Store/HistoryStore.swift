@@ -45,25 +45,32 @@ package struct HistoryStore: Sendable {
         }
     }
 
-    /// The instant of a scheduled fire that is still being repeated; the schedule stands still until it succeeds.
+    /// The instant of a scheduled fire that is still being repeated; the schedule stands still until it ends.
     func outstandingInstant(of name: HookName) async throws -> Timestamp? {
         try await pool.query(
             """
-            select min(created) as created from hooks.fires
-            where hook_group_id = \(name.group) and hook_id = \(name.hook)
-                and state = 'pending' and fired_by = 'schedule' and failures > 0
+            select f.created from hooks.hooks h join hooks.fires f on f.fire_id = h.waits_for
+            where h.hook_group_id = \(name.group) and h.hook_id = \(name.hook) and f.state = 'pending'
             """
         ).first?.optionalTimestamp("created")
     }
 
-    /// Forgets finished fires after a day and history after a year, a bounded number at a time.
+    /// Forgets the ledger and the history after a year, a bounded number at a time.
     package func expire() async throws {
-        _ = try await pool.execute(
-            """
-            delete from hooks.fires where fire_id = any(array(
-                select fire_id from hooks.fires where state = 'done' and finished < now() - interval '1 day' limit 10000))
-            """
-        )
-        _ = try await pool.execute("delete from hooks.last_fires where task_create_time < now() - interval '1 year'")
+        for table in ["hooks.fires", "hooks.last_fires"] {
+            let condition =
+                table == "hooks.fires" ? "state = 'done' and finished" : "task_create_time"
+            while true {
+                let deleted = try await pool.execute(
+                    """
+                    delete from \(unsafe: table) where ctid = any(array(
+                        select ctid from \(unsafe: table)
+                        where \(unsafe: condition) < now() - interval '1 year' limit 5000))
+                    """
+                )
+                if deleted < 5000 { break }
+                try await Task.sleep(for: .milliseconds(100))
+            }
+        }
     }
 }

@@ -78,6 +78,47 @@ package final class HookPrograms: Sendable {
         return program
     }
 
+    /// The programs of several hooks in the versions that the caller has just read, with one query for those not known.
+    ///
+    /// Hooks that are gone are left out.
+    func programs(
+        of hooks: [(name: HookName, version: Int)],
+        on connection: PostgresConnection
+    ) async throws -> [HookName: Result<HookProgram, FireFailure>] {
+        var programs: [HookName: Result<HookProgram, FireFailure>] = [:]
+        let unknown = known.withLock { known in
+            hooks.filter { hook in
+                guard let program = known.program(of: hook.name, limit: limit), program.version == hook.version else {
+                    return true
+                }
+                programs[hook.name] = .success(program)
+                return false
+            }
+        }
+        guard !unknown.isEmpty else { return programs }
+        let rows = try await connection.query(
+            """
+            select h.hook_group_id, h.hook_id, definition_version, task, trigger_schema as schema, options
+            from hooks.hooks h join unnest(\(unknown.map(\.name.group))::text[], \(unknown.map(\.name.hook))::text[])
+                as wanted (hook_group_id, hook_id) using (hook_group_id, hook_id)
+            """
+        )
+        for row in rows {
+            let name = HookName(group: try row.string("hook_group_id"), hook: try row.string("hook_id"))
+            let (task, schema, options) = (try row.json("task"), try row.json("schema"), try row.json("options"))
+            let version = try row.int("definition_version")
+            do throws(FireFailure) {
+                let language = TemplateLanguage(options: options.object ?? [:])
+                let program = try Self.compile(task, language, schema, version: version)
+                known.withLock { $0.keep(program, for: name, limit: limit) }
+                programs[name] = .success(program)
+            } catch {
+                programs[name] = .failure(error)
+            }
+        }
+        return programs
+    }
+
     /// Compiles a definition.
     static func compile(
         _ task: JSONValue,

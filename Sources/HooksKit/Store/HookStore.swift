@@ -68,7 +68,7 @@ package struct HookStore: Sendable {
     }
 
     /// Stores a new hook with a fresh token, unless its name is taken.
-    func create(_ definition: HookDefinition, next: Timestamp, by client: String) async throws -> Creation {
+    func create(_ definition: HookDefinition, next: FiringPlan.Due, by client: String) async throws -> Creation {
         let name = definition.name
         let token = try box.seal(Slugid.make(), for: name)
         let taskID = try box.seal(Slugid.make(), for: name)
@@ -76,10 +76,10 @@ package struct HookStore: Sendable {
             let inserted = try await connection.query(
                 """
                 insert into hooks.hooks (hook_group_id, hook_id, metadata, task, bindings, schedule, trigger_schema,
-                    options, encrypted_trigger_token, encrypted_next_task_id, next_scheduled_date)
+                    options, encrypted_trigger_token, encrypted_next_task_id, next_scheduled_date, next_due)
                 values (\(name.group), \(name.hook), \(definition.metadata), \(definition.task),
                     \(JSONValue.array(definition.bindings.map(\.json))), \(JSONValue(definition.schedule)),
-                    \(definition.triggerSchema), \(JSONValue.object(definition.options)), \(token), \(taskID), \(next))
+                    \(definition.triggerSchema), \(JSONValue.object(definition.options)), \(token), \(taskID), \(next.fireAt), \(next.instant))
                 on conflict (hook_group_id, hook_id) do nothing
                 returning definition_version
                 """
@@ -106,7 +106,7 @@ package struct HookStore: Sendable {
     func update(
         _ name: HookName,
         by client: String,
-        _ change: @Sendable (HookDefinition) throws -> (definition: HookDefinition, next: Timestamp)
+        _ change: @Sendable (HookDefinition) throws -> (definition: HookDefinition, next: FiringPlan.Due)
     ) async throws -> HookDefinition? {
         let taskID = try box.seal(Slugid.make(), for: name)
         let definition = try await pool.transaction { connection -> HookDefinition? in
@@ -121,7 +121,8 @@ package struct HookStore: Sendable {
                 update hooks.hooks set metadata = \(definition.metadata), task = \(definition.task),
                     bindings = \(JSONValue.array(definition.bindings.map(\.json))),
                     schedule = \(JSONValue(definition.schedule)), trigger_schema = \(definition.triggerSchema),
-                    options = \(JSONValue.object(definition.options)), encrypted_next_task_id = \(taskID), next_scheduled_date = \(next),
+                    options = \(JSONValue.object(definition.options)), encrypted_next_task_id = \(taskID),
+                    next_scheduled_date = \(next.fireAt), next_due = \(next.instant), waits_for = null,
                     definition_version = nextval('hooks.definition_version')
                 where hook_group_id = \(name.group) and hook_id = \(name.hook)
                 """
@@ -137,7 +138,7 @@ package struct HookStore: Sendable {
     /// Removes a hook and its history; one that does not exist is announced and recorded just the same.
     func remove(_ name: HookName, by client: String) async throws {
         try await pool.transaction { connection in
-            for table in ["hooks", "last_fires", "failure_mails"] {
+            for table in ["hooks", "last_fires", "failure_mails", "fires"] {
                 _ = try await connection.execute(
                     """
                     delete from hooks.\(unsafe: table)

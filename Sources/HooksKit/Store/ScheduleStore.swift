@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
+package import Core
 import JSON
 package import Postgres
 import Schedules
@@ -9,84 +10,202 @@ import Taskcluster
 package struct ScheduleStore: Sendable {
     package let pool: PostgresPool
     let box: SecretBox
+    let zones: TimeZoneFiles
 
-    package init(pool: PostgresPool, box: SecretBox) {
+    package init(pool: PostgresPool, box: SecretBox, zones: TimeZoneFiles = .system) {
         self.pool = pool
         self.box = box
+        self.zones = zones
     }
 
     /// A hook whose instant has come, locked by the transaction that read it.
-    struct Due: Sendable {
+    struct Waiting: Sendable {
         let name: HookName
         let version: Int
         let schedule: [String]
-        let instant: Timestamp
-        let taskID: String
+        let scheduling: HookScheduling
+        let due: FiringPlan.Due
+        /// The secret from which the ids of its tasks are made.
+        let seed: String
     }
+
+    /// A hook's step to its next instant, with the instants it passes over.
+    struct Step: Sendable {
+        let name: HookName
+        /// What to wait for.
+        let next: FiringPlan.Due
+        var skipped: FiringPlan.Skipped?
+        /// Why instants were skipped.
+        var reason = "missed"
+    }
+
+    static let columns: SQL = """
+        hook_group_id, hook_id, definition_version, schedule, options, encrypted_next_task_id, next_scheduled_date,
+        coalesce(next_due, next_scheduled_date) as next_due
+        """
 
     /// Locks hooks whose instant has come, the longest overdue first, and leaves out what others have locked.
     ///
-    /// A hook whose last fire is being repeated because the queue is unwell waits: its missed instants become one.
-    func lockDue(now: Timestamp, limit: Int, on connection: PostgresConnection) async throws -> [Due] {
+    /// A hook whose last fire is being repeated because the queue is unwell waits, and so does a paused one.
+    func lockDue(now: Timestamp, limit: Int, on connection: PostgresConnection) async throws -> [Waiting] {
         try await connection.query(
             """
-            select hook_group_id, hook_id, definition_version, schedule, next_scheduled_date, encrypted_next_task_id
-            from hooks.hooks h
-            where next_scheduled_date <= \(now) and next_scheduled_date < '3999-01-01Z' and not exists (
-                select from hooks.fires f where f.hook_group_id = h.hook_group_id and f.hook_id = h.hook_id
-                    and f.state = 'pending' and f.fired_by = 'schedule' and f.failures > 0)
+            select \(Self.columns) from hooks.hooks
+            where next_scheduled_date <= \(now) and next_scheduled_date < '3999-01-01Z'
+                and paused_since is null and waits_for is null
             order by next_scheduled_date limit \(limit) for no key update skip locked
             """
-        ).map { row in
-            let name = HookName(group: try row.string("hook_group_id"), hook: try row.string("hook_id"))
-            return Due(
-                name: name,
-                version: try row.int("definition_version"),
-                schedule: try row.json("schedule").array?.compactMap(\.string) ?? [],
-                instant: try row.timestamp("next_scheduled_date"),
-                taskID: try box.open(row.string("encrypted_next_task_id"), for: name)
-            )
-        }
+        ).map(waiting)
     }
 
-    /// Moves locked hooks to their next instant, each with a fresh task.
-    func advance(_ steps: [(name: HookName, next: Timestamp)], on connection: PostgresConnection) async throws {
+    /// Locks one hook, whether or not it is due; nil if there is no such hook.
+    func lock(_ name: HookName, on connection: PostgresConnection) async throws -> Waiting? {
+        try await connection.query(
+            """
+            select \(Self.columns) from hooks.hooks
+            where hook_group_id = \(name.group) and hook_id = \(name.hook) for no key update
+            """
+        ).first.map(waiting)
+    }
+
+    private func waiting(_ row: PostgresRow) throws -> Waiting {
+        let name = HookName(group: try row.string("hook_group_id"), hook: try row.string("hook_id"))
+        return Waiting(
+            name: name,
+            version: try row.int("definition_version"),
+            schedule: try row.json("schedule").array?.compactMap(\.string) ?? [],
+            scheduling: HookScheduling(options: try row.json("options").object ?? [:]),
+            due: FiringPlan.Due(
+                instant: try row.timestamp("next_due"),
+                fireAt: try row.timestamp("next_scheduled_date")
+            ),
+            seed: try box.open(row.string("encrypted_next_task_id"), for: name)
+        )
+    }
+
+    /// The plan of a stored schedule.
+    func plan(of hook: Waiting) throws(InvalidHook) -> FiringPlan {
+        try hook.scheduling.plan(of: hook.schedule, for: hook.name, zones: zones)
+    }
+
+    /// Moves locked hooks to their next instants, and notes in the ledger what they pass over.
+    func advance(_ steps: [Step], now: Timestamp, on connection: PostgresConnection) async throws {
         guard !steps.isEmpty else { return }
-        let statements = try steps.map { step -> SQL in
-            let taskID = try box.seal(Slugid.make(), for: step.name)
-            return """
-                update hooks.hooks set next_scheduled_date = \(step.next), encrypted_next_task_id = \(taskID)
-                where hook_group_id = \(step.name.group) and hook_id = \(step.name.hook)
-                """
+        var statements: [SQL] = [
+            """
+            update hooks.hooks h set next_scheduled_date = step.at, next_due = step.due
+            from unnest(\(steps.map(\.name.group))::text[], \(steps.map(\.name.hook))::text[], \(steps.map(\.next.fireAt))::timestamptz[],
+                \(steps.map(\.next.instant))::timestamptz[]) as step (hook_group_id, hook_id, at, due)
+            where h.hook_group_id = step.hook_group_id and h.hook_id = step.hook_id
+            """
+        ]
+        for step in steps {
+            guard let skipped = step.skipped else { continue }
+            statements.append(Self.skipping(skipped, of: step, now: now))
         }
         _ = try await connection.pipeline(statements)
     }
 
-    /// The earliest instant after a time that any schedule has.
-    func nextInstant(after now: Timestamp) async throws -> Timestamp? {
+    private static func skipping(_ skipped: FiringPlan.Skipped, of step: Step, now: Timestamp) -> SQL {
+        """
+        insert into hooks.fires (hook_group_id, hook_id, task_id, fired_by, created, started, state, outcome, run_at,
+            finished, due, since, skipped, reason)
+        values (\(step.name.group), \(step.name.hook), '', 'schedule', \(now), \(now), 'done', 'skipped', now(), \(now),
+            \(skipped.last), \(skipped.first), \(skipped.count),
+            \(skipped.isExact ? step.reason : step.reason + ", at least so many"))
+        """
+    }
+
+    /// When the next schedule comes due, perhaps in the past if others are about to fire it; nil if none ever does.
+    func nextWake() async throws -> Timestamp? {
         try await pool.query(
             """
             select min(next_scheduled_date) as next from hooks.hooks
-            where next_scheduled_date > \(now) and next_scheduled_date < '3999-01-01Z'
+            where next_scheduled_date < '3999-01-01Z' and paused_since is null and waits_for is null
             """
         ).first?.optionalTimestamp("next")
     }
 
-    /// After a fire that had to be repeated: skips the instants that passed meanwhile, as they are part of that fire.
+    /// After a fire that had to be repeated: skips the instants that passed meanwhile, unless the hook wants them.
     func skipMissed(_ name: HookName, now: Timestamp) async throws {
         try await pool.transaction { connection in
-            let row = try await connection.query(
-                """
-                select schedule from hooks.hooks
-                where hook_group_id = \(name.group) and hook_id = \(name.hook) and next_scheduled_date <= \(now)
-                for no key update
-                """
-            ).first
-            guard let row else { return }
-            let schedule = try row.json("schedule").array?.compactMap(\.string) ?? []
-            let next = HookRules.nextInstant(of: schedule, after: now) ?? .farFuture
-            try await advance([(name, next)], on: connection)
+            if let hook = try await lock(name, on: connection), hook.due.fireAt <= now {
+                try await pass(hook, now: now, reason: "missed while an earlier fire was repeated", on: connection)
+            }
             _ = try await connection.query("select pg_notify(\(HookStore.changes), '')")
+        }
+    }
+
+    /// Passes over all instants of a locked hook that have come, for hooks without a policy of catching up.
+    private func pass(
+        _ hook: Waiting,
+        now: Timestamp,
+        reason: String,
+        on connection: PostgresConnection
+    ) async throws {
+        guard hook.scheduling.catchUp == .none, let plan = try? plan(of: hook) else { return }
+        try await advance([Self.passing(hook, plan, now: now, reason: reason)], now: now, on: connection)
+    }
+
+    /// The step that passes over everything that has come.
+    private static func passing(_ hook: Waiting, _ plan: FiringPlan, now: Timestamp, reason: String) -> Step {
+        let (skipped, next) = plan.pass(from: hook.due, now: now)
+        return Step(name: hook.name, next: next ?? .never, skipped: skipped, reason: reason)
+    }
+
+    // MARK: - Pausing
+
+    /// A hook's pause: since when, and by whom.
+    struct Pause: Sendable {
+        let since: Timestamp
+        let client: String
+    }
+
+    /// The pause of a hook, or nil if it is not paused.
+    func pause(of name: HookName) async throws -> Pause? {
+        let row = try await pool.query(
+            """
+            select paused_since, paused_by from hooks.hooks
+            where hook_group_id = \(name.group) and hook_id = \(name.hook) and paused_since is not null
+            """
+        ).first
+        return try row.map { row in
+            Pause(since: try row.timestamp("paused_since"), client: try row.optionalString("paused_by") ?? "")
+        }
+    }
+
+    /// Stops a hook's schedule; false if there is no such hook.
+    ///
+    /// Pausing twice changes nothing.
+    func pause(_ name: HookName, by client: String, now: Timestamp) async throws -> Bool {
+        try await pool.execute(
+            """
+            update hooks.hooks set paused_by = case when paused_since is null then \(client) else paused_by end,
+                paused_since = coalesce(paused_since, \(now)::timestamptz)
+            where hook_group_id = \(name.group) and hook_id = \(name.hook)
+            """
+        ) == 1
+    }
+
+    /// Lets a hook's schedule go on; false if there is no such hook.
+    ///
+    /// The instants of the pause are skipped.
+    func resume(_ name: HookName, now: Timestamp) async throws -> Bool {
+        try await pool.transaction { connection in
+            guard let hook = try await lock(name, on: connection) else { return false }
+            let resumed = try await connection.execute(
+                """
+                update hooks.hooks set paused_since = null, paused_by = null
+                where hook_group_id = \(name.group) and hook_id = \(name.hook) and paused_since is not null
+                """
+            )
+            guard resumed == 1 else { return true }
+            if hook.due.fireAt <= now, let plan = try? plan(of: hook) {
+                let step = Self.passing(hook, plan, now: now, reason: "paused")
+                try await advance([step], now: now, on: connection)
+            }
+            _ = try await connection.query("select pg_notify(\(HookStore.changes), '')")
+            return true
         }
     }
 }
