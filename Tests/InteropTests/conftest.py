@@ -11,6 +11,7 @@ import pytest
 import taskcluster
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
+BINARIES = pathlib.Path(os.environ.get("SLIPWAY_BIN", TOP / ".build" / "release")).resolve()
 sys.path.insert(0, str(TOP / "deploy" / "demo"))
 sys.dont_write_bytecode = True
 

@@ -5,9 +5,8 @@ import os
 import pathlib
 import subprocess
 
-from conftest import TOP, load_suite
+from conftest import BINARIES, load_suite
 
-BINARIES = pathlib.Path(os.environ.get("SLIPWAY_BIN", TOP / ".build" / "release"))
 DAEMONS = ["taskcluster-local", "hooks-service", "scheduler", "pulse-listener"]
 
 

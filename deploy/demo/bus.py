@@ -54,14 +54,51 @@ class Bus:
         self._thread.join(5)
 
 
+class Publisher:
+    """Publishes persistent messages on one connection; each call returns after the broker's confirm.
+
+    A message the broker did not confirm is sent again for up to `patience` seconds, so it may arrive twice.
+    """
+
+    def __init__(self, url, patience=60):
+        self.url, self.patience = url, patience
+        self._connection = self._channel = None
+
+    def publish(self, exchange, routing_key, payload, message_id=None):
+        properties = pika.BasicProperties(content_type="application/json", delivery_mode=2, message_id=message_id)
+        limit = time.monotonic() + self.patience
+        while True:
+            try:
+                self._open(exchange).basic_publish(exchange, routing_key, json.dumps(payload).encode(), properties)
+                return
+            except (pika.exceptions.AMQPError, OSError):
+                self.close()
+                if time.monotonic() > limit:
+                    raise
+                time.sleep(0.2)
+
+    def _open(self, exchange):
+        if self._channel is None:
+            self._connection = pika.BlockingConnection(pika.URLParameters(self.url))
+            self._channel = self._connection.channel()
+            self._channel.confirm_delivery()
+            self._channel.exchange_declare(exchange, "topic", durable=True)
+        return self._channel
+
+    def close(self):
+        connection, self._connection, self._channel = self._connection, None, None
+        try:
+            if connection is not None:
+                connection.close()
+        except (pika.exceptions.AMQPError, OSError):
+            # It is gone already.
+            pass
+
+
 def publish(url, exchange, routing_key, payload, message_id=None):
     """Declares the exchange and publishes one persistent message, returning after the broker's confirm."""
-    connection = pika.BlockingConnection(pika.URLParameters(url))
+    publisher = Publisher(url, patience=0)
     try:
-        channel = connection.channel()
-        channel.confirm_delivery()
-        channel.exchange_declare(exchange, "topic", durable=True)
-        properties = pika.BasicProperties(content_type="application/json", delivery_mode=2, message_id=message_id)
-        channel.basic_publish(exchange, routing_key, json.dumps(payload).encode(), properties)
+        publisher.publish(exchange, routing_key, payload, message_id)
     finally:
-        connection.close()
+        publisher.close()

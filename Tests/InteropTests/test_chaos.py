@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: MPL-2.0
+"""Three replicas of each hooks process, killed at random under load, before a queue that fails in every way.
+
+CHAOS_SECONDS says for how long (25 unless told; the full run is 120), CHAOS_SEED repeats a run.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import threading
+import time
+
+from bus import Publisher
+from conftest import BINARIES
+from faulty_queue import FAULTS, FaultyQueue
+from support import eventually, hook, template, unique
+
+from demo import wait_for_binding
+
+EXCHANGE = "exchange/interop-team/v1/chaos"
+SERVICES = ["hooks-service", "pulse-listener", "scheduler"]
+REPLICAS = 3
+
+
+class Replicas:
+    """Several processes of each hooks service, in place of the suite's own."""
+
+    def __init__(self, suite, root_url):
+        self.suite, self.root_url = suite, root_url
+        self.processes = {}
+        self.ports = {}
+        self.kills = 0
+
+    def __enter__(self):
+        for name in SERVICES:
+            self.suite.stop(name)
+            for number in range(REPLICAS):
+                # The first one takes the suite's own port: that is where the front door passes hooks' calls on to.
+                self.ports[name, number] = self.suite.ports()[name] if number == 0 else 0
+                self.start((name, number))
+        return self
+
+    def __exit__(self, *_):
+        for process in self.processes.values():
+            process.kill()
+            process.wait()
+        self.suite.start_services()
+
+    def start(self, replica):
+        name, number = replica
+        environment = self.suite.service_environment(name)
+        environment |= {"TASKCLUSTER_ROOT_URL": self.root_url, "HTTP_PORT": str(self.ports[replica])}
+        with open(self.suite.logs / f"chaos-{name}-{number}.log", "ab") as log:
+            self.processes[replica] = subprocess.Popen(
+                [str(BINARIES / name), "run"],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.suite.local,
+            )
+
+    def kill(self, replica):
+        self.processes[replica].send_signal(signal.SIGKILL)
+        self.processes[replica].wait()
+        self.kills += 1
+
+
+def disturb(replicas, seconds, dice):
+    """Kills and restarts processes, and once the broker and once the database, until the time is over."""
+    end = time.monotonic() + seconds
+    servers = [(end - seconds * 2 / 3, "restart-rabbitmq"), (end - seconds / 3, "restart-postgres")]
+    while time.monotonic() < end:
+        if servers and time.monotonic() > servers[0][0]:
+            replicas.suite.run_servers(servers.pop(0)[1])
+        replica = dice.choice(list(replicas.processes))
+        replicas.kill(replica)
+        time.sleep(dice.uniform(0, 0.6))
+        replicas.start(replica)
+        time.sleep(dice.uniform(0.1, 0.8))
+
+
+def fires_of(hooks, name):
+    fires, query = [], {}
+    while True:
+        page = hooks.listLastFires("demo", name, query=query)
+        fires += page["lastFires"]
+        if not page.get("continuationToken"):
+            return fires
+        query = {"continuationToken": page["continuationToken"]}
+
+
+def test_every_event_has_exactly_one_task_whatever_dies(running):
+    seconds = float(os.environ.get("CHAOS_SECONDS", "25"))
+    seed = int(os.environ.get("CHAOS_SEED", time.time_ns() % 100_000))
+    print(f"chaos: {seconds:.0f} s, seed {seed}")
+    dice = random.Random(seed)
+    hooks, queue = running.hooks(), running.queue()
+    events, ticks = unique("chaos-events"), unique("chaos-ticks")
+    schema = {"type": "object", "required": ["event"], "properties": {"event": {"type": "integer"}}}
+    binding = {"exchange": EXCHANGE, "routingKeyPattern": f"{events}.#"}
+    # No worker takes these tasks: only their making is at stake here.
+    idle = {"taskQueueId": "slipway/none", "priority": "lowest"}
+    by_event = hook(events, schema=schema, bindings=[binding])
+    by_event["task"] = template(f"{events} ${{payload.event}}") | idle
+    by_clock = hook(ticks, schedule=["* * * * * *"], catchUp={"policy": "all", "limit": 100})
+    by_clock["task"] = template(f"{ticks} ${{firedBy}}") | idle
+
+    publisher = Publisher(running.amqp_url)
+    publisher.publish(EXCHANGE, "nobody", {})
+    sent = 0
+    stop = threading.Event()
+
+    def publish():
+        nonlocal sent
+        while not stop.is_set():
+            publisher.publish(EXCHANGE, f"{events}.x", {"event": sent}, message_id=f"{events}-{sent}")
+            sent += 1
+            time.sleep(0.02)
+
+    with FaultyQueue(running.root_url, hang=3, seed=seed) as proxy, Replicas(running.suite, proxy.url) as replicas:
+        eventually(lambda: hooks.createHook("demo", events, by_event), 30)
+        hooks.createHook("demo", ticks, by_clock)
+        wait_for_binding(running.values, EXCHANGE, f"{events}.ready", 30)
+        # A queue's making reaches the broker's disk a moment later; before that a killed broker forgets it.
+        time.sleep(3)
+        proxy.share = 0.15
+        loader = threading.Thread(target=publish)
+        loader.start()
+        disturb(replicas, seconds, dice)
+        stop.set()
+        loader.join()
+        proxy.share = 0
+        print(f"chaos: {sent} events, {replicas.kills} kills, faults {proxy.counts}")
+        assert sum(proxy.counts.values()) >= len(FAULTS), "the proxy has spoiled too few calls to prove anything"
+
+        def all_made():
+            fires = fires_of(hooks, events)
+            return fires if len(fires) >= sent and all(fire["result"] == "success" for fire in fires) else None
+
+        try:
+            made = eventually(all_made, 90, 0.5)
+        except AssertionError:
+            made = fires_of(hooks, events)
+        names = [queue.task(fire["taskId"])["metadata"]["name"] for fire in made if fire["result"] == "success"]
+        wanted = {f"{events} {number}" for number in range(sent)}
+        assert sorted(wanted - set(names)) == [], "events without a task"
+        assert len(names) == len(set(names)), "events with more than one task"
+        assert [fire for fire in made if fire["result"] != "success"] == []
+
+        hooks.updateHook("demo", ticks, {**by_clock, "schedule": []})
+        ticked = eventually(
+            lambda: (lambda fires: fires if all(fire["result"] == "success" for fire in fires) else None)(fires_of(hooks, ticks)),
+            60,
+            0.5,
+        )
+        instants = sorted(queue.task(fire["taskId"])["created"] for fire in ticked)
+        assert len(instants) == len(set(instants)), "an instant of the schedule fired twice"
+        assert len(instants) >= seconds, "instants of the schedule were lost"
+    for name in (events, ticks):
+        hooks.removeHook("demo", name)
