@@ -22,10 +22,13 @@ final class Heartbeat: Sendable {
             "since": .string(Timestamp.now().iso8601),
             "lastClaimAttempt": nil,
             "lastClaimOk": nil,
+            "lastReclaimOk": nil,
             "takenUntil": nil,
             "tasksResolved": ["completed": 0, "failed": 0, "exception": 0],
             "consecutiveClaimErrors": 0,
             "lastError": nil,
+            "clockOffset": 0,
+            "freeDiskBytes": nil,
             "leftoverProcesses": false,
             "updated": nil,
         ])

@@ -6,6 +6,7 @@ public import HTTPClient
 import JSON
 import Processes
 import Schedules
+import Synchronization
 import Taskcluster
 import TaskclusterClient
 import WorkerKit
@@ -14,6 +15,8 @@ import WorkerKit
 public struct Scriptworker: Sendable {
     private let configuration: ScriptworkerConfiguration
     private let transport: any HTTPTransport
+    private let clock: ServerClock
+    private let refusals = RefusalTimer()
     private let stop: StopControl
     private let log: WorkerLog
     private let heartbeat: Heartbeat
@@ -24,16 +27,25 @@ public struct Scriptworker: Sendable {
     /// Prepares a worker; the log directory is made and its log opened.
     public init(_ configuration: ScriptworkerConfiguration, transport: any HTTPTransport, stop: StopControl) throws {
         self.configuration = configuration
-        self.transport = transport
         self.stop = stop
         try TaskDirectories.make(configuration.logDirectory)
-        log = WorkerLog(configuration)
-        heartbeat = Heartbeat(path: configuration.heartbeatPath)
+        let log = WorkerLog(configuration)
+        let heartbeat = Heartbeat(path: configuration.heartbeatPath)
+        self.log = log
+        self.heartbeat = heartbeat
+        let clock = ServerClock(transport, rootURL: configuration.rootURL) { offset in
+            let seconds = offset.components.seconds
+            log.warning("this host's clock is \(abs(seconds)) s \(seconds < 0 ? "ahead of" : "behind") the queue's")
+            heartbeat.update(["clockOffset": .init(Int(seconds))])
+        }
+        self.clock = clock
+        self.transport = clock
         let source = configuration.credentials
         client = TaskclusterClient(
             rootURL: configuration.rootURL,
             credentials: { source.current },
-            transport: transport
+            transport: clock,
+            now: { clock.now() }
         )
         claims = ClaimRequest(
             queueID: configuration.queueID,
@@ -45,12 +57,11 @@ public struct Scriptworker: Sendable {
 
     /// Works until told to stop; returns the exit status.
     public func run() async -> Int32 {
-        let lock = open("\(configuration.logDirectory)/scriptworker.lock", O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
-        guard lock >= 0, flock(lock, LOCK_EX | LOCK_NB) == 0 else {
+        guard let lock = try? WorkerLock(directory: configuration.logDirectory) else {
             log.critical("another worker uses \(configuration.logDirectory)")
             return 1
         }
-        defer { close(lock) }
+        defer { lock.release() }
         stop.observe(
             reload: {
                 log.reopen()
@@ -64,19 +75,20 @@ public struct Scriptworker: Sendable {
         endPredecessor()
         await withTaskGroup(of: Void.self) { group in
             group.addTask { await beat() }
+            await rest(configuration.file.seconds("startup_jitter") * Double.random(in: 0...1))
             await work()
             group.cancelAll()
         }
         heartbeat.update(["state": "exit"])
         log.info("stopped")
-        return 0
+        return refusals.hasGivenUp ? 4 : 0
     }
 
     /// Writes the heartbeat every ten seconds, and a line in the log every minute: both are signs of life to monitors.
     private func beat() async {
         var ticks = 0
         while !Task.isCancelled {
-            heartbeat.update()
+            heartbeat.update(["freeDiskBytes": .init(freeBytes())])
             ProcessTree.reapUnlessRunning()
             if ticks % 6 == 5 { log.info("alive state=\(heartbeat.state)") }
             ticks += 1
@@ -86,7 +98,7 @@ public struct Scriptworker: Sendable {
 
     private func work() async {
         let interval = configuration.file.seconds("poll_interval")
-        while !stop.isLeaving {
+        while !stop.isLeaving, !refusals.hasGivenUp {
             guard isReady() else {
                 await rest(max(interval, .seconds(1)))
                 continue
@@ -115,17 +127,25 @@ public struct Scriptworker: Sendable {
         }
         let wanted = configuration.file.whole("min_free_disk_bytes")
         guard wanted > 0 else { return true }
-        for path in [configuration.workDirectory, configuration.artifactDirectory, configuration.logDirectory] {
-            var info = statvfs()
-            guard statvfs(path, &info) == 0 else { continue }
-            let free = Int(info.f_bavail) * Int(info.f_frsize)
-            if free < wanted {
-                log.warning("only \(free) bytes are free below \(path), so no task is claimed")
-                heartbeat.update(["state": "disk_full", "lastError": "not enough free disk"])
-                return false
-            }
+        let free = freeBytes()
+        if free < wanted {
+            log.warning("only \(free) bytes are free, so no task is claimed")
+            heartbeat.update(["state": "disk_full", "lastError": "not enough free disk"])
+            return false
         }
         return true
+    }
+
+    /// What is free where the least is.
+    private func freeBytes() -> Int {
+        let paths = [
+            configuration.workDirectory, configuration.artifactDirectory, configuration.taskLogDirectory,
+            configuration.logDirectory,
+        ]
+        return paths.compactMap { path in
+            var info = statvfs()
+            return statvfs(path, &info) == 0 ? Int(info.f_bavail) * Int(info.f_frsize) : nil
+        }.min() ?? 0
     }
 
     private func pollOnce() async -> ClaimPacing.Answer {
@@ -137,8 +157,14 @@ public struct Scriptworker: Sendable {
         do {
             found = try await claimGently()
             heartbeat.claim(failedWith: nil)
+            refusals.note(isRefused: false)
         } catch let error as TaskclusterError {
             log.warning("cannot claim work: \(error)")
+            refusals.note(isRefused: error.status == 401 || error.status == 403)
+            let limit = configuration.file.seconds("auth_failure_exit_after")
+            if limit > .zero, refusals.giveUp(after: limit) {
+                log.critical("the queue has refused these credentials for \(limit); leaving")
+            }
             heartbeat.claim(failedWith: "\(error)")
             return .failure
         } catch {
@@ -177,12 +203,23 @@ public struct Scriptworker: Sendable {
         let keeper = ClaimKeeper(
             claim,
             interval: configuration.file.seconds("reclaim_interval"),
-            makeClient: { [configuration, transport] credentials in
-                TaskclusterClient(rootURL: configuration.rootURL, credentials: credentials, transport: transport)
+            now: { [clock] in clock.now() },
+            makeClient: { [configuration, clock] credentials in
+                TaskclusterClient(
+                    rootURL: configuration.rootURL,
+                    credentials: credentials,
+                    transport: clock,
+                    now: { clock.now() }
+                )
             },
             onCredentials: { [log] credentials in
                 log.hide([credentials.accessToken])
                 file.update(credentials)
+            },
+            onRenewal: { [heartbeat] until in
+                heartbeat.update([
+                    "takenUntil": .string(until.iso8601), "lastReclaimOk": .string(Timestamp.now().iso8601),
+                ])
             },
             onProblem: { [log] in log.warning($0) }
         )
@@ -242,5 +279,23 @@ public struct Scriptworker: Sendable {
         let ended = ProcessTree.endMarked(TaskRun.markers(taskID, runID))
         log.warning("an earlier worker died while it ran \(taskID); ended \(ended) processes it left")
         unlink(noteOfTask)
+    }
+}
+
+/// How long the queue has refused this worker's credentials.
+private final class RefusalTimer: Sendable {
+    private let state = Mutex<(since: ContinuousClock.Instant?, hasGivenUp: Bool)>((nil, false))
+
+    var hasGivenUp: Bool { state.withLock { $0.hasGivenUp } }
+
+    func note(isRefused: Bool) {
+        state.withLock { $0.since = isRefused ? $0.since ?? .now : nil }
+    }
+
+    func giveUp(after limit: Duration) -> Bool {
+        state.withLock { state in
+            if let since = state.since, ContinuousClock.now - since >= limit { state.hasGivenUp = true }
+            return state.hasGivenUp
+        }
     }
 }

@@ -99,6 +99,9 @@ extension TaskRun {
         environment["RUN_ID"] = "\(claim.runID)"
         environment["TASKCLUSTER_ROOT_URL"] = configuration.rootURL
         environment["TASKCLUSTER_CREDENTIALS_FD"] = "\(ProcessRequest.childDescriptor(0))"
+        if configuration.file.flag("export_cot_product") {
+            environment["SCRIPTWORKER_COT_PRODUCT"] = configuration.file.values["cot_product"]?.string
+        }
         return environment
     }
 

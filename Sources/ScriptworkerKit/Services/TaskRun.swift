@@ -47,7 +47,7 @@ struct TaskRun: Sendable {
 
     // MARK: - Work
 
-    private func work() async throws -> ResolutionCode {
+    func work() async throws -> ResolutionCode {
         try TaskDirectories.make(configuration.taskLogDirectory)
         let limit = configuration.file.whole("task_log_max_bytes")
         var mirror: OutputLog.Mirror?
@@ -106,11 +106,11 @@ struct TaskRun: Sendable {
             audit.write(level, text)
             level == .critical ? log.critical(text) : log.debug(text)
         }
-        let verifier = configuration.verifier(
+        let verifier = configuration.file.verifier(
             policy,
             client: workerClient,
-            transport: transport,
             files: files,
+            directory: configuration.workDirectory,
             log: chainLog
         )
         let type = configuration.file.text("cot_job_type")
@@ -141,7 +141,7 @@ struct TaskRun: Sendable {
         }
         heartbeat.update(["state": "preparing"])
         let inputs = UpstreamInputs(
-            downloader: configuration.downloader(workerClient, transport, files) { log.warning($0) },
+            downloader: configuration.file.downloader(workerClient, files, rules: nil) { log.warning($0) },
             directory: configuration.workDirectory,
             concurrency: configuration.file.whole("max_concurrent_downloads"),
             log: note

@@ -3,7 +3,6 @@
 import Glibc
 public import HTTPClient
 import JSON
-import Synchronization
 public import TaskclusterClient
 
 /// Fetches artifacts of other tasks into files, so that a file is at its place only when it is complete and the one that was meant.
@@ -173,7 +172,7 @@ public struct ArtifactDownloader: Sendable {
         request.timeout = timeout
         request.stallTimeout = stallTimeout
         request.sink = .file(path: path)
-        let hashing = Mutex<GrowingFileDigest?>(nil)
+        let hashing = Latch<GrowingFileDigest>()
         let response: Result<HTTPResponse, Failure>
         do {
             response = try await withThrowingTaskGroup(of: Result<HTTPResponse, Failure>?.self) { [request] group in
@@ -186,7 +185,7 @@ public struct ArtifactDownloader: Sendable {
                 }
                 group.addTask {
                     try await Task.sleep(for: .milliseconds(50))
-                    hashing.withLock { $0 = GrowingFileDigest(path, algorithms) }
+                    hashing.set(GrowingFileDigest(path, algorithms))
                     return nil
                 }
                 defer { group.cancelAll() }
@@ -198,7 +197,7 @@ public struct ArtifactDownloader: Sendable {
         } catch {
             response = .failure(.interrupted)
         }
-        let growing = hashing.withLock { $0 }
+        let growing = hashing.value
         do throws(Failure) {
             let response = try response.get()
             guard response.status == 200 else {

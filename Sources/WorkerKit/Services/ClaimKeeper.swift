@@ -22,6 +22,7 @@ public final class ClaimKeeper: Sendable {
     private let state: Mutex<State>
     private let makeClient: @Sendable (@escaping @Sendable () async -> Hawk.Credentials?) -> TaskclusterClient
     private let onCredentials: @Sendable (Hawk.Credentials) -> Void
+    private let onRenewal: @Sendable (Timestamp) -> Void
     private let onProblem: @Sendable (String) -> Void
     private let now: @Sendable () -> Timestamp
 
@@ -34,12 +35,14 @@ public final class ClaimKeeper: Sendable {
         now: @escaping @Sendable () -> Timestamp = { Timestamp.now() },
         makeClient: @escaping @Sendable (@escaping @Sendable () async -> Hawk.Credentials?) -> TaskclusterClient,
         onCredentials: @escaping @Sendable (Hawk.Credentials) -> Void,
+        onRenewal: @escaping @Sendable (_ takenUntil: Timestamp) -> Void = { _ in },
         onProblem: @escaping @Sendable (String) -> Void
     ) {
         self.claim = claim
         self.now = now
         self.makeClient = makeClient
         self.onCredentials = onCredentials
+        self.onRenewal = onRenewal
         self.onProblem = onProblem
         state = Mutex(
             State(
@@ -113,6 +116,7 @@ public final class ClaimKeeper: Sendable {
             state.lastRenewal = now()
             state.upkeep.renewed(until: until, now: now())
         }
+        onRenewal(until)
     }
 
     private func note(failure: ClaimUpkeep.Failure) {

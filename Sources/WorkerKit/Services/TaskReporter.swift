@@ -31,6 +31,7 @@ public struct TaskReporter: Sendable {
     /// Reports, and tries again while the queue cannot be reached and the claim lasts.
     public func report(_ resolution: TaskResolution) async -> Outcome {
         var pause = Duration.seconds(1)
+        var mayRepeat = true
         while true {
             do {
                 try await send(resolution)
@@ -43,6 +44,9 @@ public struct TaskReporter: Sendable {
                     // Current queues no longer know this reason.
                     onProblem("the queue does not take the reason superseded; reporting failed instead")
                     return await report(.failed)
+                case 401 where mayRepeat:
+                    // The answer may just have told that our clock is wrong.
+                    mayRepeat = false
                 case .some(let status) where (400..<500).contains(status) && status != 408 && status != 429:
                     return .refused("\(error)")
                 default:

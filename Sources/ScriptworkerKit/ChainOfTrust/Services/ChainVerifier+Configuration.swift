@@ -4,52 +4,48 @@ import HTTPClient
 import TaskclusterClient
 import WorkerKit
 
-extension ScriptworkerConfiguration {
+extension ConfigurationFile {
     /// What fetches artifacts as this configuration wants it.
     func downloader(
         _ client: TaskclusterClient,
-        _ transport: any HTTPTransport,
         _ files: FileWork,
+        rules: [URLRule]?,
         onProblem: @escaping @Sendable (String) -> Void
     ) -> ArtifactDownloader {
-        let rules = policy?.artifactRules
-        return ArtifactDownloader(
+        ArtifactDownloader(
             client: client,
-            transport: transport,
+            transport: client.transport,
             files: files,
-            timeout: file.seconds("artifact_download_timeout"),
-            stallTimeout: file.seconds("download_stall_timeout"),
+            timeout: seconds("artifact_download_timeout"),
+            stallTimeout: seconds("download_stall_timeout"),
             isAllowed: { url, taskID in rules?.allow(url, taskID) ?? true },
             onProblem: onProblem
         )
     }
 
-    /// What verifies chains as this configuration wants it.
+    /// What verifies chains as this configuration wants it, filling `cot/` below a directory.
     func verifier(
         _ policy: ChainPolicy,
         client: TaskclusterClient,
-        transport: any HTTPTransport,
         files: FileWork,
-        log: ChainLog,
-        directory: String? = nil,
-        schedule: TransferSchedule = .upload
+        directory: String,
+        log: ChainLog
     ) -> ChainVerifier {
-        let directory = directory ?? workDirectory
-        return ChainVerifier(
+        ChainVerifier(
             policy: policy,
             client: client,
-            downloader: downloader(client, transport, files) { log.warning($0) },
+            downloader: downloader(client, files, rules: policy.artifactRules) { log.warning($0) },
             host: SourceHost(
                 policy: policy,
                 client: client,
-                transport: transport,
+                transport: client.transport,
                 directory: directory,
                 schedule: .download,
                 log: log
             ),
             directory: directory,
-            concurrency: file.whole("max_concurrent_downloads"),
-            schedule: schedule,
+            concurrency: whole("max_concurrent_downloads"),
+            schedule: .upload,
             log: log
         )
     }
