@@ -21,7 +21,7 @@ struct Slipway: AsyncParsableCommand {
               slipway task log VdYnEtzpQs6ZdoNrVAj9Mw
             """,
         version: Release.version,
-        subcommands: [HookCommand.self, TaskCommand.self, JSONECommand.self, CronCommand.self]
+        subcommands: [HookCommand.self, TaskCommand.self, BridgeCommand.self, JSONECommand.self, CronCommand.self]
     )
 }
 

@@ -63,6 +63,10 @@ extension TaskclusterLocal {
             }
         }
         configuration.hooksUpstream = settings.optional("tcl.hooks.upstream", "base URL of hooks-service")
+        configuration.bridgesUpstream = settings.optional(
+            "tcl.bridges.upstream",
+            "base URL of the pulse-listener with bridges"
+        )
         configuration.claimTimeout = settings.duration(
             "tcl.claim.timeout",
             default: .seconds(1200),

@@ -49,9 +49,9 @@ struct RepositoryStore: Sendable {
             """
             update bridges.repositories
             set next_poll = now() + \(Int(lease.components.seconds))::bigint * interval '1 second'
-            where name in (
+            where name = any(array(
                 select name from bridges.repositories where name = any(\(names)) and next_poll <= now()
-                order by next_poll limit \(limit) for update skip locked)
+                order by next_poll limit \(limit) for update skip locked))
             returning name, last_push_id, behind, failures
             """
         ).map { row in

@@ -31,6 +31,8 @@ public struct LocalTaskcluster: Sendable {
         public var bucket: S3BlobStore.Configuration?
         /// Where hooks-service listens, if hooks are part of the deployment.
         public var hooksUpstream: String?
+        /// Where the pulse-listener with the bridges listens, if bridges are part of the deployment.
+        public var bridgesUpstream: String?
         /// The seed: a path, or the JSON itself.
         public var seed: String?
         /// The secret all keys are made from; made and stored at the first start if absent.
@@ -147,13 +149,17 @@ public struct LocalTaskcluster: Sendable {
             NotifyAPI(pool: pool, now: now).api(schemas: schemas),
         ]
         rawRoutes = files.routes
-        proxies =
-            configuration.hooksUpstream.map { upstream in
-                [
-                    ProxyRoute(prefix: "/api/hooks/", upstream: upstream, transport: transport),
-                    ProxyRoute(prefix: "/references/hooks/", upstream: upstream, transport: transport),
-                ]
-            } ?? []
+        let hooks = configuration.hooksUpstream.map { upstream in
+            ["/api/hooks/", "/references/hooks/"].map {
+                ProxyRoute(prefix: $0, upstream: upstream, transport: transport)
+            }
+        }
+        let bridges = configuration.bridgesUpstream.map { upstream in
+            ["/api/bridges/", "/references/bridges/", "/webhooks/"].map {
+                ProxyRoute(prefix: $0, upstream: upstream, service: "bridges", transport: transport)
+            }
+        }
+        proxies = (hooks ?? []) + (bridges ?? [])
         let background: [any Service] = [
             DirectoryKeeper(directory: directory, pool: pool, configuration: configuration, now: now),
             QueueSweeper(store: store, resolved: resolved, deadlineDelay: configuration.deadlineDelay, now: now),

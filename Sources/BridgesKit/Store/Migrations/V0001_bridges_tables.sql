@@ -30,8 +30,8 @@ create index deliveries_newest on bridges.deliveries (source, id desc);
 create index deliveries_received on bridges.deliveries (received);
 
 create table bridges.clock (
-    only  boolean primary key default true check (only),
-    since timestamptz not null
+    singleton boolean primary key default true check (singleton),
+    since     timestamptz not null
 );
 comment on table bridges.clock is 'The minute of the very first start; announcements begin with the one after it.';
 
