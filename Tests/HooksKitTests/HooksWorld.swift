@@ -20,7 +20,11 @@ final class StubServices: HTTPTransport {
         var tasks: [String: JSONValue] = [:]
         var calls: [(taskID: String, definition: JSONValue)] = []
         var mails: [JSONValue] = []
-        /// Statuses to answer the next attempts to create a task with.
+        /// Statuses to answer the next letters with.
+        var mailRefusals: [(status: Int, code: String)] = []
+        /// How often the queue was asked for the states of tasks.
+        var statusCalls = 0
+        /// Statuses to answer the next attempts to create a task with: 0 stands for no answer, 200 for one that is no JSON.
         var refusals: [(status: Int, code: String)] = []
         /// What the queue says when it refuses.
         var reason = "the queue's reason"
@@ -43,12 +47,21 @@ final class StubServices: HTTPTransport {
         let body: JSONValue =
             if case .bytes(let bytes) = request.body { (try? JSONValue(parsing: bytes)) ?? .null } else { .null }
         let path = request.url.split(separator: "/").map(String.init)
-        return state.withLock { state in
+        let answer = state.withLock { state -> HTTPResponse? in
             guard !request.url.contains("/notify/") else {
+                if !state.mailRefusals.isEmpty {
+                    let refusal = state.mailRefusals.removeFirst()
+                    return Self.error(refusal.status, refusal.code, "the letter is refused")
+                }
                 state.mails.append(body)
                 return HTTPResponse(status: 200, body: Array("{}".utf8))
             }
+            guard request.method != "POST" else {
+                state.statusCalls += 1
+                return Self.statuses(of: body["taskIds"]?.array?.compactMap(\.string) ?? [], state)
+            }
             guard request.method == "PUT", let taskID = path.last else {
+                state.statusCalls += 1
                 let id = path.dropLast().last ?? ""
                 guard state.tasks[id] != nil else { return Self.error(404, "ResourceNotFound", state.reason) }
                 let status: JSONValue = ["status": ["state": JSONValue(state.states[id] ?? "pending")]]
@@ -58,6 +71,8 @@ final class StubServices: HTTPTransport {
             state.authorizedScopes.append(Self.authorizedScopes(request))
             if !state.refusals.isEmpty {
                 let refusal = state.refusals.removeFirst()
+                if refusal.status == 0 { return nil }
+                if refusal.status == 200 { return HTTPResponse(status: 200, body: Array("<html>".utf8)) }
                 return Self.error(refusal.status, refusal.code, state.reason)
             }
             if let earlier = state.tasks[taskID], earlier != body {
@@ -66,6 +81,15 @@ final class StubServices: HTTPTransport {
             state.tasks[taskID] = body
             return HTTPResponse(status: 200, body: Array(#"{"status":{}}"#.utf8))
         }
+        guard let answer else { throw HTTPClientError(.connect, "cannot connect: connection refused") }
+        return answer
+    }
+
+    private static func statuses(of taskIDs: [String], _ state: State) -> HTTPResponse {
+        let entries = taskIDs.filter { state.tasks[$0] != nil }.map { id -> JSONValue in
+            ["taskId": JSONValue(id), "status": ["state": JSONValue(state.states[id] ?? "pending")]]
+        }
+        return HTTPResponse(status: 200, body: JSONValue.object(["statuses": .array(entries)]).bytes())
     }
 
     /// The restriction in the `ext` of a request's authorization.
@@ -191,9 +215,11 @@ struct HooksWorld {
             fires: fires,
             history: HistoryStore(pool: pool),
             programs: programs,
+            schedules: schedules,
             dispatcher: dispatcher,
             rules: try HookRules(),
-            client: client
+            client: client,
+            now: clock.now
         )
         let server = HTTPServer(
             configuration: HTTPServerConfiguration(),

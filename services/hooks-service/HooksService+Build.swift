@@ -33,6 +33,7 @@ extension HooksService {
             fires: foundation.fires,
             history: HistoryStore(pool: foundation.pool),
             programs: foundation.programs,
+            schedules: foundation.schedules,
             dispatcher: foundation.dispatcher,
             rules: rules,
             client: foundation.client,

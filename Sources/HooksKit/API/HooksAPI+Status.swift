@@ -53,7 +53,9 @@ extension HooksAPI {
             fire["time"] = JSONValue(last.time.iso8601)
             answer["lastFire"] = fire
         }
-        if !hook.definition.schedule.isEmpty {
+        if let pause = try await schedules.pause(of: name) {
+            answer["paused"] = ["since": JSONValue(pause.since.iso8601), "clientId": JSONValue(pause.client)]
+        } else if !hook.definition.schedule.isEmpty {
             let outstanding = try await history.outstandingInstant(of: name)
             answer["nextScheduledDate"] = JSONValue((outstanding ?? hook.nextScheduledDate).iso8601)
         }
@@ -73,7 +75,7 @@ extension HooksAPI {
             throw APIError(.resourceNotFound, "No such hook or never fired")
         }
         let shown = rows.prefix(page.limit)
-        let states = await states(of: shown.map(\.taskID))
+        let states = await TaskStates(client: client).states(of: shown.filter { $0.result == "success" }.map(\.taskID))
         var answer: JSONValue = [
             "lastFires": .array(
                 shown.map { fire in
@@ -96,33 +98,5 @@ extension HooksAPI {
             )
         }
         return .json(answer)
-    }
-
-    /// Asks the queue for states, a few tasks at a time and each for a short while; missing ones are unknown.
-    private func states(of taskIDs: [String]) async -> [String: String] {
-        let client = client
-        return await withTaskGroup(of: (String, String?).self) { group in
-            var waiting = taskIDs.makeIterator()
-            var states: [String: String] = [:]
-            func addNext() {
-                guard let taskID = waiting.next() else { return }
-                group.addTask {
-                    let status = try? await client.call(
-                        "queue",
-                        "GET",
-                        ["task", taskID, "status"],
-                        retry: .init(attempts: 1, base: .zero, maximum: .zero),
-                        timeout: .seconds(5)
-                    )
-                    return (taskID, status?["status"]?["state"]?.string)
-                }
-            }
-            for _ in 0..<16 { addNext() }
-            while let (taskID, state) = await group.next() {
-                states[taskID] = state
-                addNext()
-            }
-            return states
-        }
     }
 }

@@ -2,7 +2,7 @@
 
 package import APIServer
 import JSON
-import Schedules
+package import Schedules
 import Taskcluster
 package import TaskclusterClient
 
@@ -12,30 +12,36 @@ package struct HooksAPI: Sendable {
     let fires: FireStore
     let history: HistoryStore
     let programs: HookPrograms
+    let schedules: ScheduleStore
     let dispatcher: FireDispatcher
     let rules: HookRules
     let client: TaskclusterClient
     /// Whether defaults of the trigger schema are filled into the payload that templates see.
     let appliesTriggerDefaults: Bool
+    let now: @Sendable () -> Timestamp
 
     package init(
         store: HookStore,
         fires: FireStore,
         history: HistoryStore,
         programs: HookPrograms,
+        schedules: ScheduleStore,
         dispatcher: FireDispatcher,
         rules: HookRules,
         client: TaskclusterClient,
-        appliesTriggerDefaults: Bool = true
+        appliesTriggerDefaults: Bool = true,
+        now: @escaping @Sendable () -> Timestamp = { .now() }
     ) {
         self.store = store
         self.fires = fires
         self.history = history
         self.programs = programs
+        self.schedules = schedules
         self.dispatcher = dispatcher
         self.rules = rules
         self.client = client
         self.appliesTriggerDefaults = appliesTriggerDefaults
+        self.now = now
     }
 
     /// The declaration of all endpoints and exchanges.
@@ -49,7 +55,7 @@ package struct HooksAPI: Sendable {
                 """,
             schemas: schemas,
             endpoints: try definitionEndpoints() + statusEndpoints() + triggerEndpoints() + renderEndpoints()
-                + seedEndpoints(),
+                + seedEndpoints() + scheduleEndpoints(),
             exchanges: HookExchanges.references
         )
     }

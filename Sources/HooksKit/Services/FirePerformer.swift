@@ -78,19 +78,39 @@ package struct FirePerformer: Sendable {
         case .send(let fresh): definition = fresh
         case .end(let outcome): return outcome
         }
-        do {
-            _ = try await client.queue.createTask(
-                taken.taskID,
-                definition,
+        do throws(TaskclusterError) {
+            // The call is answered within a lease, or it does not count.
+            _ = try await client.call(
+                "queue",
+                "PUT",
+                ["task", taken.taskID],
+                body: definition,
                 authorizedScopes: ["assume:\(taken.name.role)"],
-                retry: taken.firedBy.mayBeRepeated ? Self.once : .taskcluster
+                retry: taken.firedBy.mayBeRepeated ? Self.once : .taskcluster,
+                timeout: .seconds(10)
             )
             return .created
         } catch {
             try Task.checkCancellation()
-            let failure = FireFailure(error)
-            return error.isRetriable ? later(taken, failure) : .failed(failure)
+            return try await judge(error, of: taken)
         }
+    }
+
+    /// What a failed call means for the fire.
+    private func judge(_ error: TaskclusterError, of fire: Fire) async throws -> FireOutcome {
+        let failure = FireFailure(error)
+        if error.status == 409, !fire.hasChosenTaskID {
+            // Nobody else knows the id, so a task that has it was made by an attempt whose answer was lost.
+            do throws(TaskclusterError) {
+                _ = try await client.queue.status(fire.taskID)
+                return .created
+            } catch {
+                return error.status == 404 ? later(fire, failure) : later(fire, FireFailure(error, calling: "status"))
+            }
+        }
+        // An answer of success that is no JSON did not come from the queue.
+        let isUnclear = error.status.map { (200..<400).contains($0) } ?? true
+        return error.isRetriable || failure.isTransient || isUnclear ? later(fire, failure) : .failed(failure)
     }
 
     /// What an error that may pass means: another attempt, as long as somebody may still need the task.
@@ -151,5 +171,12 @@ package struct FirePerformer: Sendable {
             case .postponed: "postponed"
             }
         FiringLog.fired(fire.name, fire.firedBy, taskID: fire.taskID, result: result)
+    }
+}
+
+extension Fire {
+    /// Whether the caller of the API chose the id of the task; such an id may be taken by another task.
+    fileprivate var hasChosenTaskID: Bool {
+        !firedBy.mayBeRepeated && context["payload"]?["taskId"]?.string == taskID
     }
 }

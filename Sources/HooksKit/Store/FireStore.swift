@@ -20,7 +20,7 @@ package struct FireStore: Sendable {
     package init(
         pool: PostgresPool,
         namespace: String = "taskcluster-hooks",
-        lease: Duration = .seconds(30)
+        lease: Duration = .seconds(12)
     ) {
         self.pool = pool
         self.namespace = namespace
