@@ -266,7 +266,10 @@ struct QueueStoreTests {
             }
             let soon = status.expires - .seconds(60)
             let (first, _) = try await queue.store.createArtifact(artifact("a/b", expires: soon), now: queue.start)
-            let (again, _) = try await queue.store.createArtifact(artifact("a/b", expires: status.expires), now: queue.start)
+            let (again, _) = try await queue.store.createArtifact(
+                artifact("a/b", expires: status.expires),
+                now: queue.start
+            )
             #expect(first.blobID == again.blobID)
             await #expect(throws: QueueProblem.self) {
                 try await queue.store.createArtifact(artifact("c/d", expires: status.expires), now: queue.start)

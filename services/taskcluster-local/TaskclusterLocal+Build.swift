@@ -102,6 +102,7 @@ extension TaskclusterLocal {
             )
         )
         configuration.bucket = bucket(settings)
+        configuration.notifications = notifications(settings, blobDirectory: configuration.blobDirectory)
         configuration.exchangePrefix = settings.string(
             "tcl.exchange.prefix",
             default: "exchange/taskcluster-queue/v1/",
@@ -131,5 +132,32 @@ extension TaskclusterLocal {
             settings.fail("tcl.s3.endpoint", "must be http:// or https:// and a host, without a path")
         }
         return bucket
+    }
+
+    /// Where notifications go.
+    private static func notifications(_ settings: Settings, blobDirectory: String) -> NotificationRoutes {
+        var routes = NotificationRoutes(
+            mailDirectory: settings.string(
+                "tcl.mail.dir",
+                default: "\(blobDirectory)/mail",
+                "directory for mail that no server takes"
+            )
+        )
+        routes.sender = settings.string("tcl.mail.from", default: routes.sender, "who sends mail")
+        if let host = settings.optional("tcl.smtp.host", "server that takes mail; without one, mail becomes files") {
+            routes.relay = MailRelay(
+                host: host,
+                port: settings.int("tcl.smtp.port", default: 25, in: 1...65_535, "port of the mail server"),
+                user: settings.optional("tcl.smtp.user", "whom to log in as at the mail server"),
+                password: settings.optional("tcl.smtp.password", secret: true, "password for the mail server")
+            )
+        }
+        if let url = settings.optional("tcl.matrix.url", "base URL of a Matrix server") {
+            routes.matrix = (url, settings.required("tcl.matrix.token", secret: true, "access token for Matrix"))
+        }
+        if let url = settings.optional("tcl.slack.url", "base URL of Slack's methods, such as https://slack.com/api") {
+            routes.slack = (url, settings.required("tcl.slack.token", secret: true, "access token for Slack"))
+        }
+        return routes
     }
 }

@@ -1,20 +1,38 @@
 // SPDX-License-Identifier: MPL-2.0
 public import APIServer
-import Crypto
-import JSON
-public import Postgres
+public import Core
+public import JSON
 public import Schedules
 import Taskcluster
 
-/// The part of notify that other services use: mail, kept in a table instead of being sent.
+/// Notify: mail, chat and messages on the bus for people.
 public struct NotifyAPI: Sendable {
-    private let pool: PostgresPool
+    private let store: NotificationStore
+    private let routes: NotificationRoutes
+    private let publish: @Sendable (_ routingKey: String, _ message: JSONValue) async throws -> Void
+    private let wake: Signal
     private let now: @Sendable () -> Timestamp
 
-    /// Keeps mail in the tables of the schema `tcl`.
-    public init(pool: PostgresPool, now: @escaping @Sendable () -> Timestamp) {
-        self.pool = pool
+    /// Puts the endpoints together.
+    ///
+    /// - Parameters:
+    ///   - store: Where notifications wait.
+    ///   - routes: What can be delivered; the rest is recorded.
+    ///   - wake: Wakes the courier.
+    ///   - now: The clock.
+    ///   - publish: Puts a message on the bus.
+    public init(
+        store: NotificationStore,
+        routes: NotificationRoutes,
+        wake: Signal,
+        now: @escaping @Sendable () -> Timestamp,
+        publish: @escaping @Sendable (_ routingKey: String, _ message: JSONValue) async throws -> Void
+    ) {
+        self.store = store
+        self.routes = routes
+        self.wake = wake
         self.now = now
+        self.publish = publish
     }
 
     /// The API over a folder of schemas.
@@ -22,41 +40,162 @@ public struct NotifyAPI: Sendable {
         API(
             service: "notify",
             title: "Notify",
-            description: "Takes mail and keeps it.",
+            description: "Tells people what has happened.",
             schemas: schemas,
-            endpoints: [
-                Endpoint(
-                    .post,
-                    "/email",
-                    name: "email",
-                    scopes: .scope("notify:email:<address>"),
-                    authorization: .deferred,
-                    input: "v1/email-request.json",
-                    category: "Notifications",
-                    title: "Send a mail",
-                    description: "Keeps the mail; one that repeats a recent one is dropped.",
-                    handler: email
-                )
-            ]
+            endpoints: notificationEndpoints + denyListEndpoints
         )
     }
 
-    private func email(_ request: APIRequest) async throws -> APIResponse {
-        try await request.authorize(["address": request.body["address"] ?? ""])
-        let identity = ["address", "subject", "content", "link", "replyTo"].map { request.body[$0] ?? .null }
-        let digest = SHA256.hash(data: JSONValue.array(identity).bytes(.sorted))
-        let fingerprint = Base64.urlEncoded(Array(digest))
-        // A repetition among the last thousand counts as delivered already.
-        let rows = try await pool.query(
-            """
-            insert into tcl.notifications (kind, fingerprint, body, created)
-            select 'email', \(fingerprint)::text, \(request.body)::json, \(now())::timestamptz
-            where not exists (
-                select from tcl.notifications n where n.fingerprint = \(fingerprint)
-                    and n.id > (select coalesce(max(id), 0) - 1000 from tcl.notifications))
-            returning id
-            """
+    // MARK: - Notifications
+
+    private var notificationEndpoints: [Endpoint] {
+        [
+            endpoint(.post, "/email", "email", "notify:email:<address>", "email-request", "Send a mail") { request in
+                try await notify(request, .email, request.body["address"])
+            },
+            endpoint(
+                .post,
+                "/pulse",
+                "pulse",
+                "notify:pulse:<address>",
+                "pulse-request",
+                "Publish a message on the bus",
+                pulse
+            ),
+            endpoint(
+                .post,
+                "/matrix",
+                "matrix",
+                "notify:matrix-room:<address>",
+                "matrix-request",
+                "Say something in a Matrix room"
+            ) { request in
+                try await notify(request, .matrix, request.body["roomId"])
+            },
+            endpoint(
+                .post,
+                "/slack",
+                "slack",
+                "notify:slack-channel:<address>",
+                "slack-request",
+                "Say something in a Slack channel"
+            ) { request in
+                try await notify(request, .slack, request.body["channelId"])
+            },
+            endpoint(.post, "/irc", "irc", "notify:<address>", "irc-request", "Record a message for IRC") { request in
+                let channel = request.body["channel"]?.string.map { "irc-channel:\($0)" }
+                let user = request.body["user"]?.string.map { "irc-user:\($0)" }
+                return try await notify(request, .irc, (channel ?? user).map { JSONValue($0) })
+            },
+        ]
+    }
+
+    private func notify(_ request: APIRequest, _ kind: NotificationKind, _ address: JSONValue?) async throws
+        -> APIResponse
+    {
+        guard let address = address?.string else { throw QueueProblem(.input, "The notification has no address.") }
+        try await request.authorize(["address": JSONValue(address)])
+        let notification = Notification(kind: kind, address: address, body: request.body)
+        let isNew = try await store.add(notification, deliverable: routes.delivers(kind), now: now())
+        guard isNew else { return .empty }
+        wake.notify()
+        return .text("OK")
+    }
+
+    private func pulse(_ request: APIRequest) async throws -> APIResponse {
+        let key = request.body["routingKey"]?.string ?? ""
+        try await request.authorize(["address": JSONValue(key)])
+        let denied = Notification(kind: .pulse, address: key, body: request.body)
+        _ = try await store.add(denied, deliverable: false, now: now())
+        try await publish(key, request.body["message"] ?? .object([:]))
+        return .text("OK")
+    }
+
+    // MARK: - Deny list
+
+    private var denyListEndpoints: [Endpoint] {
+        let scope = "notify:manage-denylist"
+        return [
+            endpoint(
+                .post,
+                "/denylist/add",
+                "addDenylistAddress",
+                scope,
+                mode: .automatic,
+                "notification-address",
+                "Spare an address"
+            ) { request in
+                let (kind, address) = Self.address(request)
+                try await store.deny(kind, address)
+                return .json(.object([:]))
+            },
+            endpoint(
+                .delete,
+                "/denylist/delete",
+                "deleteDenylistAddress",
+                scope,
+                mode: .automatic,
+                "notification-address",
+                "Do not spare an address any more"
+            ) { request in
+                let (kind, address) = Self.address(request)
+                try await store.allow(kind, address)
+                return .json(.object([:]))
+            },
+            endpoint(
+                .get,
+                "/denylist/list",
+                "listDenylist",
+                scope,
+                mode: .automatic,
+                query: .paging,
+                nil,
+                output: "notification-address-list",
+                "List the addresses that are spared"
+            ) { request in
+                let page = request.page
+                let last: (kind: String, address: String)? =
+                    if let kind = try page.string(0), let address = try page.string(1) { (kind, address) } else { nil }
+                let rows = try await store.denied(after: last, limit: page.fetch)
+                return .json(
+                    page.reply("addresses", rows, columns: { [JSONValue($0.kind), JSONValue($0.address)] }) {
+                        ["notificationType": JSONValue($0.kind), "notificationAddress": JSONValue($0.address)]
+                    }
+                )
+            },
+        ]
+    }
+
+    private static func address(_ request: APIRequest) -> (kind: String, address: String) {
+        (request.body["notificationType"]?.string ?? "", request.body["notificationAddress"]?.string ?? "")
+    }
+
+    private func endpoint(
+        _ method: HTTPMethodName,
+        _ route: String,
+        _ name: String,
+        _ scope: String,
+        mode: Endpoint.Mode = .deferred,
+        query: [String: QueryRule] = [:],
+        _ input: String?,
+        output: String? = nil,
+        _ title: String,
+        _ handler: @escaping @Sendable (APIRequest) async throws -> APIResponse
+    ) -> Endpoint {
+        Endpoint(
+            method,
+            route,
+            name: name,
+            scopes: .scope(scope),
+            authorization: mode,
+            query: query,
+            input: input.map { "v1/\($0).json" },
+            output: output.map { "v1/\($0).json" },
+            category: "Notifications",
+            stability: .experimental,
+            title: title,
+            description: title,
+            handler: { try await answering(handler, $0) }
         )
-        return rows.isEmpty ? .empty : .text("OK")
     }
 }

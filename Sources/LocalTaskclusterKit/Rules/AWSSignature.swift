@@ -25,6 +25,7 @@ public struct AWSSignature: Sendable {
     ///   - headers: Lower-case header names and values that the request must carry.
     ///   - seconds: How long the address works, from `now` on.
     ///   - now: The moment of signing.
+    /// - Returns: The query, without a question mark.
     public func query(
         _ method: String,
         host: String,
@@ -45,7 +46,9 @@ public struct AWSSignature: Sendable {
         options["X-Amz-Date"] = moment
         options["X-Amz-Expires"] = String(seconds)
         options["X-Amz-SignedHeaders"] = names.joined(separator: ";")
-        let encoded = options.map { (Self.encoded($0.key), Self.encoded($0.value)) }.sorted { $0.0 < $1.0 }
+        let encoded = options.map { (PathSegment.encoded($0.key), PathSegment.encoded($0.value)) }.sorted {
+            $0.0 < $1.0
+        }
         let text = encoded.map { "\($0.0)=\($0.1)" }.joined(separator: "&")
         let lines = names.map { "\($0):\(Self.trimmed(signed[$0] ?? ""))\n" }.joined()
         let canonical = [method, path, text, lines, names.joined(separator: ";"), "UNSIGNED-PAYLOAD"]
@@ -71,26 +74,5 @@ public struct AWSSignature: Sendable {
 
     private static func trimmed(_ value: String) -> String {
         value.split(separator: " ", omittingEmptySubsequences: true).joined(separator: " ")
-    }
-
-    private static func encoded(_ text: String) -> String {
-        var result: [UInt8] = []
-        for byte in text.utf8 {
-            let isPlain =
-                switch byte {
-                case UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "a")...UInt8(ascii: "z"),
-                    UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "-"), UInt8(ascii: "."), UInt8(ascii: "_"),
-                    UInt8(ascii: "~"):
-                    true
-                default: false
-                }
-            if isPlain {
-                result.append(byte)
-            } else {
-                result.append(UInt8(ascii: "%"))
-                result += Hexadecimal.text([byte]).uppercased().utf8
-            }
-        }
-        return String(decoding: result, as: UTF8.self)
     }
 }

@@ -117,20 +117,6 @@ struct BlobWriter: ~Copyable {
     }
 }
 
-/// Bytes as hexadecimal digits.
-enum Hexadecimal {
-    /// Two lower-case digits for every byte.
-    static func text(_ bytes: some Sequence<UInt8>) -> String {
-        let digits = Array("0123456789abcdef".utf8)
-        var text: [UInt8] = []
-        for byte in bytes {
-            text.append(digits[Int(byte >> 4)])
-            text.append(digits[Int(byte & 15)])
-        }
-        return String(decoding: text, as: UTF8.self)
-    }
-}
-
 /// Addresses of blobs that work for a while and for whoever has them.
 public struct BlobAddresses: Sendable {
     private let rootURL: String

@@ -2,7 +2,9 @@
 import Postgres
 import Schedules
 
-/// Removes what has expired, in small steps so that nobody waits for it. Any number of instances may sweep at once.
+/// Removes what has expired, in small steps so that nobody waits for it.
+///
+/// Any number of instances may sweep at once.
 struct ExpirySweeper: Sendable {
     /// How many rows one step removes at most.
     private static let step = 100
@@ -13,6 +15,7 @@ struct ExpirySweeper: Sendable {
     let blobs: any BlobStore
     let directory: DirectoryStore
     let audit: AuditStore
+    let notifications: NotificationStore
     let now: @Sendable () -> Timestamp
 
     /// Removes everything that has expired by now.
@@ -24,6 +27,7 @@ struct ExpirySweeper: Sendable {
             while try await pool.execute(statement) == Self.step {}
         }
         while try await directory.forgetClients(limit: Self.step) == Self.step {}
+        while try await notifications.forget(limit: Self.step, now: now()) == Self.step {}
         while try await audit.forget(limit: Self.step, now: now()) == Self.step {}
     }
 

@@ -29,6 +29,8 @@ public struct LocalTaskcluster: Sendable {
         public var limits = TaskCreation()
         /// The bucket that holds the bytes of artifacts instead of the directory.
         public var bucket: S3BlobStore.Configuration?
+        /// Where notifications go; by default mail becomes files below the blob directory.
+        public var notifications: NotificationRoutes?
         /// Where hooks-service listens, if hooks are part of the deployment.
         public var hooksUpstream: String?
         /// Where the pulse-listener with the bridges listens, if bridges are part of the deployment.
@@ -65,7 +67,7 @@ public struct LocalTaskcluster: Sendable {
     public let proxies: [ProxyRoute]
     /// What runs beside the server, in start order.
     public let services: [any Service]
-    /// What must stop before the server does: it sends waiting workers away. Start it after the server.
+    /// What must stop before the server does, because it sends waiting workers away; start it after the server.
     public let release: any Service
 
     /// Puts everything together, without any input or output.
@@ -92,7 +94,8 @@ public struct LocalTaskcluster: Sendable {
                 taskResolved: { resolved.notify() },
                 messagesAdded: { outbox.wake() }
             ),
-            claimTimeout: configuration.claimTimeout
+            claimTimeout: configuration.claimTimeout,
+            rootURL: configuration.rootURL
         )
         let exchanges = ExchangeNames(queuePrefix: configuration.exchangePrefix)
         let directory = DirectoryStore(
@@ -116,6 +119,10 @@ public struct LocalTaskcluster: Sendable {
                 S3BlobStore($0, transport: transport, scratch: configuration.blobDirectory, now: now)
             } ?? files
         let objects = ObjectStore(pool: pool)
+        let notifications = NotificationStore(pool: pool)
+        let notified = Signal()
+        let routes =
+            configuration.notifications ?? NotificationRoutes(mailDirectory: "\(configuration.blobDirectory)/mail")
         let sweeper = ExpirySweeper(
             pool: pool,
             store: store,
@@ -123,6 +130,7 @@ public struct LocalTaskcluster: Sendable {
             blobs: blobs,
             directory: directory,
             audit: audit,
+            notifications: notifications,
             now: now
         )
         let queue = QueueAPI(
@@ -143,10 +151,26 @@ public struct LocalTaskcluster: Sendable {
         self.directory = directory
         apis = [
             queue.api(schemas: schemas), AuthAPI(directory: directory, audit: audit, now: now).api(schemas: schemas),
-            IndexAPI(store: IndexStore(pool: pool), now: now).api(schemas: schemas),
+            IndexAPI(
+                store: IndexStore(pool: pool),
+                directory: directory,
+                rootURL: configuration.rootURL,
+                now: now
+            ).api(schemas: schemas),
             SecretsAPI(pool: pool, directory: directory, now: now).api(schemas: schemas),
             ObjectAPI(store: objects, blobs: blobs, now: now).api(schemas: schemas),
-            NotifyAPI(pool: pool, now: now).api(schemas: schemas),
+            NotifyAPI(store: notifications, routes: routes, wake: notified, now: now) { key, message in
+                let body: JSONValue = ["version": 1, "message": message]
+                let news = PulseMessage(
+                    exchange: exchanges.notification,
+                    routingKey: "primary.\(key)",
+                    payload: body
+                )
+                try await pool.transaction { try await outbox.add([news], on: $0) }
+                outbox.wake()
+            }.api(schemas: schemas),
+            PurgeCacheAPI(pool: pool, now: now).api(schemas: schemas),
+            WorkerManagerAPI(store: store, now: now).api(schemas: schemas),
         ]
         rawRoutes = files.routes
         let hooks = configuration.hooksUpstream.map { upstream in
@@ -170,6 +194,13 @@ public struct LocalTaskcluster: Sendable {
             PeriodicService(name: "sealing", every: .seconds(60)) {
                 while try await directory.sealAgain() > 0 {}
             },
+            NotificationCourier(
+                store: notifications,
+                routes: routes,
+                transport: transport,
+                wake: notified,
+                now: now
+            ),
             bridge,
         ]
         let messaging: [any Service] =
@@ -195,6 +226,7 @@ public struct LocalTaskcluster: Sendable {
             Migration(version: 2, name: "V0002_tcl_auth", bytes: PackageResources.V0002_tcl_auth_sql),
             Migration(version: 3, name: "V0003_tcl_workers", bytes: PackageResources.V0003_tcl_workers_sql),
             Migration(version: 4, name: "V0004_tcl_objects", bytes: PackageResources.V0004_tcl_objects_sql),
+            Migration(version: 5, name: "V0005_tcl_notify", bytes: PackageResources.V0005_tcl_notify_sql),
         ]
         _ = try await Migrator.migrate(pool, schema: "tcl", migrations: migrations)
     }

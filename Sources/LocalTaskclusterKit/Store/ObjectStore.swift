@@ -79,6 +79,7 @@ public struct ObjectStore: Sendable {
     ///   - stated: The hashes the caller states.
     ///   - now: The moment of the request.
     ///   - look: Looks at the bytes that were stored; computes hashes if asked to.
+    /// - Throws: `QueueProblem` if the object is another one's, or its bytes are not there or not the stated ones.
     public func finish(
         _ name: String,
         projectID: String,

@@ -95,6 +95,7 @@ extension QueueStore {
             Self.openEdges(resolved: resolved, completed: completed, limit: limit),
             Self.resolvedGroups(groups),
             Self.indexRoutes(of: completed),
+            Self.mailRoutes(of: resolved),
         ])
         let edges = looked[0]
         var aftermath = Aftermath()
@@ -119,6 +120,7 @@ extension QueueStore {
                 aftermath.messages = true
             }
             for row in looked[2] { statements += try Self.indexing(row, now: now) }
+            for row in looked[3] { statements += try mails(row, now: now) }
             let ids = try resolutions.map { try $0.int("id") }
             statements.append("delete from tcl.resolutions where id = any(\(ids)::bigint[])")
         }
@@ -187,6 +189,27 @@ extension QueueStore {
         """
     }
 
+    private static func mailRoutes(of resolved: [String]) -> SQL {
+        """
+        select t.task_id, t.definition -> 'metadata' ->> 'name' as name, s.state,
+            s.runs -> -1 ->> 'reasonResolved' as reason, t.routes
+        from tcl.tasks t join tcl.task_status s on s.task_id = t.task_id where t.task_id = any(\(resolved)::text[])
+            and exists (select from unnest(t.routes) route where route like 'notify.email.%')
+        """
+    }
+
+    private func mails(_ row: PostgresRow, now: Timestamp) throws -> [SQL] {
+        let taskID = try row.string("task_id")
+        return TaskMail.notifications(
+            routes: try row.strings("routes"),
+            taskID: taskID,
+            name: try row.optionalString("name") ?? "",
+            state: try row.string("state"),
+            reason: try row.optionalString("reason"),
+            link: "\(rootURL)/tasks/\(taskID)"
+        ).map { NotificationStore.insertion(of: $0, deliverable: true, now: now) }
+    }
+
     private static func indexing(_ row: PostgresRow, now: Timestamp) throws -> [SQL] {
         let wishes = try row.optionalJSON("index")
         let expires = try row.timestamp("expires")
@@ -214,5 +237,27 @@ extension TaskGroup {
             expires: (try row.optionalTimestamp("last_expiry") ?? Timestamp(milliseconds: 0)) + .seconds(3600),
             sealed: try row.optionalTimestamp("sealed")
         )
+    }
+}
+
+extension QueueStore {
+    /// Ends some running runs of a worker that is gone, as if it had said so itself; returns how many it ended.
+    func abandon(worker: WorkerName, of taskQueueID: String, limit: Int = 32, now: Timestamp) async throws -> Int {
+        let claimed: SQL = """
+            select \(unsafe: Self.statusColumns), c.run_id
+            from tcl.claims c join tcl.task_status s on s.task_id = c.task_id join tcl.tasks t on t.task_id = c.task_id
+            where c.task_queue_id = \(taskQueueID) and c.worker_group = \(worker.group)
+                and c.worker_id = \(worker.id) and t.deadline > \(now)
+            order by c.claimed, c.task_id limit \(limit) for update of c, s
+            """
+        return try await transact(reading: [claimed]) { rows in
+            var decision = Decision(answer: rows[0].count)
+            for row in rows[0] {
+                var facts = try TaskFacts(row: row)
+                let transition = try facts.status.report(run: try row.int("run_id"), .workerShutdown, now: now)
+                decision.statements += statements(transition, facts, now: now, aftermath: &decision.aftermath)
+            }
+            return decision
+        }
     }
 }

@@ -19,18 +19,22 @@ public struct QueueStore: Sendable {
     public let observer: QueueObserver
     /// How long a claim lasts.
     public let claimTimeout: Duration
+    /// What addresses of tasks begin with.
+    public let rootURL: String
 
     /// Uses the tables of the schema `tcl`.
     public init(
         pool: PostgresPool,
         messages: QueueMessages = QueueMessages(),
         observer: QueueObserver = QueueObserver(),
-        claimTimeout: Duration = .seconds(1200)
+        claimTimeout: Duration = .seconds(1200),
+        rootURL: String = "http://localhost"
     ) {
         self.pool = pool
         self.messages = messages
         self.observer = observer
         self.claimTimeout = claimTimeout
+        self.rootURL = rootURL
     }
 }
 
