@@ -2,10 +2,15 @@
 """Definitions that several interop tests share."""
 
 import datetime
+import os
+import pathlib
 import re
 import time
 
 import taskcluster
+
+TOP = pathlib.Path(__file__).resolve().parents[2]
+BINARIES = pathlib.Path(os.environ.get("SLIPWAY_BIN", TOP / ".build" / "release"))
 
 
 def stamp(moment):
