@@ -39,6 +39,8 @@ static inline CURLMcode ccurl_multi_set_long(CURLM *multi, CURLMoption option, l
 
 /* Macros with casts do not reach Swift. */
 static const long ccurl_global_all = CURL_GLOBAL_ALL;
+static const long ccurl_tls_required = CURLUSESSL_ALL;
+static const long ccurl_tls_never = CURLUSESSL_NONE;
 static const size_t ccurl_read_abort = CURL_READFUNC_ABORT;
 
 #endif

@@ -26,12 +26,42 @@ public final class CurlTransport: HTTPTransport {
 
     /// The response to a request, whatever its status; cancelling the task aborts the transfer.
     public func send(_ request: HTTPRequest) async throws(HTTPClientError) -> HTTPResponse {
+        try await send(request, envelope: nil)
+    }
+
+    /// Hands a message to a mail server and answers its last reply.
+    public func send(_ message: MailMessage, to server: MailServer) async throws(HTTPClientError) -> MailReply {
+        let request = HTTPRequest(
+            method: "",
+            url: server.url,
+            body: .bytes(message.contents),
+            timeout: server.timeout
+        )
+        let envelope = MailEnvelope(
+            sender: message.sender,
+            recipients: message.recipients,
+            requiresTLS: server.requiresTLS,
+            user: server.user,
+            password: server.password
+        )
+        let response = try await send(request, envelope: envelope)
+        return MailReply(code: response.status, text: String(decoding: response.body, as: UTF8.self))
+    }
+
+    private func send(
+        _ request: HTTPRequest,
+        envelope: MailEnvelope?
+    ) async throws(HTTPClientError) -> HTTPResponse {
         let id = lastID.add(1, ordering: .relaxed).newValue
         let token = CancellationToken()
         let result: Result<HTTPResponse, HTTPClientError> = await withTaskCancellationHandler {
             await withCheckedContinuation { continuation in
                 loop.post(
-                    .start(Transfer(id: id, request: request, token: token) { continuation.resume(returning: $0) })
+                    .start(
+                        Transfer(id: id, request: request, envelope: envelope, token: token) {
+                            continuation.resume(returning: $0)
+                        }
+                    )
                 )
             }
         } onCancel: {

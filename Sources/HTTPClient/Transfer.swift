@@ -11,6 +11,7 @@ final class Transfer: @unchecked Sendable {
     let id: UInt64
     let token: CancellationToken
     private let request: HTTPRequest
+    private let envelope: MailEnvelope?
     private let completion: @Sendable (Result<HTTPResponse, HTTPClientError>) -> Void
 
     private var easy: UnsafeMutableRawPointer?
@@ -22,15 +23,18 @@ final class Transfer: @unchecked Sendable {
     private var headers = HTTPHeaders()
     private var received: [UInt8] = []
     private var failure: HTTPClientError?
+    private var reply = ""
 
     init(
         id: UInt64,
         request: HTTPRequest,
+        envelope: MailEnvelope? = nil,
         token: CancellationToken,
         completion: @escaping @Sendable (Result<HTTPResponse, HTTPClientError>) -> Void
     ) {
         self.id = id
         self.request = request
+        self.envelope = envelope
         self.token = token
         self.completion = completion
     }
@@ -63,14 +67,18 @@ final class Transfer: @unchecked Sendable {
         ccurl_set_long(easy, CURLOPT_NOSIGNAL, 1)
         ccurl_set_long(easy, CURLOPT_PATH_AS_IS, 1)
         ccurl_set_long(easy, CURLOPT_TCP_KEEPALIVE, 1)
-        ccurl_set_string(easy, CURLOPT_PROTOCOLS_STR, "http,https")
+        ccurl_set_string(easy, CURLOPT_PROTOCOLS_STR, envelope == nil ? "http,https" : "smtp,smtps")
         ccurl_set_string(easy, CURLOPT_REDIR_PROTOCOLS_STR, "http,https")
         ccurl_set_string(easy, CURLOPT_USERAGENT, "slipway/\(Release.version)")
         prepareLimits(easy)
         if let socket = request.unixSocket { ccurl_set_string(easy, CURLOPT_UNIX_SOCKET_PATH, socket) }
         if let proxy = request.proxy { ccurl_set_string(easy, CURLOPT_PROXY, proxy) }
         if request.acceptCompressed { ccurl_set_string(easy, CURLOPT_ACCEPT_ENCODING, "") }
-        try prepareHeaders(easy)
+        if let envelope {
+            try prepareEnvelope(easy, envelope)
+        } else {
+            try prepareHeaders(easy)
+        }
         try prepareBody(easy)
         let context = Unmanaged.passUnretained(self).toOpaque()
         ccurl_set_pointer(easy, CURLOPT_PRIVATE, context)
@@ -107,6 +115,22 @@ final class Transfer: @unchecked Sendable {
         ccurl_set_list(easy, CURLOPT_HTTPHEADER, list)
     }
 
+    private func prepareEnvelope(
+        _ easy: UnsafeMutableRawPointer,
+        _ envelope: MailEnvelope
+    ) throws(HTTPClientError) {
+        let addresses = [envelope.sender] + envelope.recipients
+        guard addresses.allSatisfy({ $0.utf8.allSatisfy { $0 > 0x20 && $0 != 0x7f && !"<>".utf8.contains($0) } }) else {
+            throw HTTPClientError(.invalidURL, "an address contains blanks or control characters")
+        }
+        ccurl_set_string(easy, CURLOPT_MAIL_FROM, "<\(envelope.sender)>")
+        for recipient in envelope.recipients { list = curl_slist_append(list, "<\(recipient)>") }
+        ccurl_set_list(easy, CURLOPT_MAIL_RCPT, list)
+        ccurl_set_long(easy, CURLOPT_USE_SSL, envelope.requiresTLS ? ccurl_tls_required : ccurl_tls_never)
+        if let user = envelope.user { ccurl_set_string(easy, CURLOPT_USERNAME, user) }
+        if let password = envelope.password { ccurl_set_string(easy, CURLOPT_PASSWORD, password) }
+    }
+
     private func prepareBody(_ easy: UnsafeMutableRawPointer) throws(HTTPClientError) {
         let size: Int
         switch request.body {
@@ -124,7 +148,7 @@ final class Transfer: @unchecked Sendable {
             size = Int(information.st_size)
         }
         ccurl_set_long(easy, CURLOPT_UPLOAD, 1)
-        ccurl_set_string(easy, CURLOPT_CUSTOMREQUEST, request.method)
+        if envelope == nil { ccurl_set_string(easy, CURLOPT_CUSTOMREQUEST, request.method) }
         ccurl_set_offset(easy, CURLOPT_INFILESIZE_LARGE, curl_off_t(size))
         let context = Unmanaged.passUnretained(self).toOpaque()
         ccurl_set_pointer(easy, CURLOPT_READDATA, context)
@@ -167,6 +191,7 @@ final class Transfer: @unchecked Sendable {
 
     func receive(header line: some Collection<UInt8>) {
         let text = String(decoding: line, as: UTF8.self)
+        if envelope != nil { return receive(reply: text) }
         if text.hasPrefix("HTTP/") {
             headers = HTTPHeaders()
             status = text.split(separator: " ").dropFirst().first.flatMap { Int($0.prefix(3)) } ?? 0
@@ -177,6 +202,15 @@ final class Transfer: @unchecked Sendable {
         var trimmed = value
         while trimmed.last?.isWhitespace == true { trimmed.removeLast() }
         headers.add(String(text[..<colon]), String(trimmed))
+    }
+
+    /// A line of a mail server: three digits and words; the last one tells how the message fared.
+    private func receive(reply line: String) {
+        guard let code = Int(line.prefix(3)), (200..<600).contains(code) else { return }
+        status = code
+        var words = line
+        while words.last?.isWhitespace == true { words.removeLast() }
+        reply = words
     }
 
     func receive(body bytes: UnsafeRawBufferPointer) -> Bool {
@@ -214,6 +248,9 @@ final class Transfer: @unchecked Sendable {
     // MARK: - The end
 
     func result(_ code: CURLcode) -> Result<HTTPResponse, HTTPClientError> {
+        if envelope != nil, failure == nil, code == CURLE_OK || status >= 400 {
+            return .success(HTTPResponse(status: status, body: Array(reply.utf8)))
+        }
         if let failure = failure ?? Self.error(code) {
             discardSink()
             return .failure(failure)

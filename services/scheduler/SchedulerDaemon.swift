@@ -21,7 +21,11 @@ enum SchedulerDaemon: DaemonDescription {
             in: 1...100_000,
             "how many missed instants fire in a second after an outage"
         )
-        let sender = try LetterSenders.sender(context.settings, foundation)
+        let sender = LetterSenders.sender(
+            context.settings,
+            client: foundation.client,
+            transport: foundation.transport
+        )
         try context.settings.check()
         let history = HistoryStore(pool: foundation.pool)
         let mailer = FailureMailer(store: FailureMailStore(pool: foundation.pool), sender: sender)

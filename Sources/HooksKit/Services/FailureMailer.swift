@@ -3,20 +3,6 @@
 import Core
 import Logging
 package import Schedules
-package import TaskclusterClient
-
-/// Sends a letter to a person.
-package protocol LetterSender: Sendable {
-    /// Sends a letter, or says why it cannot go. The id is the same whenever the same letter is sent again.
-    func send(to address: String, subject: String, text: String, id: String) async throws(LetterError)
-}
-
-/// Why a letter did not go.
-package struct LetterError: Error, Sendable, CustomStringConvertible {
-    package let description: String
-    /// Whether the same letter may go later.
-    package let isTransient: Bool
-}
 
 /// Tells owners of schedules that fail for good: at most one letter in twelve hours for each hook and reason.
 package struct FailureMailer: Sendable {
@@ -49,10 +35,13 @@ package struct FailureMailer: Sendable {
     private func send(_ letter: FailureMailStore.Letter) async throws {
         do {
             try await sender.send(
-                to: letter.owner,
-                subject: "[Taskcluster Hooks] Scheduled Hook failure: \(letter.name)",
-                text: Self.text(of: letter),
-                id: "\(letter.last.milliseconds)-\(letter.failures)-\(letter.taskID)"
+                Letter(
+                    address: letter.owner,
+                    subject: "[Taskcluster Hooks] Scheduled Hook failure: \(letter.name)",
+                    text: Self.text(of: letter),
+                    date: letter.last,
+                    id: "\(letter.last.milliseconds)-\(letter.failures)-\(letter.taskID)"
+                )
             )
         } catch {
             try Task.checkCancellation()
@@ -88,27 +77,5 @@ package struct FailureMailer: Sendable {
             The schedule goes on. You get a letter about this hook and this reason at most once in twelve hours, and \
             each counts all failures since the one before. Set `emailOnError` to false to get none.
             """
-    }
-}
-
-/// Sends letters through the notify service of the deployment.
-package struct NotifySender: LetterSender {
-    let client: TaskclusterClient
-
-    package init(client: TaskclusterClient) {
-        self.client = client
-    }
-
-    package func send(
-        to address: String,
-        subject: String,
-        text: String,
-        id: String
-    ) async throws(LetterError) {
-        do {
-            try await client.notify.email(to: address, subject: subject, content: text)
-        } catch {
-            throw LetterError(description: "\(error.code): \(error.message)", isTransient: error.isRetriable)
-        }
     }
 }
