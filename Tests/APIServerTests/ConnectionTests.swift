@@ -142,7 +142,7 @@ struct ConnectionTests {
         var logger = Logger(label: "tests")
         logger.logLevel = .error
         let group = ServiceGroup(services: [server], logger: logger)
-        async let running: Void = group.run()
+        async let running: Void = withLogger(logger) { _ in try await group.run() }
         let port = await server.waitUntilListening()
         let ends = await withTaskGroup(of: String.self) { clients in
             for index in 0..<16 {

@@ -192,6 +192,26 @@ struct ServerTests {
         }
     }
 
+    @Test func `the references of a proxied neighbour are listed with one's own`() async throws {
+        try await TestServer.run { (neighbour) async throws in
+            let own = try await neighbour.send("GET", "/references/references.json").value.array?.count
+            #expect(own == 4)
+            let upstream = "http://127.0.0.1:\(neighbour.port)"
+            try await TestServer.run(proxies: [("/references/next/", upstream)], service: "front") { server in
+                let manifest = try await server.send("GET", "/references/manifest.json").value["references"]
+                #expect(manifest?.array?.contains("https://tc.example.com/references/next/v1/api.json") == true)
+                let everything = try await server.send("GET", "/references/references.json").value.array ?? []
+                let names = everything.compactMap { $0["filename"]?.string }
+                #expect(names == names.sorted() && Set(names).count == names.count)
+                #expect(names.contains("references/front/v1/api.json"))
+                #expect(names.contains("references/tests/v1/api.json"))
+            }
+        }
+        try await TestServer.run(proxies: [("/references/next/", "http://127.0.0.1:1")]) { server in
+            #expect(try await server.send("GET", "/references/references.json").value.array?.count == 4)
+        }
+    }
+
     @Test func `a neighbour that is down is a bad gateway with its name`() async throws {
         try await TestServer.run(proxies: [("/api/hooks/", "http://127.0.0.1:1")]) { (server) async throws in
             let reply = try await server.send("GET", "/api/hooks/v1/ping")
@@ -222,8 +242,10 @@ struct ServerTests {
             authenticator: DirectoryAuthenticator(),
             health: HealthRegistry()
         )
-        let group = ServiceGroup(services: [server], logger: Logger(label: "tests"))
-        async let running: Void = group.run()
+        var logger = Logger(label: "tests")
+        logger.logLevel = .error
+        let group = ServiceGroup(services: [server], logger: logger)
+        async let running: Void = withLogger(logger) { [logger] _ in try await group.run() }
         let port = await server.waitUntilListening()
         async let reply = transport.send(
             HTTPRequest(method: "GET", url: "http://127.0.0.1:\(port)\(base)/slow")

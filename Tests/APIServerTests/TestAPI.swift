@@ -8,11 +8,11 @@ import Taskcluster
 
 /// An API with one endpoint for each thing the server does.
 enum TestAPI {
-    static func make(_ schemas: SchemaStore, _ events: Events) -> API {
+    static func make(_ schemas: SchemaStore, _ events: Events, service: String = "tests") -> API {
         let store = Mutex<[String: JSONValue]>([:])
         let shelf = Shelf(store)
         return API(
-            service: "tests",
+            service: service,
             title: "Tests API",
             description: "Things for tests.",
             schemas: schemas,
@@ -197,9 +197,9 @@ private final class Shelf: Sendable {
 
 /// Schemas in a temporary folder.
 enum TestSchemas {
-    static func write() throws -> String {
+    static func write(_ service: String = "tests") throws -> String {
         let folder = "/tmp/slipway-api-tests-\(getpid())-\(UInt64.random(in: 0...(.max)))"
-        for path in [folder, folder + "/tests", folder + "/tests/v1"] {
+        for path in [folder, "\(folder)/\(service)", "\(folder)/\(service)/v1"] {
             mkdir(path, 0o755)
         }
         let thing: JSONValue = [
@@ -223,7 +223,7 @@ enum TestSchemas {
         ]
         for (name, schema) in [("thing", thing), ("pair", pair)] {
             let bytes = schema.bytes(.pretty)
-            let descriptor = open(folder + "/tests/v1/\(name).json", O_CREAT | O_WRONLY, 0o644)
+            let descriptor = open("\(folder)/\(service)/v1/\(name).json", O_CREAT | O_WRONLY, 0o644)
             defer { close(descriptor) }
             guard Glibc.write(descriptor, bytes, bytes.count) == bytes.count else { throw Failed() }
         }

@@ -26,21 +26,29 @@ struct TestServer: Sendable {
         proxies: [(prefix: String, upstream: String)] = [],
         raw: [RawRoute] = [],
         configuration: HTTPServerConfiguration = HTTPServerConfiguration(),
+        service: String = "tests",
         logger given: Logger? = nil,
         _ body: (TestServer) async throws -> Void
     ) async throws {
         let transport = CurlTransport()
         let events = Events()
-        let folder = try TestSchemas.write()
+        let folder = try TestSchemas.write(service)
         let server = HTTPServer(
             configuration: configuration,
             name: "api-server-tests",
             rootURL: "https://tc.example.com",
-            apis: [TestAPI.make(SchemaStore(directory: folder), events)],
+            apis: [TestAPI.make(SchemaStore(directory: folder), events, service: service)],
             authenticator: authenticator ?? DirectoryAuthenticator(),
             health: HealthRegistry(),
             raw: raw,
-            proxies: proxies.map { ProxyRoute(prefix: $0.prefix, upstream: $0.upstream, transport: transport) }
+            proxies: proxies.map {
+                ProxyRoute(
+                    prefix: $0.prefix,
+                    upstream: $0.upstream,
+                    transport: transport,
+                    references: $0.prefix == "/references/next/" ? ["next/v1/api.json"] : []
+                )
+            }
         )
         var logger = given ?? Logger(label: "tests")
         if given == nil { logger.logLevel = .error }

@@ -149,7 +149,7 @@ struct Dispatcher: Sendable {
         case "api":
             return await answerAPI(head, path, identifiers)
         case "references", "schemas":
-            return answerDocument(head, path)
+            return await answerDocument(head, path)
         default:
             return await answerRoot(head, path)
         }
@@ -178,9 +178,15 @@ struct Dispatcher: Sendable {
         }
     }
 
-    private func answerDocument(_ head: RequestHead, _ path: ArraySlice<Substring>) -> Reply {
-        guard let document = references.document(Array(path)) else { return .notFound }
-        return reading(head) { .json(document) }
+    private func answerDocument(_ head: RequestHead, _ path: ArraySlice<Substring>) async -> Reply {
+        guard var document = references.document(Array(path)) else { return .notFound }
+        if path.elementsEqual(["references", "references.json"]) {
+            // Neighbours have theirs; one that does not answer is left out.
+            for proxy in proxies where !proxy.references.isEmpty {
+                References.merge(await proxy.documents(), into: &document)
+            }
+        }
+        return reading(head) { [document] in .json(document) }
     }
 
     private func answerRoot(_ head: RequestHead, _ path: ArraySlice<Substring>) async -> Reply {

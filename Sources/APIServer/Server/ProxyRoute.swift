@@ -83,6 +83,13 @@ public struct ProxyRoute: Sendable {
         }
     }
 
+    /// The references and schemas that the other server lists; none if it does not answer.
+    func documents() async -> [JSONValue] {
+        let request = HTTPClient.HTTPRequest(url: upstream + "/references/references.json", timeout: .seconds(5))
+        guard let response = try? await transport.send(request), response.status == 200 else { return [] }
+        return (try? response.json())?.array ?? []
+    }
+
     private func reply(_ response: HTTPClient.HTTPResponse) -> Reply {
         var fields = HTTPFields()
         let dropped = Self.ownOfConnection.union(Self.listed(response.headers["Connection"]))

@@ -47,6 +47,14 @@ struct References: Sendable {
 
     // MARK: - Documents
 
+    /// Adds the files of another server's list to a list, those of the same name left out.
+    static func merge(_ others: [JSONValue], into document: inout JSONValue) {
+        let files = document.array ?? []
+        let known = Set(files.compactMap { $0["filename"]?.string })
+        let more = others.filter { $0["filename"]?.string.map { !known.contains($0) } ?? false }
+        document = .array((files + more).sorted { $0["filename"]?.string ?? "" < $1["filename"]?.string ?? "" })
+    }
+
     private var manifest: JSONValue {
         var names = foreign
         for api in apis {

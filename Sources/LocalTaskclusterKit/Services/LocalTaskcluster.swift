@@ -175,12 +175,23 @@ public struct LocalTaskcluster: Sendable {
         rawRoutes = files.routes
         let hooks = configuration.hooksUpstream.map { upstream in
             ["/api/hooks/", "/references/hooks/"].map {
-                ProxyRoute(prefix: $0, upstream: upstream, transport: transport)
+                ProxyRoute(
+                    prefix: $0,
+                    upstream: upstream,
+                    transport: transport,
+                    references: $0 == "/references/hooks/" ? ["hooks/v1/api.json", "hooks/v1/exchanges.json"] : []
+                )
             }
         }
         let bridges = configuration.bridgesUpstream.map { upstream in
             ["/api/bridges/", "/references/bridges/", "/webhooks/"].map {
-                ProxyRoute(prefix: $0, upstream: upstream, service: "bridges", transport: transport)
+                ProxyRoute(
+                    prefix: $0,
+                    upstream: upstream,
+                    service: "bridges",
+                    transport: transport,
+                    references: $0 == "/references/bridges/" ? ["bridges/v1/api.json"] : []
+                )
             }
         }
         proxies = (hooks ?? []) + (bridges ?? [])
