@@ -13,7 +13,9 @@
 #include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -58,4 +60,21 @@ static inline int clinux_memfd_create(const char *name) { return (int)syscall(SY
 static inline int clinux_pipe_cloexec(int *ends) { return (int)syscall(SYS_pipe2, ends, O_CLOEXEC); }
 static inline int clinux_set_pipe_size(int fd, int size) { return fcntl(fd, 1031, size); }
 static inline int clinux_pidfd_send_signal(int fd, int sig) { return (int)syscall(SYS_pidfd_send_signal, fd, sig, (void *)0, 0); }
+
+/* Confinement of a process about to become a script; each wrapper hides a variadic call, an enumeration or a GNU extension. */
+int setgroups(size_t size, const gid_t *list);
+static inline int clinux_no_new_privileges(void) { return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); }
+static inline int clinux_unshare_mounts(void) { return (int)syscall(SYS_unshare, 0x00020000); }
+static inline int clinux_unshare_user_and_mounts(void) { return (int)syscall(SYS_unshare, 0x10020000); }
+static inline int clinux_mount_private(void) { return mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL); }
+static inline int clinux_mount_tmpfs(const char *path, const char *options) {
+    return mount("tmpfs", path, "tmpfs", MS_NOSUID | MS_NODEV, options);
+}
+static inline int clinux_limit(int resource, unsigned long value) {
+    struct rlimit limit = {value, value};
+    return setrlimit((__rlimit_resource_t)resource, &limit);
+}
+static inline int clinux_become_user(uid_t user, gid_t group) {
+    return setgroups(1, &group) || setgid(group) || setuid(user) ? -1 : 0;
+}
 #endif

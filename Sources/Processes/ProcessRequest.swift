@@ -16,6 +16,8 @@ public struct ProcessRequest: Sendable {
     public var stopGrace: Duration = .seconds(1)
     /// How long to read on for output once the program itself is gone.
     public var drainTimeout: Duration = .seconds(5)
+    /// How the program is confined, if it is.
+    public var sandbox: Sandbox?
     /// Which processes without a living parent belong to this program.
     public var orphans: OrphanRule = .all
 

@@ -11,6 +11,12 @@ enum Spawn {
         guard let program = request.arguments.first else {
             throw ProcessesError(.spawn, "cannot start a program without a name", systemError: EINVAL)
         }
+        var started = program
+        var arguments = request.arguments
+        if let sandbox = request.sandbox {
+            started = Sandbox.executable
+            arguments = sandbox.arguments(arguments, executable: started)
+        }
         // Lift every source above the numbers they are going to, so that none is overwritten before its turn.
         var lifted: [Int32] = []
         defer { for descriptor in lifted { close(descriptor) } }
@@ -46,10 +52,10 @@ enum Spawn {
 
         let environment = request.environment.map { "\($0.key)=\($0.value)" }
         var process: pid_t = 0
-        let failure = withCStrings(request.arguments) { argv in
+        let failure = withCStrings(arguments) { argv in
             withCStrings(environment) { envp in
                 ProcessTree.children.withLock { children in
-                    let failure = posix_spawnp(&process, program, &actions, &attributes, argv, envp)
+                    let failure = posix_spawnp(&process, started, &actions, &attributes, argv, envp)
                     if failure == 0 { children.insert(process) }
                     return failure
                 }

@@ -6,8 +6,21 @@ import Glibc
 import HTTPClient
 import ScriptworkerKit
 
-/// The worker that runs one configured program per task.
+/// Begins the worker, or the tool whose name the program was called by.
 @main
+enum Main {
+    static func main() async {
+        var arguments = Array(CommandLine.arguments.dropFirst())
+        // The script's own start: nothing of ours may run before it but this.
+        ScriptStart.becomeScript(ifAskedBy: arguments)
+        let name = CommandLine.arguments.first?.split(separator: "/").last.map(String.init) ?? ""
+        let tools = ["verify_cot", "create_test_workdir", "verify_ed25519_signature", "gen_ed25519_key"]
+        if tools.contains(name) { arguments.insert(name, at: 0) }
+        await ScriptworkerCommand.main(arguments)
+    }
+}
+
+/// The worker that runs one configured program per task.
 struct ScriptworkerCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "scriptworker",
@@ -16,13 +29,17 @@ struct ScriptworkerCommand: AsyncParsableCommand {
             Examples:
               scriptworker scriptworker.yaml                 work until told to stop
               scriptworker check-configuration worker.json   print every problem, or nothing
-              scriptworker config --print worker.json        print the effective configuration
-              scriptworker gen-ed25519-key                   make private_key and public_key here
+              scriptworker verify-cot --task-type signing ID verify where a task comes from
+              scriptworker check log --config worker.json    say how a worker is, to a monitoring system
+              scriptworker run-local worker.json task.json   try out a script without a queue
 
             SIGTERM stops the task at hand and gives it back; SIGUSR1 finishes it first; SIGHUP reopens the log.
             """,
         version: Release.version,
-        subcommands: [Run.self, CheckConfiguration.self, Config.self, GenerateKey.self],
+        subcommands: [
+            Run.self, CheckConfiguration.self, Config.self, Check.self, Drain.self, RunLocal.self, VerifyChain.self,
+            ExplainChain.self, CreateTestWorkdir.self, SignStatement.self, VerifySignature.self, GenerateKey.self,
+        ],
         defaultSubcommand: Run.self
     )
 }
@@ -61,39 +78,126 @@ extension ScriptworkerCommand {
     struct Config: ParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Print the effective configuration, secrets masked.")
 
-        @Flag(name: .customLong("print"), help: "Print it (the only thing there is to do).")
+        @Flag(name: .customLong("print"), help: "Print all of it (the default).")
         var prints = false
+
+        @Flag(help: "Print it without the keys that the Python worker does not know.")
+        var python = false
+
+        @Flag(help: "Print the built-in products, as a file to begin one's own with.")
+        var products = false
 
         @Argument(help: "The configuration file, YAML or JSON.")
         var configPath = "scriptworker.yaml"
 
-        func run() throws { print(try loaded(configPath).printed()) }
+        func run() throws {
+            if products { return print(ScriptworkerConfiguration.builtInProducts) }
+            print(try loaded(configPath).printed(forPython: python))
+        }
     }
 
-    struct GenerateKey: ParsableCommand {
+    struct RunLocal: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            commandName: "gen-ed25519-key",
-            abstract: "Make a signing key pair in the current directory.",
-            aliases: ["gen_ed25519_key"]
+            abstract: "Run the script against a task file, without a queue; the exit status is the task's code."
         )
 
-        @Argument(help: "What the two file names begin with.")
-        var prefix: String?
+        @Argument(help: "The configuration file, YAML or JSON.")
+        var configPath: String
 
-        func run() throws {
-            let start = prefix.map { "\($0)_" } ?? ""
-            try SigningKey.writePair(privatePath: "\(start)private_key", publicPath: "\(start)public_key")
+        @Argument(help: "The task's definition as JSON.")
+        var taskPath: String
+
+        func run() async throws {
+            let transport = CurlTransport()
+            do {
+                let configuration = try loaded(configPath)
+                let status = try await LocalRun.run(configuration, taskPath: taskPath, transport: transport) {
+                    print($0)
+                }
+                throw ExitCode(status)
+            } catch let problem as ChainProblem {
+                throw failed(problem.description)
+            }
+        }
+    }
+
+    struct Check: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Say how a worker on this machine is, as monitoring plugins do.",
+            discussion:
+                "Checks: \(MonitorChecks.names.joined(separator: ", ")). Exit status: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN."
+        )
+
+        @Argument(help: "The check.")
+        var name: String
+
+        @Option(help: "The worker's configuration file.")
+        var config = "scriptworker.yaml"
+
+        @Option(name: .shortAndLong, help: "Warn when the value is outside of this range.")
+        var warning: String?
+
+        @Option(name: .shortAndLong, help: "Alert when the value is outside of this range.")
+        var critical: String?
+
+        @Option(name: .shortAndLong, help: "Give up after this many seconds.")
+        var timeout = 10
+
+        @Flag(help: "With queue: look at the age of the oldest pending task, too.")
+        var oldest = false
+
+        func run() async throws {
+            var options = MonitorChecks.Options()
+            options.warning = warning
+            options.critical = critical
+            options.timeout = .seconds(max(1, timeout))
+            options.looksAtOldest = oldest
+            let result = await MonitorChecks.result(
+                name,
+                configurationPath: config,
+                options: options,
+                transport: CurlTransport()
+            )
+            print(result.output)
+            throw ExitCode(result.state.rawValue)
+        }
+    }
+
+    struct Drain: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Ask the worker to finish its task and leave, and wait for that."
+        )
+
+        @Option(help: "The worker's configuration file.")
+        var config = "scriptworker.yaml"
+
+        @Option(help: "Give up after this many seconds; without it wait for ever.")
+        var timeout: Int?
+
+        func run() async throws {
+            let hasEnded = try await ScriptworkerKit.Drain.run(loaded(config), timeout: timeout.map { .seconds($0) })
+            guard hasEnded else { throw failed("the worker is still there") }
         }
     }
 }
 
 /// Loads a configuration or ends the command with every problem on standard error.
-private func loaded(_ path: String) throws -> ScriptworkerConfiguration {
+func loaded(_ path: String) throws -> ScriptworkerConfiguration {
     do {
         return try ScriptworkerConfiguration(path: path)
     } catch let problem as ScriptworkerConfiguration.Invalid {
-        let text = Array("\(problem)\nExiting...\n".utf8)
-        _ = write(STDERR_FILENO, text, text.count)
-        throw ExitCode(1)
+        throw failed("\(problem)\nExiting...")
     }
+}
+
+/// Says something on standard error; the result ends the command with status 1.
+func failed(_ text: String) -> ExitCode {
+    say(text)
+    return ExitCode(1)
+}
+
+/// Says something on standard error.
+func say(_ text: String) {
+    let bytes = Array((text + "\n").utf8)
+    _ = write(STDERR_FILENO, bytes, bytes.count)
 }

@@ -2,6 +2,7 @@
 
 import Glibc
 import JSON
+import Processes
 import Taskcluster
 
 /// A configuration that has passed every check, and the file it came from.
@@ -15,6 +16,8 @@ public struct ScriptworkerConfiguration: Sendable {
     }
 
     let file: ConfigurationFile
+    /// How scripts are confined, if they are.
+    let sandbox: Sandbox?
     let environment: [String: String]
     let credentials: CredentialSource
     let signingKey: SigningKey?
@@ -61,6 +64,7 @@ public struct ScriptworkerConfiguration: Sendable {
                 file.fail("ed25519_private_key_path: \(error)")
             }
         }
+        let sandbox = file.problems.isEmpty ? Self.sandbox(&file) : nil
         guard file.problems.isEmpty, let source else { throw Invalid(problems: file.problems) }
         var reversed: [Int32: String] = [:]
         for (code, reason) in file.values["reversed_statuses"]?.object ?? [:] {
@@ -71,8 +75,47 @@ public struct ScriptworkerConfiguration: Sendable {
         credentials = source
         signingKey = key
         self.policy = policy
+        self.sandbox = sandbox
         reversedStatuses = reversed
         warnings = file.warnings
+    }
+
+    private static func sandbox(_ file: inout ConfigurationFile) -> Sandbox? {
+        let name = file.text("script_user")
+        let limits = file.values["script_limits"]?.object ?? [:]
+        guard file.flag("sandbox") || !name.isEmpty || !limits.isEmpty else { return nil }
+        var sandbox = Sandbox()
+        if !name.isEmpty {
+            if let user = getpwnam(name), user.pointee.pw_uid != 0 {
+                (sandbox.userID, sandbox.groupID) = (user.pointee.pw_uid, user.pointee.pw_gid)
+            } else {
+                file.fail("script_user: there is no user \(name) other than root")
+            }
+            if geteuid() != 0 { file.fail("script_user: only root can run scripts as another user") }
+        }
+        if !file.flag("sandbox") { sandbox.temporaryBytes = 0 }
+        for (key, value) in limits {
+            guard let number = value.int, number > 0 else {
+                file.fail("script_limits: \(key) must be a positive number")
+                continue
+            }
+            switch key {
+            case "tmp_bytes": if file.flag("sandbox") { sandbox.temporaryBytes = number }
+            case "file_bytes": sandbox.fileBytes = number
+            case "memory_bytes": sandbox.memoryBytes = number
+            case "processes": sandbox.processes = number
+            case "open_files": sandbox.openFiles = number
+            case "cpu_seconds": sandbox.processorSeconds = number
+            default: file.fail("script_limits: \(key) is not a limit")
+            }
+        }
+        for key in ["work_dir", "artifact_dir"] where sandbox.temporaryBytes > 0 {
+            let path = file.text(key)
+            if path.hasPrefix("/tmp/") || path.hasPrefix("/var/tmp/") {
+                file.fail("sandbox: \(key) must not be below /tmp, which the script gets anew")
+            }
+        }
+        return sandbox
     }
 
     private static func policy(_ file: inout ConfigurationFile) -> ChainPolicy? {
@@ -110,11 +153,17 @@ public struct ScriptworkerConfiguration: Sendable {
         return path.isEmpty ? "\(logDirectory)/heartbeat.json" : path
     }
 
-    /// The whole effective configuration as JSON (and so as YAML), secrets masked.
-    public func printed() -> String {
+    /// The tables of products that need none of their own, as YAML.
+    public static var builtInProducts: String { BuiltInProducts.yaml }
+
+    /// The whole effective configuration as JSON (and so as YAML), secrets masked; for the Python worker without what it does not know.
+    public func printed(forPython: Bool = false) -> String {
         var values = file.values
         values["credentials"] = ["clientId": .string(credentials.current.clientID), "accessToken": "********"]
         if values["github_oauth_token"]?.string != "" { values["github_oauth_token"] = "********" }
+        if forPython {
+            for key in ConfigurationKey.all where !key.isShared { values.removeValue(forKey: key.name) }
+        }
         return JSONValue.object(values).text(.pretty)
     }
 

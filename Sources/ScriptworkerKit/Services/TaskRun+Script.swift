@@ -22,6 +22,8 @@ extension TaskRun {
         )
         request.descriptors = [descriptor.descriptor]
         request.timeLimit = limit
+        request.sandbox = configuration.sandbox
+        if let sandbox = configuration.sandbox, sandbox.userID > 0 { giveDirectories(to: sandbox) }
         request.stopGrace = configuration.file.seconds("task_kill_grace")
         request.drainTimeout = configuration.file.seconds("pipe_drain_timeout")
         request.orphans = .marked(Self.markers(claim.taskID, claim.runID))
@@ -36,6 +38,14 @@ extension TaskRun {
             return .internalError
         }
         return try await conclude(outcome, limit, output, note)
+    }
+
+    /// Lets a script of another user write where it must; the task's logs stay ours.
+    private func giveDirectories(to sandbox: Sandbox) {
+        let artifacts = configuration.artifactDirectory
+        for path in [configuration.workDirectory, artifacts, "\(artifacts)/public"] {
+            chown(path, sandbox.userID, sandbox.groupID)
+        }
     }
 
     func watch(_ process: RunningProcess) async -> ProcessOutcome {

@@ -204,3 +204,27 @@ public struct ChainReport: Sendable {
         }.joined(separator: "\n")
     }
 }
+
+extension ChainProblem {
+    /// The complaints as JSON of one line.
+    public var jsonText: String {
+        let json: JSONValue = ["verified": false, "code": .init(Int(code.number)), "problems": .init(lines)]
+        return json.text()
+    }
+}
+
+/// A directory for a moment.
+public enum TemporaryDirectory {
+    /// Makes a fresh one.
+    public static func make() throws -> String {
+        var template = Array("\(ProcessEnvironment.current()["TMPDIR"] ?? "/tmp")/scriptworker-XXXXXX".utf8CString)
+        guard mkdtemp(&template) != nil else { throw FileError("cannot make a temporary directory", errno) }
+        return String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+
+    /// Removes one with everything in it.
+    public static func remove(_ path: String) {
+        try? TaskDirectories.clean(path)
+        rmdir(path)
+    }
+}

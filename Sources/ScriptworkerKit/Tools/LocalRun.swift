@@ -140,3 +140,11 @@ public enum Drain {
         return true
     }
 }
+
+/// The way by which this executable confines itself before it becomes a script.
+public enum ScriptStart {
+    /// Becomes the script when the arguments say so; otherwise returns at once.
+    public static func becomeScript(ifAskedBy arguments: [String]) {
+        if arguments.first == Sandbox.command { Sandbox.enter(arguments) }
+    }
+}
