@@ -9,7 +9,7 @@ import TaskclusterClient
 struct Slipway: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "slipway",
-        abstract: "Looks at and changes the hooks and tasks of a Taskcluster deployment.",
+        abstract: "Looks at and changes the hooks, tasks, workers, roles and clients of a Taskcluster deployment.",
         discussion: """
             The deployment and the credentials come from the environment: TASKCLUSTER_ROOT_URL, and for anything that is not
             public TASKCLUSTER_CLIENT_ID, TASKCLUSTER_ACCESS_TOKEN and, with temporary credentials, TASKCLUSTER_CERTIFICATE.
@@ -19,9 +19,14 @@ struct Slipway: AsyncParsableCommand {
               slipway hook apply nightly.json
               slipway hook trigger project-releng/nightly --payload '{"revision": "abc"}'
               slipway task log VdYnEtzpQs6ZdoNrVAj9Mw
+              slipway group list VdYnEtzpQs6ZdoNrVAj9Mw
+              slipway worker list slipway/script
             """,
         version: Release.version,
-        subcommands: [HookCommand.self, TaskCommand.self, BridgeCommand.self, JSONECommand.self, CronCommand.self]
+        subcommands: [
+            HookCommand.self, TaskCommand.self, GroupCommand.self, WorkerCommand.self, RoleCommand.self,
+            ClientCommand.self, BridgeCommand.self, JSONECommand.self, CronCommand.self,
+        ]
     )
 }
 

@@ -10,8 +10,11 @@ import TaskclusterClient
 struct TaskCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "task",
-        abstract: "Show tasks, their logs and their artifacts.",
-        subcommands: [Show.self, Log.self, Artifacts.self]
+        abstract: "Create, show, cancel and rerun tasks; read their logs and artifacts.",
+        subcommands: [
+            Create.self, Show.self, Status.self, Log.self, Artifacts.self, Cancel.self, Rerun.self, Schedule.self,
+            Group.self,
+        ]
     )
 }
 
