@@ -21,8 +21,7 @@ enum YAML {
 
     private static func value(of bytes: [UInt8]) throws(Problem) -> JSONValue {
         let result: Result<JSONValue, Problem> = bytes.withUnsafeBufferPointer { buffer in
-            var composer = YAMLComposer(buffer)
-            defer { composer.close() }
+            let composer = YAMLComposer(buffer)
             do throws(Problem) {
                 return .success(try composer.document())
             } catch {
@@ -34,7 +33,9 @@ enum YAML {
 }
 
 /// Turns the events of the parser into one value.
-private struct YAMLComposer {
+///
+/// The parser stands at one address for its whole life, because it keeps pointers into itself.
+private final class YAMLComposer {
     private struct Composed {
         var value: JSONValue
         var size: Int
@@ -42,22 +43,26 @@ private struct YAMLComposer {
 
     private static let nodeLimit = 2_000_000
     private static let depthLimit = 200
-    private var parser = yaml_parser_t()
+    private let parser = UnsafeMutablePointer<yaml_parser_t>.allocate(capacity: 1)
     private var event = yaml_event_t()
     private var anchors: [String: Composed] = [:]
     private var nodes = 0
 
+    /// The text must outlive the composer.
     init(_ text: UnsafeBufferPointer<UInt8>) {
-        yaml_parser_initialize(&parser)
-        yaml_parser_set_input_string(&parser, text.baseAddress, text.count)
+        parser.initialize(to: yaml_parser_t())
+        yaml_parser_initialize(parser)
+        yaml_parser_set_input_string(parser, text.baseAddress, text.count)
     }
 
-    mutating func close() {
+    deinit {
         yaml_event_delete(&event)
-        yaml_parser_delete(&parser)
+        yaml_parser_delete(parser)
+        parser.deinitialize(count: 1)
+        parser.deallocate()
     }
 
-    mutating func document() throws(YAML.Problem) -> JSONValue {
+    func document() throws(YAML.Problem) -> JSONValue {
         try advance()
         try advance()
         guard event.type == YAML_DOCUMENT_START_EVENT else { return .null }
@@ -73,16 +78,16 @@ private struct YAMLComposer {
         YAML.Problem(description: "line \(event.start_mark.line + 1): \(text)")
     }
 
-    private mutating func advance() throws(YAML.Problem) {
+    private func advance() throws(YAML.Problem) {
         yaml_event_delete(&event)
-        guard yaml_parser_parse(&parser, &event) == 1 else {
-            let text = parser.problem.map { String(cString: $0) } ?? "not enough memory"
-            throw YAML.Problem(description: "line \(parser.problem_mark.line + 1): \(text)")
+        guard yaml_parser_parse(parser, &event) == 1 else {
+            let text = parser.pointee.problem.map { String(cString: $0) } ?? "not enough memory"
+            throw YAML.Problem(description: "line \(parser.pointee.problem_mark.line + 1): \(text)")
         }
     }
 
     /// Reads the node that the current event begins; afterwards the current event is the node's last.
-    private mutating func node(depth: Int) throws(YAML.Problem) -> Composed {
+    private func node(depth: Int) throws(YAML.Problem) -> Composed {
         guard depth < Self.depthLimit else { throw problem("nested too deeply") }
         nodes += 1
         guard nodes < Self.nodeLimit else { throw problem("too many values") }
@@ -100,7 +105,7 @@ private struct YAMLComposer {
         }
     }
 
-    private mutating func scalar() throws(YAML.Problem) -> Composed {
+    private func scalar() throws(YAML.Problem) -> Composed {
         let data = event.data.scalar
         let text = String(decoding: UnsafeBufferPointer(start: data.value, count: data.length), as: UTF8.self)
         let value: JSONValue
@@ -115,7 +120,7 @@ private struct YAMLComposer {
         return remember(Self.text(data.anchor), Composed(value: value, size: 1))
     }
 
-    private mutating func sequence(_ depth: Int) throws(YAML.Problem) -> Composed {
+    private func sequence(_ depth: Int) throws(YAML.Problem) -> Composed {
         let anchor = Self.text(event.data.sequence_start.anchor)
         var values: [JSONValue] = []
         var size = 1
@@ -129,7 +134,7 @@ private struct YAMLComposer {
         return remember(anchor, Composed(value: .array(values), size: size))
     }
 
-    private mutating func mapping(_ depth: Int) throws(YAML.Problem) -> Composed {
+    private func mapping(_ depth: Int) throws(YAML.Problem) -> Composed {
         let anchor = Self.text(event.data.mapping_start.anchor)
         var object = JSONObject()
         var merged: [JSONObject] = []
@@ -160,7 +165,7 @@ private struct YAMLComposer {
         return remember(anchor, Composed(value: .object(object), size: size))
     }
 
-    private mutating func remember(_ anchor: String?, _ node: Composed) -> Composed {
+    private func remember(_ anchor: String?, _ node: Composed) -> Composed {
         if let anchor { anchors[anchor] = node }
         return node
     }
