@@ -70,8 +70,20 @@ struct ClockTests {
             clock.advance(by: .seconds(3600))
             // Minutes 7 to 55 are more than ten minutes old at minute 66.
             #expect(try await publisher.announce() == .init(announced: minutes(56...66), skipped: 49))
-            clock.advance(by: .zero - .seconds(300))
+        }
+    }
+
+    @Test func `a clock that is set back repeats nothing`() async throws {
+        try await BridgesWorld.with([], servers: 0, exchanges: ["clock"]) { world in
+            let clock = TestClock(Self.noon)
+            let publisher = publisher(world, clock)
+            _ = try await publisher.announce()
+            clock.advance(by: .seconds(600))
+            #expect(try await publisher.announce().announced.count == 10)
+            clock.advance(by: .zero - .seconds(400))
             #expect(try await publisher.announce().announced.isEmpty)
+            clock.advance(by: .seconds(460))
+            #expect(try await publisher.announce().announced == minutes(11...11))
         }
     }
 

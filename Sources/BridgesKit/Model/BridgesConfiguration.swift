@@ -63,11 +63,20 @@ extension BridgesConfiguration {
         }
         let violations = schema.validate(value)
         guard violations.isEmpty else {
-            throw BridgesConfigurationError(problems: violations.map { $0.described(root: "configuration") })
+            throw BridgesConfigurationError(problems: violations.map { Self.described($0, in: value) })
         }
         var reader = Reader(secrets: secrets)
         self = reader.configuration(value)
         guard reader.problems.isEmpty else { throw BridgesConfigurationError(problems: reader.problems) }
+    }
+
+    /// A violation with the names it is about: "no additional properties" alone leaves a reader searching.
+    private static func described(_ violation: JSONSchemaProblem, in value: JSONValue) -> String {
+        let text = violation.described(root: "configuration")
+        guard violation.message.contains("additional properties"),
+            let names = value.value(at: violation.path)?.object?.keys
+        else { return text }
+        return "\(text); it has \(names.joined(separator: ", "))"
     }
 
     /// Walks through a value that satisfies the schema and notes what the schema cannot say.
