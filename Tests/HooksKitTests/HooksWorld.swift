@@ -136,9 +136,19 @@ struct HooksWorld {
     let url: String
     private let curl: CurlTransport
 
+    /// Each world has a database and some connections; a server has a hundred of these.
+    private static let places = Places(6)
+
     /// Builds a world, serves its API, and takes everything down afterwards.
     static func with<R: Sendable>(
         namespace: String = "taskcluster-hooks",
+        _ body: @Sendable @escaping (HooksWorld) async throws -> R
+    ) async throws -> R {
+        try await places.take { try await make(namespace, body) }
+    }
+
+    private static func make<R: Sendable>(
+        _ namespace: String,
         _ body: @Sendable @escaping (HooksWorld) async throws -> R
     ) async throws -> R {
         let admin = PostgresPool(
