@@ -36,7 +36,21 @@ enum PulseListener: DaemonDescription {
             "pulse.queue.max.length",
             default: 0,
             in: 0...1_000_000_000,
-            "how many messages a hook's queue keeps before it drops the oldest; 0 keeps all"
+            "how many messages a hook's queue keeps; 0 keeps all"
+        )
+        let overflow = settings.string(
+            "pulse.queue.overflow",
+            default: "dead-letter",
+            "what a full queue does: dead-letter its oldest message, or refuse the new one"
+        )
+        if !["dead-letter", "refuse"].contains(overflow) {
+            settings.fail("pulse.queue.overflow", "must be dead-letter or refuse")
+        }
+        let deliveryLimit = settings.int(
+            "pulse.delivery.limit",
+            default: 20,
+            in: 1...10_000,
+            "how often a message may break its consumer before it becomes a dead letter"
         )
         let prefetch = settings.int(
             "pulse.prefetch",
@@ -54,22 +68,30 @@ enum PulseListener: DaemonDescription {
         )
         try settings.check()
         let store = ListenerStore(pool: foundation.pool)
+        let hooks = HookListeners(
+            store: store,
+            pulse: pulse,
+            intake: DeliveryIntake(
+                store: store,
+                fires: foundation.fires,
+                programs: foundation.programs,
+                dispatcher: foundation.dispatcher
+            ),
+            options: HookQueueOptions(
+                maxLength: maxLength == 0 ? nil : maxLength,
+                refusesOverflow: overflow == "refuse",
+                deliveryLimit: deliveryLimit
+            ),
+            prefetch: prefetch
+        )
+        context.health.register("hooks") { try await hooks.checkReady() }
+        let letters = DeadLetterStore(pool: foundation.pool)
         let listeners: [any Service] = [
             foundation.pool,
             pulse,
             foundation.dispatcher,
-            HookListeners(
-                store: store,
-                pulse: pulse,
-                intake: DeliveryIntake(
-                    store: store,
-                    fires: foundation.fires,
-                    programs: foundation.programs,
-                    dispatcher: foundation.dispatcher
-                ),
-                maxLength: maxLength == 0 ? nil : maxLength,
-                prefetch: prefetch
-            ),
+            hooks,
+            PeriodicService(name: "expire-dead-letters", every: .seconds(3600)) { try await letters.expire() },
         ]
         let server = HTTPServer(
             configuration: configuration,

@@ -59,6 +59,7 @@ extension HooksAPI {
             let outstanding = try await history.outstandingInstant(of: name)
             answer["nextScheduledDate"] = JSONValue((outstanding ?? hook.nextScheduledDate).iso8601)
         }
+        if let listening = try await listening(hook) { answer["listener"] = listening }
         return .json(answer)
     }
 

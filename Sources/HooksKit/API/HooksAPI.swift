@@ -55,7 +55,7 @@ package struct HooksAPI: Sendable {
                 """,
             schemas: schemas,
             endpoints: try definitionEndpoints() + statusEndpoints() + triggerEndpoints() + renderEndpoints()
-                + seedEndpoints() + scheduleEndpoints(),
+                + seedEndpoints() + scheduleEndpoints() + messageEndpoints(),
             exchanges: HookExchanges.references
         )
     }

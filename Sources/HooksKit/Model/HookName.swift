@@ -15,6 +15,13 @@ package struct HookName: Sendable, Hashable, CustomStringConvertible {
         self.hook = hook
     }
 
+    /// Reads the description of a name.
+    package init?(text: String) {
+        let parts = text.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)
+        guard parts.count == 2, !parts[0].isEmpty, !parts[1].isEmpty else { return nil }
+        self.init(group: String(parts[0]), hook: String(parts[1]))
+    }
+
     /// Group and hook as scopes, roles and log lines join them.
     package var description: String { "\(group)/\(hook)" }
 

@@ -85,6 +85,10 @@ package struct HookRules: Sendable {
         let denied = bindings.filter { binding in
             denials.contains { $0.schema.validate(JSONValue(binding.exchange)).isEmpty }
         }
+        for binding in bindings {
+            guard let problem = binding.filter.flatMap(BindingRule.problem(inFilter:)) else { continue }
+            throw InvalidHook(message: "The filter of the binding to \(binding.exchange) is unusable: \(problem)")
+        }
         guard !denied.isEmpty else { return }
         let list = JSONValue.array(denied.map(\.json)).text(.pretty)
         throw InvalidHook(message: "One or more of the bindings are denied access to hooks: \(list)")

@@ -7,6 +7,12 @@ enum QueueName {
     /// What AMQP allows.
     private static let longest = 255
 
+    /// The exchange to which the queues of hooks send what they cannot keep.
+    static func deadLetterExchange(namespace: String) -> String { "exchange/\(namespace)/v1/dead-letters" }
+
+    /// The queue of what they sent there; no hook's queue is called so, because those have a slash more.
+    static func deadLetters(namespace: String) -> String { "queue/\(namespace)/dead-letters" }
+
     /// The queue of a hook.
     ///
     /// Identifiers may be far longer than a queue's name; such hooks get a digest, marked by a colon, which no group has.

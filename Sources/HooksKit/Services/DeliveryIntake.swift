@@ -12,14 +12,19 @@ import Synchronization
 import Taskcluster
 
 /// Turns deliveries from the bus into fires, durably, before they are acknowledged.
+///
+/// What fires nothing is counted and kept for a look at it; what nobody could ever use becomes a dead letter.
 package final class DeliveryIntake: Sendable {
     private let store: ListenerStore
+    private let unfired: UnfiredStore
+    private let letters: DeadLetterStore
     private let fires: FireStore
     private let programs: HookPrograms
+    private let filters: BindingRules
     private let dispatcher: FireDispatcher
     private let now: @Sendable () -> Timestamp
     /// Names this run of the process in the fires it writes; see ``DeliveryIdentity``.
-    private let consumer = Slugid.make()
+    private let process = Slugid.make()
     private let discarded = Mutex<[HookName: Int]>([:])
 
     package init(
@@ -34,19 +39,30 @@ package final class DeliveryIntake: Sendable {
         self.programs = programs
         self.dispatcher = dispatcher
         self.now = now
+        unfired = UnfiredStore(pool: store.pool)
+        letters = DeadLetterStore(pool: store.pool)
+        filters = BindingRules()
     }
 
     /// Accepts deliveries of a hook's queue; when this returns, they may be acknowledged.
     ///
-    /// - Throws: What makes a single delivery unusable (no JSON), or the database's refusal. Nothing is accepted then.
-    package func accept(_ deliveries: [PulseDelivery], for name: HookName, queue: String) async throws {
-        let payloads = try deliveries.map { try JSONValue(parsing: $0.body) }
-        // Keys for this attempt: if the outcome of a commit is unknown, trying again with them changes nothing.
-        let keys = deliveries.map { _ in Slugid.make() }
+    /// `connection` counts the connections they may come on: acknowledgements of an earlier one may be lost.
+    ///
+    /// - Throws: The database's refusal of what a delivery says. Nothing is accepted then.
+    package func accept(
+        _ deliveries: [PulseDelivery],
+        for name: HookName,
+        queue: String,
+        connection: Int = 0
+    ) async throws {
+        let arrivals = deliveries.map { delivery in
+            // Keys for this attempt: if the outcome of a commit is unknown, trying again with them changes nothing.
+            Arrival(delivery: delivery, payload: Result { try JSONValue(parsing: delivery.body) }, key: Slugid.make())
+        }
         var attempt = 1
         while true {
             do {
-                try await acceptOnce(deliveries, payloads, keys, for: name, queue: queue)
+                try await acceptOnce(arrivals, for: name, queue: queue, consumer: consumer(connection))
                 return
             } catch let error as PostgresError where error.isConnectionFailure || error.isRetriable {
                 if attempt == 1 {
@@ -58,73 +74,169 @@ package final class DeliveryIntake: Sendable {
         }
     }
 
-    private func acceptOnce(
-        _ deliveries: [PulseDelivery],
-        _ payloads: [JSONValue],
-        _ keys: [String],
-        for name: HookName,
-        queue: String
+    /// Accepts deliveries, or buries the one that was refused twice.
+    func acceptOrBury(_ batch: PulseBatch, for name: HookName) async throws {
+        do {
+            try await accept(batch.deliveries, for: name, queue: batch.queue, connection: batch.connection)
+        } catch {
+            guard batch.deliveries.count == 1, batch.deliveries[0].redelivered, !Task.isCancelled else { throw error }
+            try await bury(batch.deliveries[0], of: name, .poison, error: "\(error)")
+        }
+    }
+
+    /// Makes a dead letter of a delivery.
+    func bury(
+        _ delivery: PulseDelivery,
+        of name: HookName,
+        _ reason: DeadLetter.Reason,
+        error: String
     ) async throws {
-        let places = dispatcher.reserve(deliveries.count)
+        let instant = now()
+        try await store.pool.transaction { connection in
+            try await letters.add(delivery, of: name, reason, error: error, received: instant, on: connection)
+        }
+        Self.noteDeath(of: name, reason, error)
+    }
+
+    private static func noteDeath(of name: HookName, _ reason: DeadLetter.Reason, _ error: String) {
+        Counter(label: "hooks_dead_letters_total", dimensions: [("reason", reason.rawValue)]).increment()
+        Logger.current.warning(
+            "a message became a dead letter",
+            metadata: ["hook": "\(name)", "reason": "\(reason.rawValue)", "error": "\(error)"]
+        )
+    }
+
+    // MARK: - One attempt
+
+    private struct Arrival: Sendable {
+        let delivery: PulseDelivery
+        let payload: Result<JSONValue, any Error>
+        let key: String
+    }
+
+    private struct Sorted: Sendable {
+        var drafts: [FireDraft] = []
+        var unfired: [UnfiredMessage] = []
+        var dead: [(delivery: PulseDelivery, error: String)] = []
+    }
+
+    private func acceptOnce(
+        _ arrivals: [Arrival],
+        for name: HookName,
+        queue: String,
+        consumer: String
+    ) async throws {
+        let places = dispatcher.reserve(arrivals.count)
         var accepted: [Fire] = []
         defer { dispatcher.submit(accepted, reserved: places) }
+        let instant = now()
         let result = try await store.pool.transaction { connection in
-            var drafts: [FireDraft] = []
-            let program: HookProgram?
+            var sorted = Sorted()
+            var program: HookProgram?
             var broken: FireFailure?
             do { program = try await programs.program(of: name, on: connection) } catch let failure as FireFailure {
-                program = nil
                 broken = failure
             }
             // A hook that is gone fires no more; its messages go with it.
-            guard program != nil || broken != nil else { return (fires: [Fire](), drafts: drafts) }
-            for (index, delivery) in deliveries.enumerated() {
-                if let problem = problem(payloads[index], program) {
-                    discard(delivery, name, problem)
+            guard program != nil || broken != nil else { return (fires: [Fire](), sorted: sorted) }
+            let rules = try await filters.rules(of: name, version: program?.version, on: connection)
+            for arrival in arrivals {
+                let payload: JSONValue
+                do { payload = try arrival.payload.get() } catch {
+                    sorted.dead.append((arrival.delivery, "\(error)"))
                     continue
                 }
-                let hash = DeliveryIdentity.contentHash(
-                    exchange: delivery.exchange,
-                    routingKey: delivery.routingKey,
-                    cc: delivery.cc,
-                    body: delivery.body
-                )
-                if let id = delivery.messageID {
-                    let key = DeliveryIdentity.key(messageID: id, contentHash: hash, of: name)
-                    drafts.append(draft(delivery, payloads[index], key, name, program, broken, nil))
-                    continue
+                if let program {
+                    if let reason = refusal(arrival.delivery, payload, program, rules, instant) {
+                        sorted.unfired.append(reason)
+                        continue
+                    }
                 }
-                if delivery.redelivered,
-                    try await store.absorb(queue: queue, contentHash: hash, on: connection)
-                {
-                    Counter(label: "hooks_redeliveries_absorbed_total").increment()
-                    continue
-                }
-                let trace = DeliveryTrace(queue: queue, consumer: consumer, contentHash: hash)
-                let key = "delivery \(keys[index])"
-                drafts.append(draft(delivery, payloads[index], key, name, program, broken, trace))
+                let identity = try await identity(of: arrival, name, queue: queue, consumer: consumer, on: connection)
+                guard let identity else { continue }
+                sorted.drafts.append(draft(arrival.delivery, payload, identity, name, program, broken))
             }
-            return (fires: try await fires.accept(drafts, slots: places, on: connection), drafts: drafts)
+            let fires = try await fires.accept(sorted.drafts, slots: places, on: connection)
+            try await unfired.note(sorted.unfired, of: name, on: connection)
+            for (delivery, error) in sorted.dead {
+                try await letters.add(delivery, of: name, .poison, error: error, received: instant, on: connection)
+            }
+            return (fires: fires, sorted: sorted)
         }
         accepted = result.fires
-        FiringLog.settled(result.drafts)
-        if result.drafts.count > accepted.count { dispatcher.lookNow() }
+        FiringLog.settled(result.sorted.drafts)
+        for message in result.sorted.unfired { note(message, name) }
+        for (_, error) in result.sorted.dead { Self.noteDeath(of: name, .poison, error) }
+        if result.sorted.drafts.count > accepted.count { dispatcher.lookNow() }
+    }
+
+    /// Why a message fires nothing, if so.
+    private func refusal(
+        _ delivery: PulseDelivery,
+        _ payload: JSONValue,
+        _ program: HookProgram,
+        _ rules: [BindingRule],
+        _ instant: Timestamp
+    ) -> UnfiredMessage? {
+        var names = Self.names(of: delivery, payload)
+        names["routes"] = JSONValue(delivery.routes)
+        let keys = [delivery.routingKey] + delivery.cc
+        switch FilterVerdict.of(rules, exchange: delivery.exchange, keys: keys, names: names, now: instant) {
+        case .passes: break
+        case .declined(let reason):
+            return UnfiredMessage(kind: .declined, reason: reason, received: instant, delivery: delivery)
+        case .failed(let reason):
+            return UnfiredMessage(kind: .rejected, reason: reason, received: instant, delivery: delivery)
+        }
+        let problems = program.schema.validate(payload)
+        guard !problems.isEmpty else { return nil }
+        let reason = "triggerSchema: " + problems.map { $0.described() }.joined(separator: "; ")
+        return UnfiredMessage(kind: .rejected, reason: reason, received: instant, delivery: delivery)
+    }
+
+    /// The key of a message and, if it has no id, its trace; nil for a copy of one whose fire is written already.
+    private func identity(
+        of arrival: Arrival,
+        _ name: HookName,
+        queue: String,
+        consumer: String,
+        on connection: PostgresConnection
+    ) async throws -> (key: String, trace: DeliveryTrace?)? {
+        let delivery = arrival.delivery
+        let hash = DeliveryIdentity.contentHash(
+            exchange: delivery.exchange,
+            routingKey: delivery.routingKey,
+            cc: delivery.cc,
+            body: delivery.body
+        )
+        if let id = delivery.messageID {
+            return (DeliveryIdentity.key(messageID: id, contentHash: hash, of: name), nil)
+        }
+        if delivery.redelivered, try await store.absorb(queue: queue, contentHash: hash, on: connection) {
+            Counter(label: "hooks_redeliveries_absorbed_total").increment()
+            return nil
+        }
+        return ("delivery \(arrival.key)", DeliveryTrace(queue: queue, consumer: consumer, contentHash: hash))
+    }
+
+    /// The members of a template's context that a message brings.
+    static func names(of delivery: PulseDelivery, _ payload: JSONValue) -> JSONObject {
+        [
+            "payload": payload,
+            "exchange": JSONValue(delivery.exchange),
+            "routingKey": JSONValue(delivery.routingKey),
+        ]
     }
 
     private func draft(
         _ delivery: PulseDelivery,
         _ payload: JSONValue,
-        _ key: String,
+        _ identity: (key: String, trace: DeliveryTrace?),
         _ name: HookName,
         _ program: HookProgram?,
-        _ broken: FireFailure?,
-        _ trace: DeliveryTrace?
+        _ broken: FireFailure?
     ) -> FireDraft {
-        let extras: JSONObject = [
-            "payload": payload,
-            "exchange": JSONValue(delivery.exchange),
-            "routingKey": JSONValue(delivery.routingKey),
-        ]
+        let extras = Self.names(of: delivery, payload)
         let instant = now()
         let taskID = Slugid.make()
         var rendering = Rendering.declined
@@ -133,7 +245,7 @@ package final class DeliveryIntake: Sendable {
             rendering = FiringContext(firedBy: .pulseMessage, taskID: taskID, created: instant, extras: extras)
                 .render(program.template)
         }
-        return FireDraft(
+        var draft = FireDraft(
             name: name,
             taskID: taskID,
             firedBy: .pulseMessage,
@@ -141,18 +253,17 @@ package final class DeliveryIntake: Sendable {
             created: instant,
             started: instant,
             rendering: rendering,
-            deduplicationKey: key,
-            delivery: trace
+            deduplicationKey: identity.key,
+            delivery: identity.trace
         )
+        draft.due = delivery.published.map { min($0, instant) }
+        draft.rendered = now()
+        return draft
     }
 
-    private func problem(_ payload: JSONValue, _ program: HookProgram?) -> String? {
-        guard let problems = program?.schema.validate(payload), !problems.isEmpty else { return nil }
-        return problems.map { $0.described() }.joined(separator: "; ")
-    }
-
-    private func discard(_ delivery: PulseDelivery, _ name: HookName, _ problem: String) {
-        Counter(label: "hooks_messages_discarded_total", dimensions: [("reason", "triggerSchema")]).increment()
+    private func note(_ message: UnfiredMessage, _ name: HookName) {
+        Counter(label: "hooks_messages_discarded_total", dimensions: [("reason", message.kind.rawValue)]).increment()
+        guard message.kind == .rejected else { return }
         let count = discarded.withLock { discarded in
             discarded[name, default: 0] += 1
             return discarded[name, default: 0]
@@ -161,20 +272,51 @@ package final class DeliveryIntake: Sendable {
         Logger.current.notice(
             "hook-pulse-message-discarded",
             metadata: [
-                "hookGroupId": "\(name.group)", "hookId": "\(name.hook)", "exchange": "\(delivery.exchange)",
-                "routingKey": "\(delivery.routingKey)", "reason": "triggerSchema", "validationError": "\(problem)",
-                "discardedCount": "\(count)",
+                "hookGroupId": "\(name.group)", "hookId": "\(name.hook)",
+                "exchange": "\(message.delivery.exchange)", "routingKey": "\(message.delivery.routingKey)",
+                "reason": "triggerSchema", "validationError": "\(message.reason)", "discardedCount": "\(count)",
             ]
         )
     }
 
-    /// Settles fires whose acknowledgements have had time to arrive, for as long as the broker answers.
-    func keepSettling() async {
-        while !Task.isCancelled {
-            do { try await Task.sleep(for: .seconds(5)) } catch { return }
-            do { try await store.settle(consumer: consumer) } catch {
-                Logger.current.debug("fires were not settled", metadata: ["error": "\(error)"])
-            }
+    // MARK: - Acknowledgements
+
+    private func consumer(_ connection: Int) -> String { "\(process)/\(connection)" }
+
+    /// Settles fires whose acknowledgements the broker has surely got: those of a connection that has answered since.
+    func settle(connection: Int) async throws {
+        try await store.settle(consumer: consumer(connection), olderThan: .seconds(5))
+    }
+
+    /// Settles everything that was accepted on a connection, after the broker confirmed the closing of its channels.
+    func settleAll(connection: Int) async throws {
+        try await store.settle(consumer: consumer(connection), olderThan: .zero)
+    }
+}
+
+/// The rules of bindings by version of the definition, read anew only when it changed.
+private final class BindingRules: Sendable {
+    private let known = Mutex<[HookName: (version: Int, rules: [BindingRule])]>([:])
+    private static let limit = 2000
+
+    /// The rules of a hook whose definition has a version; none, which lets everything pass, without a version.
+    func rules(of name: HookName, version: Int?, on connection: PostgresConnection) async throws -> [BindingRule] {
+        guard let version else { return [] }
+        if let known = known.withLock({ $0[name] }), known.version == version { return known.rules }
+        let row = try await connection.query(
+            """
+            select bindings, definition_version from hooks.hooks
+            where hook_group_id = \(name.group) and hook_id = \(name.hook)
+            """
+        ).first
+        guard let row else { return [] }
+        let bindings = try row.json("bindings").array?.compactMap(HookBinding.init(json:)) ?? []
+        let rules = bindings.allSatisfy { $0.filter == nil } ? [] : try bindings.map(BindingRule.init)
+        let read = try row.int("definition_version")
+        known.withLock { known in
+            if known.count >= Self.limit { known.removeAll() }
+            known[name] = (read, rules)
         }
+        return rules
     }
 }

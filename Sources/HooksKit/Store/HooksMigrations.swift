@@ -8,6 +8,7 @@ package enum HooksMigrations {
     package static var all: [Migration] {
         [
             Migration(version: 1, name: "hooks tables", bytes: PackageResources.V0001_hooks_tables_sql),
+            Migration(version: 10, name: "hooks listeners", bytes: PackageResources.V0010_hooks_listeners_sql),
             Migration(version: 20, name: "hooks scheduling", bytes: PackageResources.V0020_hooks_scheduling_sql),
             Migration(version: 30, name: "hooks options", bytes: PackageResources.V0030_hooks_options_sql),
         ]

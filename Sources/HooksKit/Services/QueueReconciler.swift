@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: MPL-2.0
+
+import Core
+import Logging
+import Metrics
+import Pulse
+import Schedules
+
+/// How the queues of hooks are made.
+package struct HookQueueOptions: Sendable {
+    /// How many messages a queue keeps; nil for all.
+    package var maxLength: Int?
+    /// Whether a message more is refused to its publisher, instead of the oldest one becoming a dead letter.
+    package var refusesOverflow: Bool
+    /// How often a message may break its consumer before it becomes a dead letter.
+    package var deliveryLimit: Int
+
+    package init(maxLength: Int? = nil, refusesOverflow: Bool = false, deliveryLimit: Int = 20) {
+        self.maxLength = maxLength
+        self.refusesOverflow = refusesOverflow
+        self.deliveryLimit = deliveryLimit
+    }
+}
+
+/// Carries out at the broker what the database wants of it, hook by hook.
+struct QueueReconciler: Sendable {
+    let store: ListenerStore
+    let pulse: PulseConnection
+    let options: HookQueueOptions
+    let listener: String
+
+    /// How many hooks are taken together and worked on at the same time.
+    static let batch = 64
+
+    // MARK: - Names
+
+    /// The queue of a hook as it is declared.
+    func queue(of name: HookName) -> PulseQueue {
+        PulseQueue(
+            QueueName.ofHook(name, namespace: pulse.namespace),
+            kind: .quorum,
+            maxLength: options.maxLength,
+            overflow: options.maxLength == nil ? nil : options.refusesOverflow ? .refuse : .dropOldest,
+            deadLetterExchange: QueueName.deadLetterExchange(namespace: pulse.namespace),
+            deliveryLimit: options.deliveryLimit
+        )
+    }
+
+    // MARK: - Wishes
+
+    /// Takes one batch of hooks that are out of step and sets them right; answers how many there were.
+    func carryOutBatch() async throws -> Int {
+        let taken = try await store.take(Self.batch, by: listener)
+        guard !taken.isEmpty else { return 0 }
+        let results = await withTaskGroup(of: ListenerStore.Result?.self) { group in
+            for hook in taken {
+                group.addTask {
+                    do {
+                        return try await carryOut(hook)
+                    } catch {
+                        await giveBack(hook.name, error)
+                        return nil
+                    }
+                }
+            }
+            return await group.reduce(into: [ListenerStore.Result]()) { if let result = $1 { $0.append(result) } }
+        }
+        try await store.finish(results, by: listener)
+        Counter(label: "hooks_queues_reconciled_total").increment(by: results.count)
+        return taken.count
+    }
+
+    private func giveBack(_ name: HookName, _ error: any Error) async {
+        Logger.current.warning("hook queue waits for the broker", metadata: ["hook": "\(name)", "error": "\(error)"])
+        do { try await store.release(name, by: listener, for: .seconds(2)) } catch {
+            // The lease ends by itself.
+            Logger.current.debug("hook was not given back", metadata: ["hook": "\(name)", "error": "\(error)"])
+        }
+    }
+
+    private func carryOut(_ hook: ListenerStore.Taken) async throws -> ListenerStore.Result {
+        let queue = queue(of: hook.name)
+        if hook.wanted.isEmpty {
+            for name in Set([hook.queue, queue.name]) where !name.isEmpty { try await pulse.deleteQueue(name) }
+            return ListenerStore.Result(taken: hook, queue: "", routes: nil, problems: [], retryIn: nil)
+        }
+        var problems: [BindingProblem] = []
+        func note(_ route: BindingRoute?, _ error: PulseError) {
+            let since = hook.problems.first { $0.route == route }?.since ?? .now()
+            problems.append(BindingProblem(route, reason: error.message, since: since))
+            Logger.current.notice(
+                "the broker refuses a binding, which will be tried again",
+                metadata: ["hook": "\(hook.name)", "exchange": "\(route?.exchange ?? "")", "error": "\(error)"]
+            )
+        }
+        do {
+            try await declare(queue)
+        } catch  where error.isRefusal {
+            note(nil, error)
+            return ListenerStore.Result(
+                taken: hook,
+                queue: hook.queue,
+                routes: hook.earlier,
+                problems: problems,
+                retryIn: Self.pause(after: hook.attempts)
+            )
+        }
+        var made: Set<BindingRoute> = []
+        for route in hook.wanted {
+            do {
+                try await bind(queue.name, route)
+                made.insert(route)
+            } catch  where error.isRefusal {
+                note(route, error)
+            }
+        }
+        // New routes first, so that no message finds neither.
+        for route in hook.earlier.subtracting(hook.wanted) {
+            do {
+                try await pulse.unbind(
+                    queue: queue.name,
+                    exchange: route.exchange,
+                    routingKey: route.routingKeyPattern
+                )
+            } catch  where error.code == .accessRefused {
+                made.insert(route)
+            } catch  where error.isRefusal {
+                // An exchange that does not exist has no bindings.
+            }
+        }
+        if !hook.queue.isEmpty, hook.queue != queue.name { try await pulse.deleteQueue(hook.queue) }
+        return ListenerStore.Result(
+            taken: hook,
+            queue: queue.name,
+            routes: made,
+            problems: problems,
+            retryIn: problems.isEmpty ? nil : Self.pause(after: hook.attempts)
+        )
+    }
+
+    /// The pauses grow from five seconds to a minute.
+    private static func pause(after attempts: Int) -> Duration {
+        min(.seconds(5) * (1 << min(attempts, 4)), .seconds(60))
+    }
+
+    /// Makes the queue and the routes that are known to be right once more, for a broker that may have lost them.
+    func makeAgain(_ queue: ListenerStore.Queue) async throws(PulseError) {
+        try await declare(self.queue(of: queue.name))
+        for route in queue.routes { try await bind(queue.queue, route) }
+    }
+
+    /// Declares a queue; one that exists with other properties is used as it is, since its messages count for more.
+    private func declare(_ queue: PulseQueue) async throws(PulseError) {
+        do {
+            try await pulse.declareQueue(queue)
+        } catch  where error.code == .preconditionFailed {
+            Logger.current.notice(
+                "a hook's queue exists with other properties and is used as it is",
+                metadata: ["pulse.queue": "\(queue.name)", "error": "\(error)"]
+            )
+        }
+    }
+
+    private func bind(_ queue: String, _ route: BindingRoute) async throws(PulseError) {
+        try await pulse.bind(queue: queue, exchange: route.exchange, routingKey: route.routingKeyPattern)
+    }
+}
+
+extension PulseError {
+    /// Whether the broker answered and said no, so that asking again at once is no use.
+    var isRefusal: Bool {
+        [.notFound, .accessRefused, .preconditionFailed, .locked, .invalidArgument, .brokerFailure].contains(code)
+    }
+}
