@@ -12,7 +12,7 @@ import Synchronization
 /// Publishes what is in an outbox.
 ///
 /// Any number of relays may run on one database: one at a time drains a schema, under an advisory lock of its transaction.
-/// It reads up to 256 messages in the order of their ids, publishes them, deletes what the broker confirmed and
+/// It reads up to 256 messages, or some megabytes, in the order of their ids, publishes them, deletes what the broker confirmed and
 /// commits. When it dies between confirm and commit the messages are published again, under the ids they had the first
 /// time, so that consumers can tell.
 ///
@@ -28,6 +28,8 @@ public struct OutboxRelay: Service {
     }
 
     static let batchSize = 256
+    /// Messages are read until they weigh so much; the one that passes the limit is the last.
+    static let batchBytes = 8 << 20
     private static let pollInterval = Duration.seconds(1)
     private static let parkingTime = Duration.seconds(15)
 
@@ -110,11 +112,16 @@ public struct OutboxRelay: Service {
             guard let row = lock.first, try row.bool("taken") else { return .busy }
             let rows = try await connection.query(
                 """
+                with next as (
+                    select *, count(*) over () as available,
+                        sum(octet_length(body)) over (order by id) - octet_length(body) as before
+                    from (
+                        select * from \(unsafe: outbox.schema).outbox where exchange <> all(\(parked))
+                        order by id limit \(Self.batchSize)) t
+                )
                 select id, exchange, routing_key, cc, body, extract(epoch from now() - created)::float8 as age,
-                    (extract(epoch from created) * 1000000)::bigint as moment
-                from \(unsafe: outbox.schema).outbox
-                where exchange <> all(\(parked))
-                order by id limit \(Self.batchSize)
+                    (extract(epoch from created) * 1000000)::bigint as moment, available
+                from next where before < \(Self.batchBytes)::bigint order by id
                 """
             )
             try await measure(rows, on: connection)
@@ -123,8 +130,10 @@ public struct OutboxRelay: Service {
             _ = try await connection.execute(
                 "delete from \(unsafe: outbox.schema).outbox where id = any(\(done))"
             )
+            let available = try rows.first?.int("available") ?? 0
             // A full batch that led to nothing would be read again at once, and again.
-            return .published(done.count, more: rows.count == Self.batchSize && (!done.isEmpty || hasParked))
+            let isFull = available == Self.batchSize || available > rows.count
+            return .published(done.count, more: isFull && (!done.isEmpty || hasParked))
         }
     }
 

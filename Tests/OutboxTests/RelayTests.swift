@@ -170,6 +170,19 @@ struct RelayTests {
         }
     }
 
+    @Test func `heavy messages are published a few at a time`() async throws {
+        try await lend { database, outbox, pulse, exchange, queue in
+            let text = [UInt8](repeating: UInt8(ascii: "x"), count: 3 << 20)
+            let heavy = (0..<7).map { _ in PulseMessage(exchange: exchange, routingKey: "k", body: text) }
+            try await database.pool.transaction { try await outbox.add(heavy, on: $0) }
+            let relay = OutboxRelay(outbox: outbox, pool: database.pool, pulse: pulse)
+            #expect(try await relay.drainOnce() == .published(3, more: true))
+            #expect(try await relay.drain() == 4)
+            #expect(try await depth(database) == 0)
+            #expect(try await pulse.declareQueue(PulseQueue(queue)) == 7)
+        }
+    }
+
     @Test func `the id of a row differs between databases made one after the other`() {
         #expect(Outbox.messageID(schema: "s", id: 1, moment: 1) != Outbox.messageID(schema: "s", id: 1, moment: 2))
         #expect(Outbox.messageID(schema: "s", id: 1, moment: 1) != Outbox.messageID(schema: "t", id: 1, moment: 1))

@@ -58,6 +58,11 @@ enum PulseListener: DaemonDescription {
             in: 1...1000,
             "how many messages of one hook are accepted together"
         )
+        let replaces = settings.bool(
+            "pulse.replace.silent.queues",
+            default: true,
+            "make a queue anew for which the broker does not answer; not in a cluster"
+        )
         let configuration = HTTPServerConfiguration(settings: settings)
         let bridges = Bridges(
             settings: settings,
@@ -80,7 +85,8 @@ enum PulseListener: DaemonDescription {
             options: HookQueueOptions(
                 maxLength: maxLength == 0 ? nil : maxLength,
                 refusesOverflow: overflow == "refuse",
-                deliveryLimit: deliveryLimit
+                deliveryLimit: deliveryLimit,
+                replacesSilentQueues: replaces
             ),
             prefetch: prefetch
         )

@@ -15,7 +15,8 @@ struct HookCommand: ParsableCommand {
             """,
         subcommands: [
             List.self, Show.self, Apply.self, Remove.self, Render.self, Trigger.self, Status.self, History.self,
-            Token.self,
+            Token.self, DeadLetters.self,
+            Replay.self, Unfired.self,
         ]
     )
 }

@@ -2,6 +2,7 @@
 
 import Core
 import Logging
+import Metrics
 import Postgres
 package import Pulse
 import Schedules
@@ -177,10 +178,15 @@ package final class HookListeners: Service, Sendable {
             "hook queue is not consumed",
             metadata: ["hook": "\(name)", "error": "\(error?.message ?? "it was deleted")"]
         )
-        guard error == nil || error?.code == .notFound else {
-            return await noteConsumption(of: queue, problem: error?.message)
-        }
-        do { try await store.noteVanished([name]) } catch {
+        do {
+            if let error, error.code != .notFound {
+                await noteConsumption(of: queue, problem: error.message)
+                guard error.code == .timeout, reconciler.options.replacesSilentQueues else { return }
+                try await pulse.deleteQueue(queue)
+                Counter(label: "hooks_queues_replaced_total").increment()
+            }
+            try await store.noteVanished([name])
+        } catch {
             // The walk after the next connection, or the next change, finds it.
             Logger.current.error("lost queue was not noted", metadata: ["hook": "\(name)", "error": "\(error)"])
         }
@@ -277,7 +283,9 @@ package final class HookListeners: Service, Sendable {
                 return (state.mustWalk, state.mustMakeAgain, state.connection)
             }
             guard mustWalk, connection > 0 else {
-                _ = await walks.wait(timeout: .seconds(60))
+                _ = await walks.wait(timeout: .seconds(15))
+                // What the broker refused to deliver from is asked for again now and then.
+                if troubled.withLock({ !$0.isEmpty }) { state.withLock { $0.mustWalk = true } }
                 continue
             }
             do {

@@ -14,8 +14,19 @@ package struct HookQueueOptions: Sendable {
     package var refusesOverflow: Bool
     /// How often a message may break its consumer before it becomes a dead letter.
     package var deliveryLimit: Int
+    /// Whether a queue is made anew, without its messages, when the broker does not answer for it.
+    ///
+    /// A single broker killed right after it made a quorum queue never elects a leader for it, and refuses every message
+    /// for such a queue to its publisher. In a cluster the reason may be a node that is away for a while.
+    package var replacesSilentQueues: Bool
 
-    package init(maxLength: Int? = nil, refusesOverflow: Bool = false, deliveryLimit: Int = 20) {
+    package init(
+        maxLength: Int? = nil,
+        refusesOverflow: Bool = false,
+        deliveryLimit: Int = 20,
+        replacesSilentQueues: Bool = true
+    ) {
+        self.replacesSilentQueues = replacesSilentQueues
         self.maxLength = maxLength
         self.refusesOverflow = refusesOverflow
         self.deliveryLimit = deliveryLimit

@@ -102,8 +102,11 @@ extension Engine {
                     let text = "the broker does not begin to deliver from queue \(first.queue)"
                     throw PulseError(.connectionLost, text)
                 }
-                guard !channel.isReported else { continue }
-                channel.isReported = true
+                // The channel is given up with everything on it, which is this one consumer.
+                group.remove(first)
+                group.channels[channel.serial] = nil
+                group.discard(channel)
+                try closeChannel(channel.number)
                 let text = "cannot consume queue \(first.queue): the broker did not answer in time"
                 group.link.onEvent(.lost(first.queue, PulseError(.timeout, text)))
             }
@@ -197,7 +200,6 @@ extension Engine {
         case crabbitmq_basic_consume_ok:
             guard let member = channel.asked.popFirst() else { return }
             channel.lastAnswer = .now
-            channel.isReported = false
             member.isConsuming = true
             group.suspects.remove(member.queue)
             group.link.onEvent(.consuming(member.queue))

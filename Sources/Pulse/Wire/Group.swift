@@ -104,8 +104,6 @@ final class GroupChannel {
     var lastAnswer = ContinuousClock.now
     /// For one consumer only.
     var isSolitary = false
-    /// It was told that there is no answer.
-    var isReported = false
     var window = AckWindow()
     var reader = MessageReader()
     /// Whom the message that is being read is for.
