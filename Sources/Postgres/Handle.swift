@@ -118,7 +118,7 @@ final class Handle: @unchecked Sendable {
         _ pointer: OpaquePointer,
         until deadline: ContinuousClock.Instant
     ) async throws(PostgresError) {
-        guard PQstatus(pointer) != CONNECTION_BAD else { throw PostgresError(.connection, message(pointer)) }
+        guard PQstatus(pointer) != CONNECTION_BAD else { throw PostgresError(.connection, unreachable(pointer)) }
         var interest = Reactor.Interest.writable
         while true {
             let left = deadline - .now
@@ -136,9 +136,16 @@ final class Handle: @unchecked Sendable {
             case PGRES_POLLING_OK: return
             case PGRES_POLLING_READING: interest = .readable
             case PGRES_POLLING_WRITING: interest = .writable
-            default: throw PostgresError(.connection, message(pointer))
+            default: throw PostgresError(.connection, unreachable(pointer))
             }
         }
+    }
+
+    /// Why there is no connection, and what to look at.
+    private static func unreachable(_ pointer: OpaquePointer) -> String {
+        let text = PQerrorMessage(pointer).map { String(cString: $0) } ?? ""
+        let line = text.split(separator: "\n").first.map(String.init) ?? "the server does not answer"
+        return "\(line); check DATABASE_URL"
     }
 
     private static func message(_ pointer: OpaquePointer) -> String {

@@ -174,6 +174,29 @@ struct ConnectionTests {
         #expect(ends == [String](repeating: "connect", count: 16))
     }
 
+    @Test func `a cancelled server stops to accept and ends, whoever just connects`() async throws {
+        for _ in 0..<20 {
+            let server = HTTPServer(
+                configuration: HTTPServerConfiguration(),
+                name: "cancelled",
+                rootURL: nil,
+                apis: [],
+                authenticator: nil,
+                health: HealthRegistry()
+            )
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                group.addTask { try await server.run() }
+                let port = await server.waitUntilListening()
+                group.cancelAll()
+                for _ in 0..<50 {
+                    guard let socket = try? RawSocket(port: port) else { break }
+                    socket.close()
+                }
+                try await group.waitForAll()
+            }
+        }
+    }
+
     @Test func `A19: a body of unannounced length is refused as soon as it is too long`() async throws {
         var configuration = HTTPServerConfiguration()
         configuration.bodyLimit = 1000

@@ -69,24 +69,52 @@ public struct HTTPServer: Service {
             idleTimeout: .nanoseconds(configuration.keepAlive.wholeNanoseconds),
             httpDecoderConfiguration: .init(maxHeaderFieldSize: 128 << 10, maxHeaderListSize: 128 << 10)
         )
-        let server = try HTTPServerBuilder.http1(configuration: channel).buildServer(
+        let server = Server(
+            childChannelSetup: HTTP1Channel(
+                responder: { [dispatcher] in try await dispatcher.serve($0, $1, $2) },
+                configuration: channel
+            ),
             configuration: ServerConfiguration(
                 address: .hostname(configuration.host, port: configuration.port),
                 backlog: 1024
             ),
+            onServerRunning: { [listening] channel in
+                let port = channel.localAddress?.port ?? 0
+                logger.notice("listening", metadata: ["port": .stringConvertible(port)])
+                listening.begin(port)
+            },
             eventLoopGroup: Self.loops,
             logger: quiet
-        ) { [dispatcher] request, writer, channel in
-            try await dispatcher.serve(request, writer, channel)
-        } onServerRunning: { [listening] channel in
-            let port = channel.localAddress?.port ?? 0
-            logger.notice("listening", metadata: ["port": .stringConvertible(port)])
-            listening.begin(port)
-        }
+        )
         do {
-            try await server.run()
+            try await Self.run(server)
         } catch  where !listening.hasBegun {
             throw ListenError(host: configuration.host, port: configuration.port, cause: error)
+        }
+    }
+
+    /// Runs a server so that cancelling it never drops a connection that was just accepted.
+    ///
+    /// The channel of such a connection would end the process. So a cancelled server first stops to accept, like one
+    /// that shuts down gracefully, and what goes on after a moment is cancelled then.
+    private static func run(_ server: Server<HTTP1Channel>) async throws {
+        // A task of its own is out of reach of the cancellation.
+        let running = Task { try await server.run() }
+        try await withTaskCancellationHandler {
+            try await running.value
+        } onCancel: {
+            // Cancellation handlers cannot wait.
+            Task {
+                try? await withThrowingTaskGroup(of: Void.self) { group in
+                    group.addTask { try await server.shutdownGracefully() }
+                    group.addTask {
+                        try await Task.sleep(for: .milliseconds(500))
+                        running.cancel()
+                    }
+                    try await group.next()
+                    group.cancelAll()
+                }
+            }
         }
     }
 

@@ -15,13 +15,17 @@ struct DirectoryKeeper: Service {
     let now: @Sendable () -> Timestamp
 
     func run() async throws {
-        try await LocalTaskcluster.migrate(pool)
-        try await directory.seed(
-            try configuration.seed.map(read),
-            anonymous: configuration.isPublic ? AnonymousRole.publicScopes : [],
-            secretKey: configuration.secretKey
-        )
-        try await directory.reload()
+        do {
+            // A database that is away at first is waited for, like one that goes away later.
+            try await cancelWhenGracefulShutdown {
+                try await RetryPolicy.reconnect.run(
+                    isRetriable: { ($0 as? PostgresError)?.isRetriable ?? false },
+                    prepare
+                )
+            }
+        } catch  where Task.isShuttingDownGracefully {
+            return
+        }
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { try await listen() }
             group.addTask {
@@ -37,6 +41,16 @@ struct DirectoryKeeper: Service {
             try await group.next()
             group.cancelAll()
         }
+    }
+
+    private func prepare() async throws {
+        try await LocalTaskcluster.migrate(pool)
+        try await directory.seed(
+            try configuration.seed.map(read),
+            anonymous: configuration.isPublic ? AnonymousRole.publicScopes : [],
+            secretKey: configuration.secretKey
+        )
+        try await directory.reload()
     }
 
     /// Follows the changes that other instances make.

@@ -1,0 +1,337 @@
+# SPDX-License-Identifier: MPL-2.0
+"""schemathesis calls every endpoint of every service with what the served references and schemas allow, and with what they do not.
+
+An OpenAPI document is made of the references as clients read them. Whatever is sent, no answer is a 5xx, and every refusal has
+the body that clients parse. The cases are the same in every run; SLIPWAY_SEED chooses others.
+"""
+
+import json
+import os
+import re
+import time
+import urllib.parse
+import urllib.request
+
+import mohawk
+import pytest
+import requests
+import schemathesis
+import taskcluster
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from schemathesis import GenerationMode
+
+from support import hook, task, unique
+
+SEED = int(os.environ.get("SLIPWAY_SEED", "20240210"))
+SERVICES = ["hooks", "auth", "index", "notify", "purge-cache", "queue", "secrets", "worker-manager", "object"]
+# Examples for each endpoint and each way of making them; hooks are what this suite is about.
+EXAMPLES = {"hooks": 20}
+OTHERS = 4
+# A long poll without work takes its time; whoever is gone before has not been refused.
+LONG_POLLS = {"claimWork"}
+
+
+def fetch(running, path):
+    with urllib.request.urlopen(running.root_url + path) as answer:
+        return json.load(answer)
+
+
+@pytest.fixture(scope="module")
+def known(running):
+    """Things that exist, so that some calls get past the question whether they do."""
+    queue, hooks, task_id = running.queue(), running.hooks(), taskcluster.slugId()
+    queue.createTask(task_id, task("fuzz", queue_id="fuzz/fuzz"))
+    hooks.createHook("fuzz", "fuzz/hook", hook("fuzz"))
+    return {
+        "taskId": task_id,
+        "taskGroupId": task_id,
+        "runId": "0",
+        "hookGroupId": "fuzz",
+        "hookId": "fuzz/hook",
+        "taskQueueId": "fuzz/fuzz",
+        "provisionerId": "fuzz",
+        "workerType": "fuzz",
+        "workerPoolId": "fuzz/fuzz",
+        "workerGroup": "fuzz",
+        "workerId": "fuzz",
+        "clientId": "fuzz/client",
+        "roleId": "fuzz",
+        "name": "public/fuzz",
+        "indexPath": "fuzz.path",
+        "namespace": "fuzz",
+    }
+
+
+class Document:
+    """The OpenAPI form of a service's reference."""
+
+    def __init__(self, running, service, known):
+        self.running, self.service, self.known = running, service, known
+        self.schemas, self.names = {}, {}
+        reference = fetch(running, f"/references/{service}/v1/api.json")
+        self.entries = reference["entries"]
+        paths = {}
+        for entry in self.entries:
+            path = f"/api/{service}/v1" + re.sub("<([^>]+)>", r"{\1}", entry["route"])
+            paths.setdefault(path, {})[entry["method"]] = self.operation(entry)
+        self.openapi = {
+            "openapi": "3.1.0",
+            "info": {"title": reference["title"], "version": reference["apiVersion"]},
+            "paths": paths,
+            "components": {"schemas": self.schemas},
+        }
+
+    def operation(self, entry):
+        operation = {
+            "operationId": entry["name"],
+            "parameters": [self.parameter(name, "path") for name in entry["args"]]
+            + [self.parameter(name, "query") for name in entry["query"]],
+            "responses": {"default": {"description": "whatever"}},
+        }
+        if "input" in entry:
+            schema = {"$ref": self.component(f"/schemas/{self.service}/{entry['input'].rstrip('#')}")}
+            operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        return operation
+
+    def parameter(self, name, place):
+        schema = {"type": "string", "minLength": 1}
+        if name in self.known:
+            schema = {"anyOf": [{"enum": [self.known[name]]}, schema]}
+        elif name == "limit":
+            schema = {"anyOf": [{"enum": ["1", "1000"]}, schema]}
+        return {"name": name, "in": place, "required": place == "path", "schema": schema}
+
+    def component(self, path):
+        """A reference to a served schema, which is put among the components together with those it mentions."""
+        if path not in self.names:
+            self.names[path] = re.sub("[^a-zA-Z0-9]", "-", path.removeprefix("/schemas/"))
+            schema = fetch(self.running, path)
+            self.schemas[self.names[path]] = self.resolved(schema, path, f"#/components/schemas/{self.names[path]}")
+        return f"#/components/schemas/{self.names[path]}"
+
+    def resolved(self, value, path, here):
+        if isinstance(value, list):
+            return [self.resolved(each, path, here) for each in value]
+        if not isinstance(value, dict):
+            return value
+        result = {}
+        for key, each in value.items():
+            if key in ("$id", "$schema"):
+                continue
+            if key == "$ref" and isinstance(each, str):
+                target, _, fragment = each.partition("#")
+                base = here if not target else self.component(urllib.parse.urljoin(path, target))
+                each = base + fragment
+            else:
+                each = self.resolved(each, path, here)
+            result[key] = each
+        return result
+
+
+class Caller:
+    """Sends a case signed or not, and checks what holds for every answer."""
+
+    def __init__(self, running):
+        self.root = running.root_url
+        credentials = running.options["credentials"]
+        self.credentials = {"id": credentials["clientId"], "key": credentials["accessToken"], "algorithm": "sha256"}
+        self.session = requests.Session()
+        self.counts = {}
+
+    def send(self, method, target, body=None, content_type=None, signed=True, name=None, timeout=20):
+        headers = {}
+        if content_type:
+            headers["Content-Type"] = content_type
+        if signed:
+            sender = mohawk.Sender(
+                self.credentials, self.root + target, method, content=body or b"", content_type=content_type or "", ext="e30="
+            )
+            headers["Authorization"] = sender.request_header
+        request = requests.Request(method, self.root + "/", headers=headers, data=body).prepare()
+        # The client library would normalise the path; servers have to see it as it was made.
+        request.url = self.root + target
+        answer = self.session.send(request, timeout=timeout, allow_redirects=False)
+        self.check(answer, f"{method} {target} {(body or b'')[:2000]!r}", name)
+        self.counts[answer.status_code] = self.counts.get(answer.status_code, 0) + 1
+        return answer
+
+    def check(self, answer, what, name):
+        text = f"{what}\n  {answer.status_code} {answer.text[:2000]}"
+        assert answer.status_code < 500, text
+        assert answer.headers["Access-Control-Allow-Origin"] == "*", text
+        if answer.status_code == 204:
+            assert answer.content == b"", text
+            return
+        if answer.status_code < 400:
+            return
+        assert answer.headers["Content-Type"] == "application/json; charset=utf-8", text
+        body = answer.json()
+        if body == {"error": "Not found"}:
+            assert answer.status_code == 404, text
+            return
+        assert {"code", "message", "requestInfo"} <= set(body), text
+        assert {"method", "params", "payload", "time"} <= set(body["requestInfo"]), text
+        if name:
+            assert body["requestInfo"]["method"] == name, text
+        trailer = f"\n* errorCode:  {body['code']}\n* statusCode: {answer.status_code}\n* time:       "
+        assert "\n\n---\n\n* method:     " in body["message"] and trailer in body["message"], text
+
+
+def spelled(query):
+    """A query string of whatever the generator made."""
+    pairs = []
+    for key, value in (query or {}).items():
+        for each in value if isinstance(value, list) else [value]:
+            pairs.append((str(key), each if isinstance(each, str) else json.dumps(each)))
+    return "?" + urllib.parse.urlencode(pairs) if pairs else ""
+
+
+def encoded(body):
+    """The bytes of a body; none for an endpoint without."""
+    if isinstance(body, bytes):
+        return body
+    try:
+        return json.dumps(body).encode()
+    except TypeError:
+        return None
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_no_request_fails_the_server(running, known, service):
+    manifest = fetch(running, "/references/manifest.json")["references"]
+    if not any(f"/references/{service}/" in each for each in manifest):
+        pytest.fail(f"{service} is not in the manifest")
+    print(f"SLIPWAY_SEED={SEED}")
+    start, caller = time.monotonic(), Caller(running)
+    document = Document(running, service, known)
+    schema = schemathesis.openapi.from_dict(document.openapi)
+    operations = [each.ok() for each in schema.get_all_operations()]
+    assert len(operations) == len(document.entries)
+    for operation in operations:
+        name = operation.definition.raw["operationId"]
+        for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
+            run(caller, operation, name, mode, EXAMPLES.get(service, OTHERS))
+    print(f"{service}: {sum(caller.counts.values())} requests in {time.monotonic() - start:.1f} s: {caller.counts}")
+    assert any(status < 300 for status in caller.counts) and 400 in caller.counts
+
+
+def run(caller, operation, name, mode, examples):
+    try:
+        cases = operation.as_strategy(generation_mode=mode)
+    except Exception as error:  # nothing about this operation can be made wrong
+        assert mode is GenerationMode.NEGATIVE, error
+        return
+    turn = [0]
+
+    @seed(SEED)
+    @settings(
+        max_examples=examples,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+        print_blob=False,
+    )
+    @given(case=cases)
+    def each(case):
+        turn[0] += 1
+        path = operation.path
+        for key, value in (case.path_parameters or {}).items():
+            path = path.replace("{" + key + "}", value if "%" in str(value) else urllib.parse.quote(str(value), safe=""))
+        body = encoded(case.body) if operation.body else None
+        # One in five comes without credentials.
+        signed = turn[0] % 5 != 0
+        try:
+            caller.send(
+                operation.method.upper(),
+                path + spelled(case.query),
+                body,
+                "application/json" if body is not None else None,
+                signed,
+                name,
+                timeout=1 if name in LONG_POLLS else 20,
+            )
+        except requests.Timeout:
+            assert name in LONG_POLLS, path
+
+    try:
+        each()
+    except schemathesis.errors.SchemathesisError as error:
+        if mode is GenerationMode.POSITIVE or not skips(error):
+            raise
+
+
+def skips(error):
+    return "negat" in str(error).lower()
+
+
+# What a generator for schemas does not think of.
+NASTY = {
+    "nul": '{"x": "a\\u0000b"}',
+    "nul in a key": '{"a\\u0000b": 1}',
+    "lone surrogate": '{"x": "\\ud800"}',
+    "lone low surrogate in a key": '{"\\udc00x": 1}',
+    "number beyond doubles": '{"x": 1e400}',
+    "long number": '{"x": ' + "9" * 2000 + "}",
+    "tiny number": '{"x": 1e-400}',
+    "duplicate keys": '{"x": 1, "x": 2}',
+    "deep arrays": '{"x": ' + "[" * 400 + "]" * 400 + "}",
+    "too deep": '{"x": ' + "[" * 100_000 + "]" * 100_000 + "}",
+    "noncharacters": '{"x": "\\uffff\\ufdd0\U0010ffff"}',
+    "byte order mark": '\ufeff{"x": 1}',
+    "long key": '{"' + "k" * 100_000 + '": 1}',
+    "prototype": '{"__proto__": {"x": 1}, "constructor": 1}',
+}
+
+
+@pytest.mark.parametrize("kind", NASTY)
+def test_nasty_bodies_reach_every_endpoint_without_harm(running, known, kind):
+    """Such a body as a whole, and as the free-form part of a definition that is otherwise good."""
+    caller, text = Caller(running), NASTY[kind]
+    for service in SERVICES:
+        for entry in fetch(running, f"/references/{service}/v1/api.json")["entries"]:
+            if "input" in entry:
+                path = re.sub("<([^>]+)>", lambda name: urllib.parse.quote(known.get(name[1], "fuzz"), safe=""), entry["route"])
+                caller.send(
+                    entry["method"].upper(), f"/api/{service}/v1{path}", text.encode(), "application/json", name=entry["name"]
+                )
+
+    def inside(definition, *path):
+        place = definition
+        for key in path:
+            place = place[key]
+        place["extra"] = "EXTRA"
+        return json.dumps(definition).replace('"EXTRA"', text.removeprefix("\ufeff")).encode()
+
+    hook_id = unique("nasty")
+    target = f"/api/hooks/v1/hooks/fuzz/{hook_id}"
+    stored = caller.send("PUT", target, inside(hook("nasty"), "task"), "application/json")
+    if stored.status_code == 200:
+        caller.send("GET", target)
+        caller.send("POST", target + "/trigger", text.encode(), "application/json")
+        caller.send("GET", target + "/last-fires")
+    caller.send("DELETE", target)
+    target = f"/api/queue/v1/task/{taskcluster.slugId()}"
+    made = caller.send("PUT", target, inside(task("nasty", queue_id="fuzz/fuzz"), "payload"), "application/json")
+    if made.status_code == 200:
+        caller.send("GET", target)
+        caller.send("POST", target + "/cancel")
+    secret = json.dumps({"secret": "EXTRA", "expires": task()["expires"]}).replace('"EXTRA"', text.removeprefix("\ufeff"))
+    caller.send("PUT", "/api/secrets/v1/secret/nasty", secret.encode(), "application/json")
+    caller.send("GET", "/api/secrets/v1/secret/nasty")
+
+
+@pytest.mark.parametrize(
+    "piece", ["%00", "%", "%zz", "%ff", "%C0%80", "%ED%A0%80", "..", ".", "%2e%2e", "%0a", "%F4%90%80%80", "a" * 5000, "+", "%2B", "ü"]
+)
+def test_nasty_paths_and_queries_reach_every_endpoint_without_harm(running, piece):
+    caller = Caller(running)
+    for service in SERVICES:
+        for entry in fetch(running, f"/references/{service}/v1/api.json")["entries"]:
+            if entry["name"] in LONG_POLLS:
+                continue
+            path = re.sub("<([^>]+)>", lambda _: piece, entry["route"])
+            body, kind = (b"{}", "application/json") if "input" in entry else (None, None)
+            for suffix in ("", f"?limit={piece}", f"?{piece}=1", f"?continuationToken={piece}"):
+                target = f"/api/{service}/v1{path}{suffix}"
+                caller.send(entry["method"].upper(), urllib.parse.quote(target, safe="/%?=&+.:"), body, kind)
