@@ -118,6 +118,38 @@ struct TrustingAuthenticator: RequestAuthenticator {
     }
 }
 
+/// Lets few worlds live at a time, as each takes several connections of the one test server.
+private final class Gate: Sendable {
+    static let shared = Gate()
+
+    private let state = Mutex((free: 6, waiting: [CheckedContinuation<Void, Never>]()))
+
+    func enter() async {
+        await withCheckedContinuation { continuation in
+            let enters = state.withLock { state in
+                guard state.free > 0 else {
+                    state.waiting.append(continuation)
+                    return false
+                }
+                state.free -= 1
+                return true
+            }
+            if enters { continuation.resume() }
+        }
+    }
+
+    func leave() {
+        let next = state.withLock { state -> CheckedContinuation<Void, Never>? in
+            guard !state.waiting.isEmpty else {
+                state.free += 1
+                return nil
+            }
+            return state.waiting.removeFirst()
+        }
+        next?.resume()
+    }
+}
+
 /// Everything of hooks in one process, on a database of its own.
 struct HooksWorld {
     let pool: PostgresPool
@@ -151,6 +183,8 @@ struct HooksWorld {
         _ namespace: String,
         _ body: @Sendable @escaping (HooksWorld) async throws -> R
     ) async throws -> R {
+        await Gate.shared.enter()
+        defer { Gate.shared.leave() }
         let admin = PostgresPool(
             PostgresConfiguration(url: try TestDatabase.url(), applicationName: "hooks-tests", poolSize: 1)
         )
@@ -333,5 +367,49 @@ struct HooksWorld {
     /// How many fires are still to be performed.
     func openFires() async throws -> Int {
         try await pool.query("select count(*) as n from hooks.fires where state <> 'done'").first?.int("n") ?? 0
+    }
+
+    // MARK: - Schedules
+
+    /// Copies the hook `g/h` under many names, with a template that makes a task.
+    func multiply(_ count: Int) async throws {
+        let names = (0..<count).map { HookName(group: "g", hook: "many\($0)") }
+        let seeds = try names.map { try box.seal($0.hook, for: $0) }
+        _ = try await pool.execute(
+            """
+            insert into hooks.hooks (hook_group_id, hook_id, metadata, task, bindings, schedule, trigger_schema,
+                encrypted_trigger_token, encrypted_next_task_id, next_scheduled_date, next_due)
+            select 'g', copy.hook_id, metadata, '{"payload":{}}', bindings, schedule, trigger_schema, copy.seed, copy.seed,
+                next_scheduled_date, next_due
+            from hooks.hooks h,
+                unnest(\(names.map(\.hook))::text[], \(seeds)::text[]) as copy (hook_id, seed)
+            where h.hook_group_id = 'g' and h.hook_id = 'h'
+            """
+        )
+    }
+
+    /// A scheduler whose fires nobody performs until their leases end.
+    func abandonedScheduler(lease: Duration) -> Scheduler {
+        let store = FireStore(pool: pool, lease: lease)
+        let dispatcher = FireDispatcher(fires: store, performer: performer)
+        return Scheduler(
+            schedules: schedules,
+            fires: store,
+            programs: programs,
+            dispatcher: dispatcher,
+            interval: .seconds(60),
+            now: clock.now
+        )
+    }
+
+    /// A scheduler by the clock on the wall, which looks by itself once an hour.
+    func liveScheduler() -> Scheduler {
+        Scheduler(
+            schedules: schedules,
+            fires: fires,
+            programs: programs,
+            dispatcher: dispatcher,
+            interval: .seconds(3600)
+        )
     }
 }
