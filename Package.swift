@@ -56,12 +56,12 @@ func library(
     )
 }
 
-func service(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+func service(_ name: String, _ dependencies: [Target.Dependency], examples: Bool = false) -> Target {
     .executableTarget(
         name: name,
         dependencies: ["Core", "DaemonCommand", .arguments, .lifecycle, .logging] + dependencies,
         path: "services/\(name)",
-        exclude: ["README.md"],
+        exclude: ["README.md"] + (examples ? ["examples"] : []),
         swiftSettings: house
     )
 }
@@ -182,7 +182,7 @@ let package = Package(
         service("hooks-service", ["HooksKit"]),
         service("pulse-listener", ["BridgesKit", "HooksKit"]),
         service("scheduler", ["HooksKit"]),
-        service("scriptworker", ["ScriptworkerKit"]),
+        service("scriptworker", ["ScriptworkerKit"], examples: true),
         service("taskcluster-local", ["LocalTaskclusterKit"]),
         service("slipway", ["HTTPClient", "JSON", "JSONE", "Schedules", "Taskcluster", "TaskclusterClient"]),
 

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 long syscall(long number, ...);
+void *memmem(const void *haystack, size_t haystack_size, const void *needle, size_t needle_size);
 
 /* prctl is variadic, which Swift cannot call: orphaned grandchildren become our children. */
 static inline int clinux_set_child_subreaper(void) { return prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); }

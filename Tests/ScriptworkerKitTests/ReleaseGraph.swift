@@ -129,6 +129,7 @@ final class ReleaseGraph: HTTPTransport {
             decisionPayload,
             ["tasks_for": "${tasks_for}", "cron": "{\"job\": \"nightly\"}"]
         )
+        task["dependencies"] = []
         task["taskId"] = ["$eval": "as_slugid('decision')"]
         task["taskGroupId"] = ["$eval": "as_slugid('decision')"]
         task["created"] = ["$fromNow": ""]

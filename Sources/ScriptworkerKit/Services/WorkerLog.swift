@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 
+import CLinux
 import Glibc
 import JSON
 import Processes
+import Schedules
 import Synchronization
 
 /// The worker's own log: a file in the configured format and, when verbose, standard error.
@@ -21,6 +23,8 @@ final class WorkerLog: Sendable {
         var descriptor: Int32 = -1
         var secrets: [String] = []
         var carried: [UInt8] = []
+        var scratch: [UInt8] = []
+        var written = 0
     }
 
     private let path: String
@@ -28,6 +32,8 @@ final class WorkerLog: Sendable {
     private let dateFormat: String
     private let format: String
     private let watchesFile: Bool
+    private let isStructured: Bool
+    private let rotation: (bytes: Int, files: Int)
     private let state = Mutex(State())
 
     init(_ configuration: ScriptworkerConfiguration) {
@@ -36,6 +42,8 @@ final class WorkerLog: Sendable {
         dateFormat = configuration.file.text("log_datefmt")
         format = configuration.file.text("log_fmt")
         watchesFile = configuration.file.flag("watch_log_file")
+        isStructured = configuration.file.text("log_format") == "json"
+        rotation = (configuration.file.whole("log_max_bytes"), configuration.file.whole("log_max_backups"))
         reopen()
     }
 
@@ -49,8 +57,8 @@ final class WorkerLog: Sendable {
     func hide(_ secrets: [String?]) {
         state.withLock { state in
             for secret in secrets.compactMap({ $0 }) where secret.utf8.count >= 8 && !state.secrets.contains(secret) {
-                // Task credentials change for ever; old ones have long expired.
-                if state.secrets.count >= 16 { state.secrets.remove(at: 4) }
+                // Task credentials change for ever; old ones have long expired, and every search costs.
+                if state.secrets.count >= 8 { state.secrets.remove(at: 2) }
                 state.secrets.append(secret)
             }
         }
@@ -62,48 +70,83 @@ final class WorkerLog: Sendable {
         state.withLock { state in
             if state.descriptor >= 0 { close(state.descriptor) }
             state.descriptor = descriptor
+            var info = stat()
+            state.written = fstat(descriptor, &info) == 0 ? Int(info.st_size) : 0
         }
     }
 
     /// Copies what a script prints, a prefix before each line.
+    ///
+    /// A script may print hundreds of megabytes, so lines are put together in one reused buffer and searched for secrets there.
     func mirror(_ bytes: UnsafeRawBufferPointer) {
         let prefix = Array(line(.info, "").utf8.dropLast())
         state.withLock { state in
-            var output: [UInt8] = []
-            output.reserveCapacity(bytes.count + bytes.count / 2 + 128)
-            state.carried.append(contentsOf: bytes)
-            var rest = state.carried[...]
-            while let end = rest.firstIndex(of: 10) {
-                output += prefix
-                output += rest[...end]
-                rest = rest[(end + 1)...]
+            var output = state.scratch
+            state.scratch = []
+            output.removeAll(keepingCapacity: true)
+            var rest = bytes
+            while let base = rest.baseAddress, let hit = memchr(base, 10, rest.count) {
+                let count = UnsafeRawPointer(hit) - base + 1
+                if isStructured {
+                    let text = state.carried + rest[..<(count - 1)]
+                    output.append(contentsOf: line(.info, String(decoding: text, as: UTF8.self)).utf8)
+                } else {
+                    output.append(contentsOf: prefix)
+                    output.append(contentsOf: state.carried)
+                    output.append(contentsOf: UnsafeRawBufferPointer(rebasing: rest[..<count]))
+                }
+                state.carried.removeAll(keepingCapacity: true)
+                rest = UnsafeRawBufferPointer(rebasing: rest[count...])
             }
+            state.carried.append(contentsOf: rest)
             // A line without an end is not kept growing for ever.
-            if rest.count > 64 << 10 {
-                output += prefix + rest + [10]
-                rest = []
+            if state.carried.count > 64 << 10 {
+                output.append(contentsOf: prefix)
+                output.append(contentsOf: state.carried)
+                output.append(10)
+                state.carried.removeAll(keepingCapacity: false)
             }
-            state.carried = Array(rest)
-            emit(hidden(output, state.secrets), state)
+            hide(state.secrets, in: &output)
+            emit(output, &state)
+            if output.capacity <= 4 << 20 { state.scratch = output }
         }
     }
 
     private func write(_ level: Level, _ text: String) {
         if watchesFile, !isCurrent { reopen() }
-        let line = line(level, URLMask.masked(text))
-        state.withLock { emit(hidden(Array(line.utf8), $0.secrets), $0) }
+        var line = Array(line(level, URLMask.masked(text)).utf8)
+        state.withLock { state in
+            hide(state.secrets, in: &line)
+            emit(line, &state)
+        }
     }
 
-    private func emit(_ bytes: [UInt8], _ state: borrowing State) {
+    private func emit(_ bytes: [UInt8], _ state: inout State) {
         for descriptor in [state.descriptor, isVerbose ? 2 : -1] where descriptor >= 0 {
-            var rest = bytes[...]
-            while !rest.isEmpty {
-                let count = rest.withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress, $0.count) }
-                if count < 0, errno == EINTR { continue }
-                guard count > 0 else { break }
-                rest = rest.dropFirst(count)
+            bytes.withUnsafeBytes { bytes in
+                var rest = bytes
+                while let base = rest.baseAddress, !rest.isEmpty {
+                    let count = Glibc.write(descriptor, base, rest.count)
+                    if count < 0, errno == EINTR { continue }
+                    guard count > 0 else { break }
+                    rest = UnsafeRawBufferPointer(rebasing: rest[count...])
+                }
             }
         }
+        guard !watchesFile, rotation.bytes > 0, rotation.files > 0 else { return }
+        state.written += bytes.count
+        if state.written >= rotation.bytes { rotate(&state) }
+    }
+
+    /// Moves `worker.log` to `worker.log.1`, that to `.2` and so on, and begins a new one.
+    private func rotate(_ state: inout State) {
+        for index in stride(from: rotation.files - 1, to: 0, by: -1) {
+            rename("\(path).\(index)", "\(path).\(index + 1)")
+        }
+        rename(path, "\(path).1")
+        if state.descriptor >= 0 { close(state.descriptor) }
+        state.descriptor = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0o644)
+        state.written = 0
     }
 
     private var isCurrent: Bool {
@@ -121,6 +164,13 @@ final class WorkerLog: Sendable {
         var buffer = [CChar](repeating: 0, count: 128)
         let count = strftime(&buffer, buffer.count, dateFormat, &local)
         let date = String(decoding: buffer[..<count].map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        if isStructured {
+            let line: JSONValue = [
+                "time": .string(Timestamp.now().iso8601), "level": .string(level.rawValue), "message": .string(text),
+                "process": .init(Int(getpid())),
+            ]
+            return line.text() + "\n"
+        }
         return LogFormat.line(
             format,
             [
@@ -130,35 +180,23 @@ final class WorkerLog: Sendable {
         ) + "\n"
     }
 
-    /// Replaces secrets; the search over bytes is quick when there are none, as almost always.
-    private func hidden(_ bytes: [UInt8], _ secrets: [String]) -> [UInt8] {
-        var bytes = bytes
+    /// Replaces secrets; a search that finds none, as almost always, changes nothing.
+    private func hide(_ secrets: [String], in bytes: inout [UInt8]) {
         for secret in secrets {
             let pattern = Array(secret.utf8)
             var from = 0
-            while from < bytes.count {
-                let found = Self.position(of: pattern, in: bytes, from: from)
-                guard let found else { break }
+            while let found = Self.position(of: pattern, in: bytes, from: from) {
                 bytes.replaceSubrange(found..<(found + pattern.count), with: Array("********".utf8))
                 from = found + 8
             }
         }
-        return bytes
     }
 
     private static func position(of pattern: [UInt8], in bytes: [UInt8], from: Int) -> Int? {
         bytes.withUnsafeBytes { all in
-            guard let base = all.baseAddress, let first = pattern.first else { return nil }
-            var offset = from
-            while offset + pattern.count <= all.count {
-                guard let hit = memchr(base + offset, Int32(first), all.count - pattern.count - offset + 1) else {
-                    return nil
-                }
-                offset = UnsafeRawPointer(hit) - base
-                if memcmp(base + offset, pattern, pattern.count) == 0 { return offset }
-                offset += 1
-            }
-            return nil
+            guard let base = all.baseAddress, from + pattern.count <= all.count else { return nil }
+            guard let hit = memmem(base + from, all.count - from, pattern, pattern.count) else { return nil }
+            return UnsafeRawPointer(hit) - base
         }
     }
 }
