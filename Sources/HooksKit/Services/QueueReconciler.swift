@@ -104,9 +104,10 @@ struct QueueReconciler: Sendable {
                 metadata: ["hook": "\(hook.name)", "exchange": "\(route?.exchange ?? "")", "error": "\(error)"]
             )
         }
-        do {
+        do throws(PulseError) {
             try await declare(queue)
-        } catch  where error.isRefusal {
+        } catch {
+            guard error.isRefusal else { throw error }
             note(nil, error)
             return ListenerStore.Result(
                 taken: hook,
@@ -118,25 +119,26 @@ struct QueueReconciler: Sendable {
         }
         var made: Set<BindingRoute> = []
         for route in hook.wanted {
-            do {
+            do throws(PulseError) {
                 try await bind(queue.name, route)
                 made.insert(route)
-            } catch  where error.isRefusal {
+            } catch {
+                guard error.isRefusal else { throw error }
                 note(route, error)
             }
         }
         // New routes first, so that no message finds neither.
         for route in hook.earlier.subtracting(hook.wanted) {
-            do {
+            do throws(PulseError) {
                 try await pulse.unbind(
                     queue: queue.name,
                     exchange: route.exchange,
                     routingKey: route.routingKeyPattern
                 )
-            } catch  where error.code == .accessRefused {
-                made.insert(route)
-            } catch  where error.isRefusal {
-                // An exchange that does not exist has no bindings.
+            } catch {
+                guard error.isRefusal else { throw error }
+                // An exchange that does not exist has no bindings; one that we may not touch keeps this one.
+                if error.code == .accessRefused { made.insert(route) }
             }
         }
         if !hook.queue.isEmpty, hook.queue != queue.name { try await pulse.deleteQueue(hook.queue) }
@@ -162,9 +164,10 @@ struct QueueReconciler: Sendable {
 
     /// Declares a queue; one that exists with other properties is used as it is, since its messages count for more.
     private func declare(_ queue: PulseQueue) async throws(PulseError) {
-        do {
+        do throws(PulseError) {
             try await pulse.declareQueue(queue)
-        } catch  where error.code == .preconditionFailed {
+        } catch {
+            guard error.code == .preconditionFailed else { throw error }
             Logger.current.notice(
                 "a hook's queue exists with other properties and is used as it is",
                 metadata: ["pulse.queue": "\(queue.name)", "error": "\(error)"]
