@@ -104,6 +104,9 @@ public final class PostgresPool: Service {
         return try await connection.pipeline(statements)
     }
 
+    /// How many tasks wait for a session.
+    package var waiting: Int { state.withLock { $0.waiters.count } }
+
     /// Throws while the database cannot be used.
     public func checkHealth() async throws {
         _ = try await query("select 1")

@@ -79,6 +79,50 @@ struct TaskclusterClientTests {
         #expect(Set(transport.requests.map { $0.headers["Authorization"] }).count == 3)
     }
 
+    @Test func `by default a call is repeated five times, with pauses that double from a tenth of a second`() async {
+        let policy = RetryPolicy.taskcluster
+        #expect(policy.attempts == 6)
+        for _ in 0..<50 {
+            for (attempt, usual) in zip(2...6, [100, 200, 400, 800, 1600]) {
+                let pause = policy.delay(before: attempt).milliseconds
+                #expect((usual * 3 / 4...usual * 5 / 4).contains(Int(pause)), "\(attempt)")
+            }
+            #expect(policy.delay(before: 40) <= .seconds(30))
+        }
+        #expect(policy.delay(before: 1) == .zero)
+    }
+
+    @Test(arguments: [
+        (HTTPClientError.Code.connect, true), (.timeout, true), (.aborted, true), (.tls, false), (.cancelled, false),
+        (.tooLarge, false), (.invalidURL, false), (.file, false), (.other, false),
+    ])
+    func `failures of the network are repeated if they may pass`(_ code: HTTPClientError.Code, _ passes: Bool) async {
+        let transport = StubTransport(.failure(HTTPClientError(code, "no")))
+        let error = await #expect(throws: TaskclusterError.self) {
+            try await client(transport).call("queue", "GET", ["ping"])
+        }
+        #expect(transport.requests.count == (passes ? 3 : 1))
+        #expect(error?.status == nil)
+        #expect(error?.code == code.name)
+    }
+
+    @Test func `a body is sent again with each repetition`() async throws {
+        let transport = StubTransport(.json(502, .null), .json(200, [:]))
+        _ = try await client(transport).call("queue", "PUT", ["task", Self.taskID], body: ["a": 1])
+        #expect(transport.requests.map(\.body) == [.bytes(Array(#"{"a":1}"#.utf8)), .bytes(Array(#"{"a":1}"#.utf8))])
+    }
+
+    @Test func `a call whose task is cancelled ends in its pause`() async {
+        let transport = StubTransport(.json(500, .null))
+        let client = client(transport)
+        let patient = RetryPolicy(attempts: 9, base: .seconds(60), maximum: .seconds(60))
+        let call = Task { try await client.call("queue", "GET", ["ping"], retry: patient) }
+        while transport.requests.isEmpty { await Task.yield() }
+        call.cancel()
+        await #expect(throws: TaskclusterError.self) { try await call.value }
+        #expect(transport.requests.count == 1)
+    }
+
     @Test func `repetition ends with the last failure`() async {
         let transport = StubTransport(.json(503, .null))
         let error = await #expect(throws: TaskclusterError.self) {
