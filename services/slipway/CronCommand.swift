@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 import ArgumentParser
+import Core
 import JSON
 import Schedules
 
@@ -14,10 +15,13 @@ struct CronCommand: AsyncParsableCommand {
 
     struct Next: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "List the next instants of a cron pattern, in UTC.",
+            abstract: "List the next instants of a cron pattern.",
             discussion: """
-                Example:
+                The instants are printed in UTC, whatever the time zone in which the pattern is meant.
+
+                Examples:
                   slipway cron next '0 30 9 * * MON-FRI' --count 5
+                  slipway cron next '0 30 2 * * *' --zone Europe/Berlin --from 2024-03-30T00:00:00Z
                 """
         )
 
@@ -29,6 +33,9 @@ struct CronCommand: AsyncParsableCommand {
 
         @Option(help: "How many instants.")
         var count = 5
+
+        @Option(help: "The time zone whose clocks the pattern means.")
+        var zone = "UTC"
 
         @Flag(help: "Print JSON instead of text.")
         var json = false
@@ -44,8 +51,14 @@ struct CronCommand: AsyncParsableCommand {
             } catch {
                 throw Failure(usage: "\(error) in \(pattern)")
             }
+            let rules: TimeZoneRules
+            do throws(TimeZoneError) {
+                rules = try TimeZoneFiles.system.rules(of: zone)
+            } catch {
+                throw Failure(usage: "\(error): \(zone)")
+            }
             var instants: [String] = []
-            while instants.count < count, let next = expression.next(after: last) {
+            while instants.count < count, let next = expression.next(after: last, in: rules) {
                 instants.append(next.iso8601)
                 last = next
             }

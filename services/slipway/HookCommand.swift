@@ -16,7 +16,7 @@ struct HookCommand: ParsableCommand {
         subcommands: [
             List.self, Show.self, Apply.self, Remove.self, Render.self, Trigger.self, Status.self, History.self,
             Token.self, DeadLetters.self,
-            Replay.self, Unfired.self,
+            Replay.self, Unfired.self, Pause.self, Resume.self, Backfill.self, Ledger.self,
         ]
     )
 }

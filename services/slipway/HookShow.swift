@@ -57,7 +57,8 @@ extension HookCommand {
         }
 
         static func lines(_ status: JSONValue) -> [String] {
-            var lines = ["next fire  \(status["nextScheduledDate"]?.string ?? "-")"]
+            let paused = status["paused"]?["since"]?.string.map { "none, paused since \($0)" }
+            var lines = ["next fire  \(paused ?? status["nextScheduledDate"]?.string ?? "-")"]
             guard let fire = status["lastFire"] else { return lines }
             let parts = [fire["result"], fire["time"], fire["taskId"]].compactMap { $0?.string }
             lines.append("last fire  \(parts.joined(separator: "  "))")
