@@ -38,7 +38,11 @@ struct ConfigurationTests {
                 "sources": {
                   "github": {
                     "kind": "github", "acceptSHA1": true,
-                    "secrets": [{"environment": "GITHUB_SECRET"}, {"environment": "OLD_SECRET"}]
+                    "secrets": [{"environment": "GITHUB_SECRET"}, {"environment": "OLD_SECRET"}],
+                    "recover": {
+                      "hooks": ["https://api.github.com/repos/octo/app/hooks/42/"], "token": {"file": "/run/secret"},
+                      "interval": "1m"
+                    }
                   },
                   "nagios": {
                     "kind": "hmac", "secrets": [{"file": "/run/secret"}],
@@ -61,6 +65,9 @@ struct ConfigurationTests {
         #expect(read.retention == .seconds(2 * 86_400))
         #expect(read.sources.map(\.name) == ["github", "nagios"])
         #expect(read.sources[0].secrets.map(\.bytes) == [Array("new-secret".utf8), Array("old-secret".utf8)])
+        #expect(read.sources[0].recovery?.hooks == ["https://api.github.com/repos/octo/app/hooks/42"])
+        #expect(read.sources[0].recovery?.token.bytes == Array("file-secret".utf8))
+        #expect(read.sources[0].recovery?.interval == .seconds(60))
         #expect(read.sources[0].rate == 20)
         #expect(read.sources[0].burst == 200)
         #expect(read.sources[1].secrets.map(\.bytes) == [Array("file-secret".utf8)])
@@ -111,6 +118,19 @@ struct ConfigurationTests {
             #expect(meaning.contains { $0.contains(part) }, "\(part) in \(meaning)")
         }
         #expect(!meaning.joined().contains("new-secret"))
+        let recovery = try problems(
+            """
+            {"webhooks": {"retention": "1h", "sources": {
+                "a": {"kind": "gitlab", "secrets": [{"file": "/run/secret"}],
+                      "recover": {"hooks": ["http://x/y"], "token": {"file": "/run/none"}}},
+                "b": {"kind": "github", "secrets": [{"file": "/run/secret"}],
+                      "recover": {"hooks": ["http://x/y"], "token": {"file": "/run/secret"}}}
+            }}}
+            """
+        )
+        for part in ["a/recover", "a/recover/token", "retention"] {
+            #expect(recovery.contains { $0.contains(part) }, "\(part) in \(recovery)")
+        }
         #expect(try problems("{").first?.hasPrefix("line 1") == true)
     }
 }

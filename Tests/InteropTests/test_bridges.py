@@ -287,13 +287,14 @@ def test_operators_list_and_replay(bridges, running):
     delivery = unique("replay")
     assert bridges.github({"n": 1}, delivery, "issues").status_code == 202
     reference = requests.get(f"{running.root_url}/references/bridges/v1/api.json", timeout=20).json()
-    client = taskcluster.client.createApiClient("Bridges", reference)(running.options)
+    Client = taskcluster.client.createApiClient("Bridges", {"reference": reference})
+    client = Client(running.options)
     assert client.ping()["alive"] is True
     listed = client.listDeliveries("github", query={"limit": 5})["deliveries"]
     assert delivery in [entry["deliveryId"] for entry in listed]
     assert client.delivery("github", delivery)["message"]["body"] == {"n": 1}
     with pytest.raises(taskcluster.exceptions.TaskclusterRestFailure) as failure:
-        taskcluster.client.createApiClient("Bridges", reference)(running.anonymous).replayDelivery("github", delivery)
+        Client(running.anonymous).replayDelivery("github", delivery)
     assert failure.value.status_code == 403
     assert client.replayDelivery("github", delivery)["replays"] == 1
 

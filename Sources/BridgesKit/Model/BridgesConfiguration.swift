@@ -92,6 +92,9 @@ extension BridgesConfiguration {
                 for (name, source) in webhooks["sources"]?.object ?? [:] {
                     if let source = self.source(name, source) { result.sources.append(source) }
                 }
+                if result.retention < .seconds(86_400), result.sources.contains(where: { $0.recovery != nil }) {
+                    problems.append("webhooks/retention must be a day at least, because a source has recover")
+                }
             }
             if let clock = value["clock"] {
                 result.clock = ClockSettings(
@@ -118,8 +121,8 @@ extension BridgesConfiguration {
                     problems.append("\(place)/\(key) is for sources of kind hmac only")
                 }
             }
-            if kindName != "github", value["acceptSHA1"] != nil {
-                problems.append("\(place)/acceptSHA1 is for sources of kind github only")
+            for key in ["acceptSHA1", "recover"] where kindName != "github" && value[key] != nil {
+                problems.append("\(place)/\(key) is for sources of kind github only")
             }
             let kind: WebhookSource.Kind? =
                 switch kindName {
@@ -133,6 +136,7 @@ extension BridgesConfiguration {
             for (index, reference) in (value["secrets"]?.array ?? []).enumerated() {
                 if let key = secret(reference, "\(place)/secrets/\(index)") { keys.append(key) }
             }
+            let recovery = value["recover"].flatMap { self.recovery($0, "\(place)/recover") }
             guard let kind, !keys.isEmpty else { return nil }
             let rate = value["rate"]?["perSecond"]?.double ?? 20
             return WebhookSource(
@@ -141,8 +145,18 @@ extension BridgesConfiguration {
                 secrets: keys,
                 bodyLimit: value["bodyLimit"]?.int ?? (kindName == "hmac" ? 1 << 20 : 25 << 20),
                 rate: rate,
-                burst: value["rate"]?["burst"]?.int ?? max(1, Int((rate * 10).rounded(.up)))
+                burst: value["rate"]?["burst"]?.int ?? max(1, Int((rate * 10).rounded(.up))),
+                recovery: recovery
             )
+        }
+
+        private mutating func recovery(_ value: JSONValue, _ place: String) -> WebhookSource.Recovery? {
+            let interval = duration(value["interval"], "\(place)/interval", .seconds(300), atMost: .seconds(86_400))
+            guard let token = secret(value["token"] ?? [:], "\(place)/token") else { return nil }
+            let hooks = (value["hooks"]?.array ?? []).compactMap(\.string).map { url in
+                url.hasSuffix("/") ? String(url.dropLast()) : url
+            }
+            return WebhookSource.Recovery(hooks: hooks, token: token, interval: interval)
         }
 
         private mutating func description(_ value: JSONValue, _ place: String) -> WebhookSource.Description? {

@@ -71,4 +71,15 @@ struct WebhookSource: Sendable {
     let rate: Double
     /// Deliveries at once after a quiet time.
     let burst: Int
+    /// How deliveries that never arrived are found, if they are.
+    var recovery: Recovery?
+
+    /// Where GitHub lists what it sent, and the permission to see that and to ask for it again.
+    struct Recovery: Sendable {
+        /// The addresses of webhooks in GitHub's API, without a slash at the end.
+        let hooks: [String]
+        let token: Secret
+        /// The pause between two looks at a list.
+        let interval: Duration
+    }
 }

@@ -94,6 +94,18 @@ package struct Bridges {
                 )
             )
         }
+        for source in configuration.sources {
+            guard let recovery = source.recovery else { continue }
+            services.append(
+                GitHubRecovery(
+                    source: source.name,
+                    settings: recovery,
+                    store: RecoveryStore(pool: pool),
+                    transport: transport,
+                    retention: configuration.retention
+                )
+            )
+        }
         let retention = configuration.retention
         services.append(
             PeriodicService(name: "sweep of deliveries", every: .seconds(60)) {
@@ -140,6 +152,7 @@ enum BridgeMetrics {
         Metrics.describe("bridge_clock_minutes_total", "Minutes of the clock, announced or skipped as too old.")
         Metrics.describe("bridge_hg_pushes_total", "Pushes announced, by repository.")
         Metrics.describe("bridge_hg_polls_total", "Looks at pushlogs, by repository and outcome.")
+        Metrics.describe("bridge_recoveries_total", "Deliveries that never arrived, asked for again or given up.")
         Metrics.describe("bridge_hg_resets_total", "Repositories found to be made anew.")
     }
 }

@@ -9,7 +9,10 @@ package enum BridgesMigrations {
 
     /// All steps, oldest first.
     package static var all: [Migration] {
-        [Migration(version: 1, name: "bridges tables", bytes: PackageResources.V0001_bridges_tables_sql)]
+        [
+            Migration(version: 1, name: "bridges tables", bytes: PackageResources.V0001_bridges_tables_sql),
+            Migration(version: 2, name: "bridges recovery", bytes: PackageResources.V0002_bridges_recovery_sql),
+        ]
     }
 
     /// Brings the schema up to date.
