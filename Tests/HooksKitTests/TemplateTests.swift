@@ -160,6 +160,22 @@ struct TemplateTests {
         }
     }
 
+    @Test func `filters of the stored bindings are tried with a message`() async throws {
+        try await HooksWorld.with { (world: HooksWorld) async throws -> Void in
+            let bindings: JSONValue = [["exchange": "e", "routingKeyPattern": "a.#", "filter": "payload.n > 1"]]
+            try await world.create(["payload": [:]], ["bindings": bindings, "triggerSchema": ["type": "object"]])
+            func tried(_ payload: JSONValue) async throws -> JSONValue {
+                let request: JSONValue = [
+                    "firedBy": "pulseMessage", "exchange": "e", "routingKey": "a.b", "payload": payload,
+                ]
+                return try await world.call("POST", "/hooks/g/h/render", request).body
+            }
+            #expect(try await tried(["n": 2])["result"] == "task")
+            #expect(try await tried(["n": 1]) == ["result": "declined", "reason": "no filter lets it pass"])
+            #expect(try await tried([:])["error"]?["message"]?.string?.contains("no property \"n\"") == true)
+        }
+    }
+
     // MARK: - The first design
 
     @Test(

@@ -69,7 +69,8 @@ extension HookCommand {
             case "task":
                 if !output.json { print((answer["task"] ?? .null).text(.pretty)) }
             case "declined":
-                if !output.json { print("the hook declines to create a task") }
+                let reason = answer["reason"]?.string.map { ": \($0)" } ?? ""
+                if !output.json { print("the hook declines to create a task\(reason)") }
             case "rejected":
                 let problems = answer["problems"]?.array?.map { problem in
                     "payload\(problem["path"]?.string ?? "") \(problem["message"]?.string ?? "")"

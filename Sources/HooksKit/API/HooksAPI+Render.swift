@@ -38,6 +38,7 @@ extension HooksAPI {
             let firedBy = body["firedBy"]?.string.flatMap(FiredBy.init(rawValue:)) ?? .triggerHook
             var context = try Self.occasion(firedBy, body, caller: request.clientID ?? "")
             var taskID = body["taskId"]?.string
+            if firedBy == .pulseMessage, let answer = try await filtered(request.hookName, context) { return answer }
             if let payload = context["payload"] {
                 let problems = program.schema.validate(payload)
                 guard problems.isEmpty else { return Self.answer(problems) }
@@ -57,6 +58,26 @@ extension HooksAPI {
             )
         } catch let failure as FireFailure {
             return Self.answer(failure)
+        }
+    }
+
+    /// What the filters of the stored bindings say to a message, unless they let it pass.
+    private func filtered(_ name: HookName, _ message: JSONObject) async throws -> APIResponse? {
+        guard let bindings = try await store.hook(name)?.definition.bindings else { return nil }
+        let key = message["routingKey"]?.string ?? ""
+        var names = message
+        names["routes"] = []
+        let verdict = FilterVerdict.of(
+            try bindings.map { try BindingRule($0) },
+            exchange: message["exchange"]?.string ?? "",
+            keys: [key],
+            names: names,
+            now: .now()
+        )
+        switch verdict {
+        case .passes: return nil
+        case .declined(let reason): return .json(["result": "declined", "reason": JSONValue(reason)])
+        case .failed(let problem): return .json(["result": "error", "error": ["message": JSONValue(problem)]])
         }
     }
 

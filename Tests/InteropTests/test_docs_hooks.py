@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: MPL-2.0
+"""docs/hooks.md: every example is run, in order, against the running suite."""
+
+import os
+import pathlib
+import shutil
+
+import pytest
+
+from conftest import TOP
+from examples import Runner, blocks, commands, matches
+
+PAGE = TOP / "docs" / "hooks.md"
+BINARIES = pathlib.Path(os.environ.get("SLIPWAY_BIN", TOP / ".build" / "release"))
+
+
+def test_expected_output_is_compared_and_only_dots_are_free():
+    assert matches(["a …", "…", "z"], ["a 1", "b", "c", "z"])
+    assert matches(["…"], []) and matches([], [])
+    assert not matches(["a"], ["b"])
+    assert not matches(["a"], ["a", "b"])
+    assert not matches(["a …x"], ["a y"])
+    assert commands("$ one\nout\n$ two \\\n> more\n") == [["one", ["out"]], ["two \\\nmore", []]]
+
+
+def test_every_example_of_the_page_works(running, tmp_path, monkeypatch):
+    environment = {
+        **os.environ,
+        **{name: str(value) for name, value in running.values.items()},
+        "PATH": f"{BINARIES}:{os.environ['PATH']}",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    runner = Runner(tmp_path, environment)
+    ran = 0
+    for block in blocks(PAGE):
+        try:
+            runner.run(block)
+        except Exception as error:
+            raise AssertionError(f"{PAGE.name}, “{block.heading}”, line {block.line}: {error}") from error
+        ran += bool(block.name) or block.language in ("console", "python")
+    assert ran >= 20, f"only {ran} examples were found"
+
+
+def test_the_page_names_files_that_exist():
+    text = PAGE.read_text()
+    links = [part.split(")")[0] for part in text.split("](")[1:]]
+    local = [link.split("#")[0] for link in links if not link.startswith(("http:", "https:", "#"))]
+    assert local
+    for link in local:
+        assert (PAGE.parent / link).exists(), link
+
+
+@pytest.fixture(autouse=True)
+def needs_tools():
+    for tool in ("bash", "curl"):
+        assert shutil.which(tool), f"{tool} is needed by the examples"
