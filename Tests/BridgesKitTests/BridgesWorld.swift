@@ -23,9 +23,40 @@ struct TrustingAuthenticator: RequestAuthenticator {
     }
 }
 
+/// Lets few worlds live at a time: each takes connections of the one database server.
+private final class Turns: Sendable {
+    private let state = Mutex((free: 4, waiting: [CheckedContinuation<Void, Never>]()))
+
+    func enter() async {
+        await withCheckedContinuation { continuation in
+            let mayEnter = state.withLock { state in
+                guard state.free == 0 else {
+                    state.free -= 1
+                    return true
+                }
+                state.waiting.append(continuation)
+                return false
+            }
+            if mayEnter { continuation.resume() }
+        }
+    }
+
+    func leave() {
+        let next = state.withLock { state -> CheckedContinuation<Void, Never>? in
+            guard !state.waiting.isEmpty else {
+                state.free += 1
+                return nil
+            }
+            return state.waiting.removeFirst()
+        }
+        next?.resume()
+    }
+}
+
 /// A database with the tables of bridges, a namespace of the broker, and servers that receive webhooks.
 struct BridgesWorld: Sendable {
     static let secret = "a secret of the tests"
+    private static let turns = Turns()
 
     let pool: PostgresPool
     let pulse: PulseConnection
@@ -58,6 +89,8 @@ struct BridgesWorld: Sendable {
         exchanges: [String] = ["github"],
         _ body: @Sendable @escaping (BridgesWorld) async throws -> R
     ) async throws -> R {
+        await turns.enter()
+        defer { turns.leave() }
         let admin = PostgresPool(
             PostgresConfiguration(url: try TestDatabase.url(), applicationName: "bridges-tests", poolSize: 1)
         )
