@@ -3,10 +3,14 @@
 
 import importlib.machinery
 import importlib.util
+import json
 import os
 import pathlib
 import sys
+import urllib.parse
+import urllib.request
 
+import mohawk
 import pytest
 import taskcluster
 
@@ -48,6 +52,21 @@ class Running:
 
     def hooks(self):
         return taskcluster.Hooks(self.options)
+
+    def get(self, path, query=None):
+        """What a method answers that the client does not know."""
+        url = f"{self.root_url}/api/{path}?" + urllib.parse.urlencode(query or {})
+        credentials = self.options["credentials"]
+        sender = mohawk.Sender(
+            {"id": credentials["clientId"], "key": credentials["accessToken"], "algorithm": "sha256"},
+            url,
+            "GET",
+            content="",
+            content_type="",
+        )
+        request = urllib.request.Request(url, headers={"Authorization": sender.request_header})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
 
 
 @pytest.fixture(scope="session")
