@@ -1,0 +1,578 @@
+# SPDX-License-Identifier: MPL-2.0
+"""Our scriptworker against our queue: what scripts may do to it, and what it makes of that."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from chain import artifact, python_binary
+from support import eventually, wait_resolved
+from workers import Bench, binary, clean_environment, processes_with, verdict
+
+
+@pytest.fixture(scope="module")
+def bench(running, tmp_path_factory):
+    bench = Bench(running, tmp_path_factory.mktemp("bench"), pipe_drain_timeout=1, task_log_max_bytes=20_000_000)
+    with bench:
+        yield bench
+
+
+# Configuration and start
+
+
+def start(path, environment=None, cwd=None):
+    result = subprocess.run(
+        [binary(), path], capture_output=True, text=True, check=False, timeout=30, cwd=cwd,
+        env=clean_environment() if environment is None else environment,
+    )
+    return result.returncode, result.stderr
+
+
+def test_1_every_problem_is_told_before_anything_is_claimed(running, tmp_path):
+    bench = Bench(running, tmp_path, wibble=1, task_script="echo", work_dir="...")
+    status, text = start(bench.path)
+    assert status == 1
+    assert [word for word in ("wibble", "task_script", "work_dir", "Exiting...") if word not in text] == []
+
+
+def test_2_an_empty_environment_is_enough_and_is_the_scripts_too(running, tmp_path):
+    bench = Bench(running, tmp_path)
+    bench.start(environment={})
+    with bench:
+        _, state, log = bench.run("print(sorted(os.environ))")
+    assert state == "completed"
+    assert b"'HOME'" not in log and b"'PATH'" not in log
+
+
+def test_3_credentials_are_found_where_they_may_be(running, tmp_path):
+    bench = Bench(running, tmp_path)
+    credentials = bench.values.pop("credentials")
+    plain = clean_environment() | {"HOME": str(tmp_path)}
+    status, text = start(bench.path, plain, tmp_path)
+    assert (status, "credentials needs to be defined" in text) == (1, True)
+    named = {"TASKCLUSTER_CLIENT_ID": credentials["clientId"], "TASKCLUSTER_ACCESS_TOKEN": credentials["accessToken"]}
+    for environment, file in ((plain | named, None), (plain, ".scriptworker")):
+        if file:
+            (tmp_path / file).write_text(json.dumps({"credentials": credentials}))
+        bench.process = None
+        with bench.start(environment=environment):
+            assert bench.run()[1] == "completed"
+
+
+@pytest.mark.parametrize("worker_id", ["x" * 39, 5, None])
+def test_4_identifiers_are_checked_without_a_traceback(running, tmp_path, worker_id):
+    bench = Bench(running, tmp_path, worker_id=worker_id)
+    path = bench.path
+    if worker_id is None:
+        path.write_text("")
+    status, text = start(path)
+    assert (status, "Fatal" in text, "Exiting" in text) == (1, False, True)
+
+
+def acme(bench):
+    bench.values |= {
+        "verify_chain_of_trust": True, "verify_cot_signature": True, "cot_job_type": "signing", "cot_product": "acme",
+        "cot_product_type": "github", "valid_decision_worker_pools": ["acme-3/decision"],
+        "valid_docker_image_worker_pools": [], "trusted_vcs_rules": [], "hg_git_mirrors": {},
+        "valid_tasks_for": ["github-push"], "official_github_repos_owner": "acme", "cot_restricted_scopes": {},
+        "cot_restricted_trees": {}, "prebuilt_docker_image_task_types": "any", "source_env_prefix": "ACME",
+        "scriptworker_provisioners": ["slipway"],
+    }
+
+
+def check_configuration(bench):
+    result = subprocess.run(
+        [binary(), "check-configuration", bench.path], capture_output=True, text=True, check=False,
+        env=clean_environment(),
+    )
+    return result.returncode, result.stdout + result.stderr
+
+
+def test_6_a_product_of_ones_own_needs_all_its_keys(running, tmp_path):
+    bench = Bench(running, tmp_path)
+    acme(bench)
+    assert check_configuration(bench)[0] == 0
+    for key in ("cot_product_type", "trusted_vcs_rules", "source_env_prefix", "hg_git_mirrors"):
+        without = Bench(running, tmp_path)
+        acme(without)
+        del without.values[key]
+        status, text = check_configuration(without)
+        assert (status, key in text) == (1, True), text
+
+
+def test_6_products_can_be_declared_in_a_file(running, tmp_path):
+    import pathlib
+
+    example = pathlib.Path(__file__).resolve().parents[2] / "services/scriptworker/examples/products.yaml"
+    bench = Bench(running, tmp_path)
+    bench.values |= {
+        "verify_chain_of_trust": True, "cot_job_type": "signing", "cot_product": "acme",
+        "cot_products_file": str(example), "scriptworker_provisioners": ["slipway"],
+    }
+    status, text = check_configuration(bench)
+    assert status == 0
+    assert "verify_cot_signature is off" in text
+    bench.values["cot_product"] = "other"
+    assert check_configuration(bench)[0] == 1
+    # The built-in products come out of the program as such a file.
+    products = subprocess.run([binary(), "config", "--products"], capture_output=True, text=True, check=True).stdout
+    (tmp_path / "products.yaml").write_text(products)
+    bench.values |= {"cot_product": "firefox", "cot_products_file": str(tmp_path / "products.yaml")}
+    assert check_configuration(bench)[0] == 0
+
+
+def test_7_the_signing_key_is_looked_at_before_the_first_task(running, tmp_path):
+    bench = Bench(running, tmp_path)
+    key = tmp_path / "key"
+    key.chmod(0o644)
+    assert check_configuration(bench)[0] == 0
+    assert "readable by group or others" in check_configuration(bench)[1]
+    key.write_text("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHg==")
+    assert check_configuration(bench)[0] == 1
+    key.unlink()
+    status, text = check_configuration(bench)
+    assert (status, "ed25519_private_key_path" in text) == (1, True)
+
+
+def test_8_the_type_of_ones_own_tasks_has_to_be_a_type(running, tmp_path):
+    bench = Bench(running, tmp_path)
+    acme(bench)
+    del bench.values["cot_job_type"]
+    status, text = check_configuration(bench)
+    assert (status, "cot_job_type" in text) == (1, True)
+
+
+def test_9_two_workers_never_share_directories(bench):
+    status, text = start(bench.path)
+    assert status == 1
+    assert "another worker uses" in bench.text()
+    assert bench.run()[1] == "completed"
+
+
+def test_10_what_is_left_over_is_removed_and_nothing_else(running, tmp_path):
+    bench = Bench(running, tmp_path)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "keep").write_text("keep")
+    locked = tmp_path / "work" / "a" / "b"
+    locked.mkdir(parents=True)
+    (locked / "file").write_text("x")
+    locked.chmod(0)
+    (tmp_path / "artifact" / "link").symlink_to(outside)
+    with bench:
+        eventually(lambda: "polling" in bench.heartbeat()["state"], 30)
+        assert list((tmp_path / "work").iterdir()) == []
+        assert {path.name for path in (tmp_path / "artifact").iterdir()} <= {"public"}
+    assert (outside / "keep").read_text() == "keep"
+
+
+def test_11_python_and_ours_do_the_same_with_the_same(running, tmp_path):
+    code = (
+        "print(sorted(k for k in os.environ if k in ('TASK_ID','RUN_ID','TASKCLUSTER_ROOT_URL',"
+        "'TASKCLUSTER_CREDENTIALS_FD')));"
+        "(out / 'public/build').mkdir(parents=True); (out / 'public/build/a.json').write_text('{}');"
+        "(out / 'public/build/b.zip').write_bytes(bytes(9)); (out / 'KEY').write_text('k');"
+        "print(json.dumps(task, sort_keys=True)); sys.exit(0)"
+    )
+    seen = {}
+    for name, program in (("ours", None), ("python", python_binary())):
+        bench = Bench(running, tmp_path / name)
+        bench.start(program)
+        with bench:
+            task_id, state, log = bench.run(code, 90)
+        artifacts = {
+            (each["name"], each["contentType"]) for each in bench.queue.listLatestArtifacts(task_id)["artifacts"]
+            if not each["name"].endswith(".sig")
+        }
+        lines = log.decode().splitlines()
+        assert json.loads(lines[1]) == bench.queue.task(task_id)
+        seen[name] = (state, artifacts, lines[0], lines[2:])
+    assert seen["ours"] == seen["python"]
+
+
+# Running
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (0, "completed"), (1, "failed"), (3, "malformed-payload"), (4, "resource-unavailable"), (5, "internal-error"),
+        (8, "failed"), (42, "failed"), (255, "failed"),
+    ],
+)
+def test_19_exit_codes_become_resolutions(bench, code, expected):
+    task_id, state, log = bench.run(f"sys.exit({code})")
+    assert (state, log.splitlines()[-1]) == (expected, f"exit code: {code}".encode())
+
+
+@pytest.mark.parametrize(("code", "expected"), [(2, "worker-shutdown"), (7, "intermittent-task"), (241, "intermittent-task"), (245, "intermittent-task")])
+def test_19_exit_codes_that_mean_another_attempt(bench, code, expected):
+    """The queue answers these with another run, which the script lets succeed."""
+    task_id = bench.create(f"sys.exit(0 if os.environ['RUN_ID'] != '0' else {code})")
+    assert wait_resolved(bench.queue, task_id)["state"] == "completed"
+    assert [verdict(run) for run in bench.runs(task_id)] == [expected, "completed"]
+
+
+def test_20_a_short_script_is_resolved_at_once(bench):
+    start = time.monotonic()
+    assert bench.run("time.sleep(1)")[1] == "completed"
+    assert time.monotonic() - start < 30
+
+
+def test_22_a_crash_is_told_as_log_parsers_expect(bench):
+    _, state, log = bench.run("os.kill(os.getpid(), signal.SIGSEGV)")
+    assert (state, log.splitlines()[-1]) == ("failed", b"Automation Error: python exited with signal -11")
+
+
+def test_23_a_task_may_shorten_its_own_limit(bench):
+    task_id, state, log = bench.run("print('on', flush=True); time.sleep(100)", maxRunTime=2)
+    assert state == "failed"
+    assert b"Exceeded max run time of 2 seconds" in log
+    assert "public/chain-of-trust.json" not in bench.names(task_id)
+
+
+def test_24_a_script_that_ignores_the_request_to_end_is_killed(bench):
+    _, state, log = bench.run("signal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: time.sleep(1)", maxRunTime=1)
+    assert (state, log.splitlines()[-1]) == ("failed", b"Automation Error: python exited with signal -9")
+
+
+@pytest.mark.parametrize(("tail", "limit", "expected"), [("", 60, "completed"), ("time.sleep(100)", 2, "failed")])
+def test_25_nothing_a_script_started_outlives_it(bench, tail, limit, expected):
+    marker = f"daemon-{time.monotonic_ns()}"
+    daemon = f"import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(1000) # {marker}"
+    code = f"subprocess.Popen([sys.executable, '-c', {daemon!r}], start_new_session=True); time.sleep(0.5); {tail}"
+    _, state, log = bench.run(code, maxRunTime=limit)
+    assert state == expected
+    assert processes_with(marker) == []
+
+
+def test_26_closing_the_output_stops_no_clock(bench):
+    code = "sys.stdout.flush(); os.close(1); os.close(2); time.sleep(100)"
+    assert bench.run(code, maxRunTime=2)[1] == "failed"
+
+
+def test_27_a_flood_is_cut_and_bothers_nobody(bench):
+    code = "line = b'x' * 86 + b'\\n'\nfor _ in range(1200): os.write(1, line * 1000)"
+    task_id, state, log = bench.run(code, 120)
+    assert state == "completed"
+    assert 20_000_000 <= len(log) < 20_001_000
+    assert b"limit of 20000000 bytes" in log[-1000:]
+    status = (f"/proc/{bench.process.pid}/status")
+    peak = int(re.search(r"VmHWM:\s+(\d+)", open(status).read())[1])
+    assert peak < 150_000, "kB; a debug build with everything linked dynamically"
+
+
+def test_28_the_log_is_byte_for_byte_what_was_printed(bench):
+    code = "out = b'\\xff\\xfe' + b'y' * 3_000_000 + b'no end'; os.write(1, out[:2]); sys.stdout.buffer.write(out[2:]); sys.stdout.flush()"
+    _, state, log = bench.run(code)
+    assert state == "completed"
+    assert log == b"\xff\xfe" + b"y" * 3_000_000 + b"no end\nexit code: 0\n"
+
+
+@pytest.mark.parametrize("code", [
+    "import shutil; shutil.rmtree(out)",
+    "import shutil; shutil.rmtree(out); out.symlink_to('/etc')",
+])
+def test_30_a_script_that_takes_the_artifacts_away_gains_nothing(bench, code):
+    task_id, state, log = bench.run(code)
+    assert state == "internal-error"
+    assert b"artifact directory" in log
+    assert not [name for name in bench.names(task_id) if "passwd" in name]
+    assert bench.run()[1] == "completed"
+
+
+def test_31_a_program_that_has_gone_is_an_internal_error(running, tmp_path):
+    bench = Bench(running, tmp_path)
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\nexit 0\n")
+    bench.values["task_script"] = [str(program)]
+    assert check_configuration(bench)[0] == 1
+    program.chmod(0o755)
+    with bench:
+        assert bench.run()[1] == "completed"
+        program.unlink()
+        _, state, log = bench.run()
+        assert (state, b"cannot start" in log) == ("internal-error", True)
+
+
+def test_32_a_script_gets_its_tasks_credentials_and_no_others(bench):
+    code = """
+fd = int(os.environ['TASKCLUSTER_CREDENTIALS_FD'])
+held = json.loads(os.pread(fd, 100000, 0))
+try:
+    os.pwrite(fd, b'x', 0)
+    print('writable')
+except OSError:
+    print('read only')
+print(sorted(held), os.environ['RUN_ID'], os.environ['TASK_ID'] == held['clientId'].split('/')[1])
+print([k for k, v in os.environ.items() if v == %r])
+""" % bench.running.values["TASKCLUSTER_ACCESS_TOKEN"]
+    task_id, state, log = bench.run(code)
+    lines = log.decode().splitlines()
+    assert state == "completed"
+    assert lines[0] == "read only"
+    assert lines[1].startswith("['accessToken', 'certificate', 'clientId'] 0")
+    assert lines[2] == "[]"
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"maxRunTime": "600"}, {"maxRunTime": 0},
+        {"upstreamArtifacts": [{"taskId": "../../x", "taskType": "build", "paths": ["public/a"]}]},
+        {"upstreamArtifacts": [{"taskId": "AAAAAAAAR4CAAAAAAAAAAA", "taskType": "build", "paths": ["public/../x"]}]},
+        {"upstreamArtifacts": [{"taskId": "AAAAAAAAR4CAAAAAAAAAAA", "taskType": "build", "paths": ["/etc/passwd"]}]},
+        {"upstreamArtifacts": [{"taskId": "AAAAAAAAR4CAAAAAAAAAAA", "taskType": "build", "paths": ["public/*"]}]},
+    ],
+)
+def test_34_a_payload_that_reaches_out_is_malformed(bench, payload):
+    task_id, state, log = bench.run("print('never')", **payload)
+    assert state == "malformed-payload"
+    assert b"malformed-payload:" in log and b"never" not in log
+
+
+# Upkeep
+
+
+def test_37_a_cancelled_task_is_stopped_and_not_reported(running, tmp_path):
+    bench = Bench(running, tmp_path, reclaim_interval=1)
+    with bench:
+        task_id = bench.create(bench.started + "time.sleep(100)")
+        bench.is_running(task_id)
+        bench.queue.cancelTask(task_id)
+        eventually(lambda: "the claim is lost" in bench.text(), 20)
+        assert bench.run()[1] == "completed"
+        assert verdict(bench.runs(task_id)[0]) == "canceled"
+        assert "Reporting task exception" not in bench.text()
+
+
+def test_40_a_killed_worker_is_followed_by_one_that_cleans_up(running, tmp_path):
+    bench = Bench(running, tmp_path)
+    marker = f"orphan-{time.monotonic_ns()}"
+    with bench:
+        code = f"subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(1000) # {marker}']);" + bench.started
+        task_id = bench.create(code + "(work / 'left').write_text('x'); time.sleep(1000)")
+        bench.is_running(task_id)
+        bench.signal(signal.SIGKILL)
+        bench.process.wait()
+        assert processes_with(marker)
+        bench.process = None
+        with bench.start():
+            eventually(lambda: not processes_with(marker), 20)
+            assert not (tmp_path / "work" / "left").exists()
+            assert bench.run()[1] == "completed"
+            bench.queue.cancelTask(task_id)
+
+
+# Signals
+
+
+def test_42_a_stopped_worker_gives_its_task_back_with_what_there_is(running, tmp_path):
+    bench = Bench(running, tmp_path)
+    with bench:
+        task_id = bench.create("(out / 'public' / 'part.txt').write_text('half');" + bench.started + "time.sleep(100)")
+        bench.is_running(task_id)
+        bench.signal(signal.SIGTERM)
+        assert bench.process.wait(30) == 0
+    runs = bench.runs(task_id)
+    assert (verdict(runs[0]), runs[1]["state"]) == ("worker-shutdown", "pending")
+    names = {each["name"] for each in bench.queue.listArtifacts(task_id, 0)["artifacts"]}
+    assert names == {"public/part.txt", "public/logs/live_backing.log"}
+    bench.queue.cancelTask(task_id)
+
+
+def test_44_no_task_is_lost_to_a_worker_about_to_stop(running, tmp_path):
+    for attempt in range(8):
+        bench = Bench(running, tmp_path / str(attempt), shutdown_claim_grace=2)
+        with bench:
+            eventually(lambda: bench.heartbeat()["state"] == "polling", 20)
+            bench.signal(signal.SIGTERM)
+            task_id = bench.create()
+            assert bench.process.wait(30) == 0
+        for run in bench.runs(task_id):
+            assert verdict(run) in ("pending", "worker-shutdown", "completed")
+        bench.queue.cancelTask(task_id)
+
+
+def test_45_a_drained_worker_finishes_its_task_and_goes(running, tmp_path):
+    bench = Bench(running, tmp_path)
+    with bench:
+        task_id = bench.create(bench.started + "time.sleep(2)")
+        bench.is_running(task_id)
+        for _ in range(20):
+            bench.signal(signal.SIGUSR1)
+        assert bench.process.wait(30) == 0
+        assert verdict(bench.runs(task_id)[0]) == "completed"
+        assert bench.text().count("told to finish") == 1
+    bench.process = None
+    with bench.start():
+        eventually(lambda: bench.heartbeat()["state"] == "polling", 20)
+        result = subprocess.run([binary(), "drain", "--config", bench.path, "--timeout", "60"], check=False)
+        assert result.returncode == 0
+        assert bench.process.wait(10) == 0
+
+
+def test_46_a_drained_worker_can_still_be_stopped(running, tmp_path):
+    bench = Bench(running, tmp_path)
+    with bench:
+        task_id = bench.create(bench.started + "time.sleep(100)")
+        bench.is_running(task_id)
+        bench.signal(signal.SIGUSR1)
+        bench.signal(signal.SIGTERM)
+        assert bench.process.wait(30) == 0
+    assert verdict(bench.runs(task_id)[0]) == "worker-shutdown"
+    bench.queue.cancelTask(task_id)
+
+
+# Upload
+
+
+def test_47_what_is_compressed_and_what_is_hashed(bench):
+    names = ["a.json", "a.log", "a.tar.gz", "a.tgz", "a.gz", "a.xz", "a.bin", "dir/b.xml", "KEY"]
+    code = f"""
+import hashlib
+for name in {names!r}:
+    path = out / 'public' / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(name.encode() * 1000)
+"""
+    task_id, state, _ = bench.run(code)
+    assert state == "completed"
+    statement = json.loads(artifact(bench.running, task_id, "public/chain-of-trust.json"))
+    import hashlib
+    import urllib.request
+
+    encodings = []
+    for name in names:
+        url = f"{bench.running.root_url}/api/queue/v1/task/{task_id}/artifacts/public/{name}"
+        with urllib.request.urlopen(url) as response:
+            encodings.append(response.headers["Content-Encoding"])
+        content = artifact(bench.running, task_id, f"public/{name}")
+        assert content == name.encode() * 1000
+        assert statement["artifacts"][f"public/{name}"] == {"sha256": hashlib.sha256(content).hexdigest()}
+    assert [each == "gzip" for each in encodings] == [True, True, False, False, False, False, False, True, False]
+
+
+def test_53_hundreds_of_files_arrive(bench):
+    code = "\n".join([
+        "(out / 'public/many').mkdir()",
+        "for i in range(400): (out / f'public/many/{i}.bin').write_bytes(bytes([i % 256]) * 100)",
+    ])
+    task_id, state, _ = bench.run(code, 180)
+    assert state == "completed"
+    assert len([name for name in bench.names(task_id) if name.startswith("public/many/")]) == 400
+
+
+def test_54_55_odd_files_are_left_out_and_told(bench):
+    code = """
+public = out / 'public'
+(public / 'passwd').symlink_to('/etc/passwd')
+(public / 'dangling').symlink_to('nowhere')
+os.mkfifo(public / 'pipe')
+(work / 'mine').write_text('mine')
+(public / 'copied').symlink_to(work / 'mine')
+(public / 'new\\nline').write_text('x')
+(public / 'umlaut-\\u00fc').write_text('x')
+(public / 'space and+plus').write_text('x')
+"""
+    task_id, state, log = bench.run(code)
+    assert state == "internal-error"
+    assert bench.names(task_id) >= {"public/copied", "public/space and+plus", "public/logs/live_backing.log"}
+    assert not bench.names(task_id) & {"public/passwd", "public/dangling", "public/pipe"}
+    assert artifact(bench.running, task_id, "public/copied") == b"mine"
+    assert log.count(b"not uploading") == 5
+
+
+def test_56_a_statement_of_the_scripts_own_is_replaced(bench):
+    task_id, state, log = bench.run("(out / 'public/chain-of-trust.json').write_text('{\"forged\": true}')")
+    assert state == "completed"
+    statement = json.loads(artifact(bench.running, task_id, "public/chain-of-trust.json"))
+    assert statement["taskId"] == task_id
+    assert set(statement["artifacts"]) == {"public/logs/live_backing.log"}
+    assert b"removed public/chain-of-trust.json" in log
+
+
+# Many tasks, and the sandbox
+
+
+def test_90_many_tasks_leave_no_descriptors(bench):
+    def open_files():
+        import os
+
+        return len(os.listdir(f"/proc/{bench.process.pid}/fd"))
+
+    bench.run()
+    before = open_files()
+    tasks = [bench.create(f"sys.exit({index % 4})") for index in range(25)]
+    for task_id in tasks:
+        wait_resolved(bench.queue, task_id, 120)
+    eventually(lambda: bench.heartbeat()["state"] == "polling", 20)
+    assert open_files() <= before + 3
+
+
+def test_a_sandboxed_script_has_its_own_temporary_files_and_limits(running, tmp_path):
+    from conftest import TOP
+
+    folder = TOP / ".local" / f"sandbox-{time.monotonic_ns()}"
+    # The script itself must lie outside of what it gets anew.
+    bench = Bench(running, folder, sandbox=True, script_limits={"file_bytes": 1_000_000, "open_files": 64})
+    (tmp_path / "secret").write_text("secret")
+    code = f"""
+print(os.path.exists({str(tmp_path / 'secret')!r}), os.listdir('/tmp'))
+open('/tmp/mine', 'w').close()
+print([line.split()[1] for line in open('/proc/self/status') if line.startswith('NoNewPrivs')])
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+try:
+    (out / 'public/big').write_bytes(bytes(2_000_000))
+except OSError as error:
+    print(error.strerror)
+(out / 'public/big').unlink()
+import resource
+print(resource.getrlimit(resource.RLIMIT_NOFILE), json.loads(os.pread(int(os.environ['TASKCLUSTER_CREDENTIALS_FD']), 9999, 0))['clientId'] != '')
+"""
+    try:
+        with bench:
+            for _ in range(2):
+                _, state, log = bench.run(code)
+                lines = log.decode().splitlines()
+                assert state == "completed", log
+                assert lines[:4] == ["False []", "['1']", "File too large", "(64, 64) True"]
+    finally:
+        import shutil
+
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_29_a_script_that_runs_out_of_disk_ends_like_any_other(running, tmp_path):
+    """Files stop growing in the middle of an artifact; the worker resolves the task and goes on."""
+    bench = Bench(running, tmp_path, script_limits={"file_bytes": 100_000})
+    with bench:
+        code = "f = open(out / 'public/big', 'wb')\nfor _ in range(1000): f.write(bytes(1000)); f.flush()"
+        task_id, state, log = bench.run(code)
+        assert state == "failed"
+        assert "public/big" in bench.names(task_id)
+        assert bench.run()[1] == "completed"
+
+
+def test_a_script_can_be_tried_out_without_a_queue(running, tmp_path):
+    bench = Bench(running, tmp_path)
+    (tmp_path / "script.json").write_text(json.dumps({"work_dir": bench.values["work_dir"], "artifact_dir": "/elsewhere"}))
+    definition = {
+        "payload": {"maxRunTime": 10, "code": "print(os.environ['TASK_ID']); sys.exit(3)"}, "scopes": [], "dependencies": [],
+        "taskGroupId": "AAAAAAAAR4CAAAAAAAAAAA", "workerType": "x",
+    }
+    (tmp_path / "task.json").write_text(json.dumps(definition))
+    result = subprocess.run(
+        [binary(), "run-local", bench.path, tmp_path / "task.json"], capture_output=True, text=True, check=False,
+        env=clean_environment() | {"TASK_ID": "AAAAAAAAR4CAAAAAAAAAAA"},
+    )
+    assert result.returncode == 3, result.stderr
+    assert "/elsewhere" in result.stdout
+    assert (tmp_path / "artifact/public/logs/live_backing.log").read_text() == "AAAAAAAAR4CAAAAAAAAAAA\nexit code: 3\n"
+    assert (tmp_path / "artifact/public/chain-of-trust.json").exists()
+    assert sys.executable in (tmp_path / "worker.json").read_text()
