@@ -168,15 +168,18 @@ struct HooksWorld {
     let url: String
     private let curl: CurlTransport
 
-    /// Each world has a database and some connections; a server has a hundred of these.
-    private static let places = Places(6)
+    /// Says nothing, so that what fails can be found in the output of the tests.
+    private static var silent: Logger {
+        Logger(label: "hooks-tests") { _ in SwiftLogNoOpLogHandler() }
+    }
 
     /// Builds a world, serves its API, and takes everything down afterwards.
     static func with<R: Sendable>(
         namespace: String = "taskcluster-hooks",
+        logger: Logger? = nil,
         _ body: @Sendable @escaping (HooksWorld) async throws -> R
     ) async throws -> R {
-        try await places.take { try await make(namespace, body) }
+        try await withLogger(logger ?? silent) { _ in try await make(namespace, body) }
     }
 
     private static func make<R: Sendable>(

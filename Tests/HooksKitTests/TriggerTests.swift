@@ -18,28 +18,27 @@ struct TriggerTests {
     @Test func `H26: secrets appear in no reply but the token's own, and in no line of the log`() async throws {
         let lines = Mutex<[String]>([])
         let handler = LineLogHandler(service: "tests", level: .trace) { line in lines.withLock { $0.append(line) } }
-        let secrets = try await withLogger(Logger(label: "tests") { _ in handler }) { _ in
-            try await HooksWorld.with { (world: HooksWorld) async throws -> [String] in
-                var replies: [JSONValue] = []
-                replies.append(try await world.create(["payload": [:]], ["schedule": ["@daily"]]).body)
-                let token = try await world.call("GET", "/hooks/g/h/token").body["token"]?.string ?? ""
-                let row = try await world.pool.query("select encrypted_next_task_id as id from hooks.hooks").first
-                let name = HookName(group: "g", hook: "h")
-                let taskID = try world.box.open(try row?.string("id") ?? "", for: name)
-                for path in ["/hooks", "/hooks/g", "/hooks/g/h", "/hooks/g/h/status"] {
-                    replies.append(try await world.call("GET", path).body)
-                }
-                let wrong = "x" + token.dropFirst()
-                for guess in [token, wrong] {
-                    replies.append(try await world.call("POST", "/hooks/g/h/trigger/\(guess)", [:], scopes: nil).body)
-                    replies.append(try await world.call("POST", "/hooks/g/h/trigger/\(guess)?x=1", [:]).body)
-                    replies.append(try await world.call("POST", "/hooks/g/h/trigger/\(guess)", "scalar").body)
-                }
-                replies.append(try await world.call("GET", "/hooks/g/h/last-fires").body)
-                let text = replies.map { $0.text() }.joined()
-                for secret in [token, wrong, taskID] { #expect(!text.contains(secret)) }
-                return [token, wrong, taskID]
+        let logger = Logger(label: "tests") { _ in handler }
+        let secrets = try await HooksWorld.with(logger: logger) { (world: HooksWorld) async throws -> [String] in
+            var replies: [JSONValue] = []
+            replies.append(try await world.create(["payload": [:]], ["schedule": ["@daily"]]).body)
+            let token = try await world.call("GET", "/hooks/g/h/token").body["token"]?.string ?? ""
+            let row = try await world.pool.query("select encrypted_next_task_id as id from hooks.hooks").first
+            let name = HookName(group: "g", hook: "h")
+            let taskID = try world.box.open(try row?.string("id") ?? "", for: name)
+            for path in ["/hooks", "/hooks/g", "/hooks/g/h", "/hooks/g/h/status"] {
+                replies.append(try await world.call("GET", path).body)
             }
+            let wrong = "x" + token.dropFirst()
+            for guess in [token, wrong] {
+                replies.append(try await world.call("POST", "/hooks/g/h/trigger/\(guess)", [:], scopes: nil).body)
+                replies.append(try await world.call("POST", "/hooks/g/h/trigger/\(guess)?x=1", [:]).body)
+                replies.append(try await world.call("POST", "/hooks/g/h/trigger/\(guess)", "scalar").body)
+            }
+            replies.append(try await world.call("GET", "/hooks/g/h/last-fires").body)
+            let text = replies.map { $0.text() }.joined()
+            for secret in [token, wrong, taskID] { #expect(!text.contains(secret)) }
+            return [token, wrong, taskID]
         }
         let log = lines.withLock { $0.joined() }
         #expect(log.contains("hook-fire"))
