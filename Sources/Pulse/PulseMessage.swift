@@ -16,7 +16,8 @@ public struct PulseMessage: Sendable, Hashable {
     public var body: [UInt8]
     /// What tells this message from every other one, so that a copy is recognised: sent as the property `message_id`.
     ///
-    /// Without one the connection makes one up, which is the same when it must send the message again.
+    /// Without one the connection makes one up, which is the same when it must send the message again. An empty text
+    /// sends the message without the property.
     public var messageID: String?
     /// Whether publishing fails with `unroutable` when no queue is bound for it; false on an announcement bus.
     public var isMandatory = false

@@ -271,6 +271,29 @@ struct ListenerTests {
         }
     }
 
+    @Test(arguments: [nil, ""])
+    func `breaking connections lose no message and double none`(id: String?) async throws {
+        try await ListenerWorld.with(listeners: 0) { world in
+            let relay = try Relay(to: world.pulse.configuration.host, world.pulse.configuration.port)
+            try await world.listening(through: relay) {
+                try await world.create("h", [world.binding("#")])
+                let bodies = (0..<600).map { Array(#"{"n":\#($0)}"#.utf8) }
+                try await world.pulse.publish(
+                    bodies.map { PulseMessage(exchange: world.exchange, routingKey: "k", body: $0, messageID: id) }
+                )
+                for target in [100, 250, 400] {
+                    try await eventually(within: .seconds(30), "\(target) fires") {
+                        world.hooks.queue.tasks.count >= target
+                    }
+                    relay.cut()
+                }
+                let tasks = try await world.tasks(600, within: .seconds(40))
+                #expect(tasks.count == 600)
+                #expect(Set(tasks).count == 600)
+            }
+        }
+    }
+
     @Test func `three listeners share the hooks, and the rest go on when one leaves`() async throws {
         try await ListenerWorld.with(listeners: 3) { world in
             for number in 0..<12 { try await world.create("h\(number)", [world.binding("k\(number)")]) }

@@ -39,12 +39,18 @@ struct ListenerWorld: Sendable {
     func listening(
         _ count: Int = 1,
         options: HookQueueOptions = HookQueueOptions(),
+        through relay: Relay? = nil,
         _ body: () async throws -> Void
     ) async throws {
         try await withThrowingTaskGroup { group in
             var connections: [PulseConnection] = []
             for number in 0..<count {
-                let connection = PulseConnection(pulse.configuration, name: "listener \(number)")
+                var configuration = pulse.configuration
+                if let relay {
+                    configuration.host = "127.0.0.1"
+                    configuration.port = relay.port
+                }
+                let connection = PulseConnection(configuration, name: "listener \(number)")
                 connections.append(connection)
                 let listener = listener(on: connection, options: options)
                 group.addTask { try await listener.run() }
@@ -132,9 +138,10 @@ struct ListenerWorld: Sendable {
 
     // MARK: - Messages
 
-    func publish(_ body: String, _ key: String = "a.b", cc: [String] = []) async throws {
+    /// Publishes a message, with a made-up id unless told otherwise.
+    func publish(_ body: String, _ key: String = "a.b", cc: [String] = [], id: String? = nil) async throws {
         try await pulse.publish(
-            PulseMessage(exchange: exchange, routingKey: key, cc: cc, body: Array(body.utf8))
+            PulseMessage(exchange: exchange, routingKey: key, cc: cc, body: Array(body.utf8), messageID: id)
         )
     }
 

@@ -356,12 +356,15 @@ package struct ListenerStore: Sendable {
 
     /// Finds and settles a fire of equal content whose acknowledgement may have been lost; false if there is none.
     func absorb(queue: String, contentHash: String, on connection: PostgresConnection) async throws -> Bool {
-        try await connection.execute(
+        // Two copies at once must not find the same fire; and a fire whose row is just being ended must be waited for.
+        let key = "\(queue) \(contentHash)"
+        _ = try await connection.query("select pg_advisory_xact_lock(hashtextextended(\(key), 0))")
+        return try await connection.execute(
             """
             update hooks.fires set settled = true where fire_id = (
                 select fire_id from hooks.fires
                 where queue = \(queue) and content_hash = \(contentHash) and not settled
-                order by fire_id limit 1 for update skip locked)
+                order by fire_id limit 1 for update)
             """
         ) > 0
     }

@@ -113,13 +113,16 @@ final class Publisher {
         var properties = amqp_basic_properties_t()
         properties._flags = amqp_flags_t(
             AMQP_BASIC_CONTENT_TYPE_FLAG | AMQP_BASIC_CONTENT_ENCODING_FLAG | AMQP_BASIC_DELIVERY_MODE_FLAG
-                | AMQP_BASIC_HEADERS_FLAG | AMQP_BASIC_MESSAGE_ID_FLAG
+                | AMQP_BASIC_HEADERS_FLAG
         )
         properties.content_type = engine.arena.bytes("application/json")
         properties.content_encoding = engine.arena.bytes("utf-8")
         properties.delivery_mode = UInt8(AMQP_DELIVERY_PERSISTENT.rawValue)
         properties.headers = engine.arena.table("CC", texts: message.cc)
-        properties.message_id = engine.arena.bytes(message.messageID ?? "\(idPrefix).\(outgoing.serial)")
+        if message.messageID != "" {
+            properties._flags |= amqp_flags_t(AMQP_BASIC_MESSAGE_ID_FLAG)
+            properties.message_id = engine.arena.bytes(message.messageID ?? "\(idPrefix).\(outgoing.serial)")
+        }
         if message.isMandatory {
             // A returned message comes back without its number; this property tells which one it was.
             properties._flags |= amqp_flags_t(AMQP_BASIC_CORRELATION_ID_FLAG)
