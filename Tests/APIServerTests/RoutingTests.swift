@@ -72,6 +72,13 @@ struct RoutingTests {
         #expect(Base64URL.decode("a=") == nil)
     }
 
+    @Test func `unknown query options are refused, or left out where an endpoint takes any`() throws {
+        #expect(throws: APIError.self) { try QueryOptions.parse("limit=1&x=2", ["limit": .limit]) }
+        let open: [String: QueryRule] = ["limit": .limit, "*": .any]
+        #expect(try QueryOptions.parse("limit=1&x=2&x=3&y[a]=4", open) == ["limit": "1"])
+        #expect(throws: APIError.self) { try QueryOptions.parse("limit=x&x=2", open) }
+    }
+
     @Test func `A38: signatures and tokens never reach a log`() {
         #expect(QueryOptions.redacted("limit=1&bewit=abc&access_token=x") == "limit=1&bewit=...&access_token=...")
     }

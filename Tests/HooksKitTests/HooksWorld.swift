@@ -177,13 +177,15 @@ struct HooksWorld {
     static func with<R: Sendable>(
         namespace: String = "taskcluster-hooks",
         logger: Logger? = nil,
+        ignoresTokenQuery: Bool = false,
         _ body: @Sendable @escaping (HooksWorld) async throws -> R
     ) async throws -> R {
-        try await withLogger(logger ?? silent) { _ in try await make(namespace, body) }
+        try await withLogger(logger ?? silent) { _ in try await make(namespace, ignoresTokenQuery, body) }
     }
 
     private static func make<R: Sendable>(
         _ namespace: String,
+        _ ignoresTokenQuery: Bool,
         _ body: @Sendable @escaping (HooksWorld) async throws -> R
     ) async throws -> R {
         await Gate.shared.enter()
@@ -205,7 +207,7 @@ struct HooksWorld {
         }
         do {
             try await HooksMigrations.migrate(pool)
-            let result = try await serve(pool, curl, namespace, body)
+            let result = try await serve(pool, curl, namespace, ignoresTokenQuery, body)
             await cleanUp()
             return result
         } catch {
@@ -225,6 +227,7 @@ struct HooksWorld {
         _ pool: PostgresPool,
         _ curl: CurlTransport,
         _ namespace: String,
+        _ ignoresTokenQuery: Bool,
         _ body: @Sendable @escaping (HooksWorld) async throws -> R
     ) async throws -> R {
         let queue = StubServices()
@@ -266,6 +269,7 @@ struct HooksWorld {
             dispatcher: dispatcher,
             rules: try HookRules(),
             client: client,
+            ignoresTokenQuery: ignoresTokenQuery,
             now: clock.now
         )
         let server = HTTPServer(

@@ -72,6 +72,21 @@ struct TriggerTests {
         }
     }
 
+    @Test func `H28: query options of a call with a token are refused, or ignored if the operator says so`()
+        async throws
+    {
+        for ignores in [false, true] {
+            try await HooksWorld.with(ignoresTokenQuery: ignores) { (world: HooksWorld) async throws -> Void in
+                try await world.create()
+                let token = try await world.call("GET", "/hooks/g/h/token").body["token"]?.string ?? ""
+                let path = "/hooks/g/h/trigger/\(token)?source=phabricator"
+                let answer = try await world.call("POST", path, [:], scopes: nil)
+                #expect(answer.status == (ignores ? 200 : 400))
+                #expect(ignores || answer.body["code"] == "InvalidRequestArguments")
+            }
+        }
+    }
+
     @Test func `H33: without credentials there is no clientId, and the history tells`() async throws {
         try await HooksWorld.with { (world: HooksWorld) async throws -> Void in
             try await world.create(["payload": ["by": "${clientId}"]], open)

@@ -26,6 +26,11 @@ extension HooksService {
             default: true,
             "fill trigger schema defaults into payloads"
         )
+        let ignoresQuery = settings.bool(
+            "hooks.token.query",
+            default: false,
+            "ignore query options of calls with a trigger token instead of refusing them"
+        )
         let configuration = HTTPServerConfiguration(settings: settings)
         try settings.check()
         let api = HooksAPI(
@@ -37,7 +42,8 @@ extension HooksService {
             dispatcher: foundation.dispatcher,
             rules: rules,
             client: foundation.client,
-            appliesTriggerDefaults: defaults
+            appliesTriggerDefaults: defaults,
+            ignoresTokenQuery: ignoresQuery
         )
         return [
             foundation.pool,

@@ -3,6 +3,8 @@
 /// Query options, compared with what an endpoint declares.
 enum QueryOptions {
     /// Decodes the options of a query and refuses those that are unknown, repeated, nested or of the wrong shape.
+    ///
+    /// A rule for `*` lets unknown options pass and leaves them out.
     static func parse(_ raw: Substring?, _ rules: [String: QueryRule]) throws(APIError) -> [String: String] {
         guard let raw, !raw.isEmpty else { return [:] }
         var options: [String: String] = [:]
@@ -19,6 +21,7 @@ enum QueryOptions {
             if key == "bewit" { continue }
             let name = key.prefix { $0 != "[" }
             guard let rule = rules[String(name)] else {
+                if rules["*"] != nil { continue }
                 problems.append("Query option '\(name)' is not supported")
                 continue
             }

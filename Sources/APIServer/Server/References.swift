@@ -105,7 +105,7 @@ struct References: Sendable {
             "type": "function",
             "method": .string(endpoint.method.rawValue.lowercased()),
             "route": .string(pattern.published),
-            "query": JSONValue(endpoint.query.keys.sorted()),
+            "query": JSONValue(endpoint.query.keys.filter { $0 != "*" }.sorted()),
             "args": JSONValue(pattern.names),
             "name": .string(endpoint.name),
             "stability": .string(endpoint.stability.rawValue),

@@ -51,6 +51,7 @@ extension HooksAPI {
                 .post,
                 Self.hookRoute + "/trigger/<token>",
                 name: "triggerHookWithToken",
+                query: ignoresTokenQuery ? ["*": .any] : [:],
                 parameters: Self.parameters,
                 input: "v1/trigger-hook.json",
                 output: "v1/trigger-hook-response.json",

@@ -18,6 +18,8 @@ package struct HooksAPI: Sendable {
     let client: TaskclusterClient
     /// Whether defaults of the trigger schema are filled into the payload that templates see.
     let appliesTriggerDefaults: Bool
+    /// Whether calls with a trigger token may have query options, which mean nothing.
+    let ignoresTokenQuery: Bool
     let now: @Sendable () -> Timestamp
 
     package init(
@@ -30,6 +32,7 @@ package struct HooksAPI: Sendable {
         rules: HookRules,
         client: TaskclusterClient,
         appliesTriggerDefaults: Bool = true,
+        ignoresTokenQuery: Bool = false,
         now: @escaping @Sendable () -> Timestamp = { .now() }
     ) {
         self.store = store
@@ -41,6 +44,7 @@ package struct HooksAPI: Sendable {
         self.rules = rules
         self.client = client
         self.appliesTriggerDefaults = appliesTriggerDefaults
+        self.ignoresTokenQuery = ignoresTokenQuery
         self.now = now
     }
 
