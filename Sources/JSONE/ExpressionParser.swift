@@ -265,13 +265,20 @@ struct ExpressionParser {
     private mutating func object(_ program: inout Program) throws(JSONEError) -> Int32 {
         try advance()
         let mark = aside.count
+        // Where each key's expression stands: a repeated key replaces it, and the earlier one is never evaluated.
+        var places = JSONObject()
         while let token, token.kind == .string || token.kind == .identifier {
             let key = token.kind == .string ? tokenizer.content(of: token) : tokenizer.text(of: token)
             try advance()
             try take(.colon)
             guard let value = try expression(&program) else { throw unexpectedHere() }
-            aside.append(program.add(constant: .string(key)))
-            aside.append(value)
+            if let place = places[key]?.int {
+                aside[place] = value
+            } else {
+                places.append(new: key, JSONValue(aside.count + 1))
+                aside.append(program.add(constant: .string(key)))
+                aside.append(value)
+            }
             if self.token?.kind == .closeBrace { break }
             try take(.comma)
         }
