@@ -44,7 +44,7 @@ status: ## say what is up
 	@$(local)/suite status
 
 bench: packages release ## our figures beside the peers' and the floors', as ratios of one run
-	@$(local)/bench
+	@$(local)/bench $(only)
 
 lint: ## formatting and layering
 	@swift format lint --strict -r Sources Tests services Package.swift

@@ -36,6 +36,14 @@ extension Target.Dependency {
     static let signals = product(name: "UnixSignals", package: "swift-service-lifecycle")
 }
 
+/// Lean executables: packed relocations and no exported symbols, so that fewer pages are touched and fewer kept.
+let lean: [LinkerSetting] = [
+    .unsafeFlags(
+        ["-use-ld=lld", "-Xlinker", "-z", "-Xlinker", "pack-relative-relocs", "-Xlinker", "--no-export-dynamic"],
+        .when(platforms: [.linux], configuration: .release)
+    )
+]
+
 // MARK: - Kinds of target
 
 func system(_ name: String, pkgConfig: String? = nil, apt: String? = nil) -> Target {
@@ -61,8 +69,14 @@ func service(_ name: String, _ dependencies: [Target.Dependency], examples: Bool
         name: name,
         dependencies: ["Core", "DaemonCommand", .arguments, .lifecycle, .logging] + dependencies,
         path: "services/\(name)",
+<<<<<<< Updated upstream
         exclude: ["README.md"] + (examples ? ["examples"] : []),
         swiftSettings: house
+=======
+        exclude: ["README.md"],
+        swiftSettings: house,
+        linkerSettings: lean
+>>>>>>> Stashed changes
     )
 }
 
@@ -189,10 +203,14 @@ let package = Package(
         // Figures beside the peers'.
         .executableTarget(
             name: "slipway-bench",
-            dependencies: ["Core", "JSON", "JSONE", "Pulse", "Schedules", "Taskcluster", .lifecycle, .logging],
+            dependencies: [
+                "Core", "JSON", "JSONE", "LocalTaskclusterKit", "Postgres", "Pulse", "Schedules", "Taskcluster",
+                .lifecycle, .logging,
+            ],
             path: "Tests/Benchmarks",
-            exclude: ["floor", "peers.py", "template.json", "context.json"],
-            swiftSettings: house
+            exclude: ["floor", "peers.js", "peers.py", "template.json", "context.json"],
+            swiftSettings: house,
+            linkerSettings: lean
         ),
 
         // Tests.

@@ -16,6 +16,7 @@ public final class PostgresConnection: @unchecked Sendable {
     }
 
     private let handle: Handle
+    private let metrics: PoolMetrics?
     private let isBusy = Atomic(false)
     private var prepared: [String: Prepared] = [:]
     private var pendingBegin: String?
@@ -26,7 +27,8 @@ public final class PostgresConnection: @unchecked Sendable {
 
     private static let maximumPrepared = 500
 
-    init(_ configuration: PostgresConfiguration) async throws(PostgresError) {
+    init(_ configuration: PostgresConfiguration, metrics: PoolMetrics? = nil) async throws(PostgresError) {
+        self.metrics = metrics
         handle = try await Handle.open(configuration)
     }
 
@@ -155,6 +157,8 @@ public final class PostgresConnection: @unchecked Sendable {
         defer { isBusy.store(false, ordering: .releasing) }
         guard !isBroken else { throw PostgresError(.connection, "the session was closed") }
         guard !Task.isCancelled else { throw PostgresError(.cancelled, "the task was cancelled") }
+        let start = ContinuousClock.now
+        defer { metrics?.query(since: start) }
         do {
             return try await body()
         } catch {

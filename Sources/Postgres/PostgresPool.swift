@@ -79,8 +79,6 @@ public final class PostgresPool: Service {
     public func query(_ sql: SQL) async throws(PostgresError) -> [PostgresRow] {
         let connection = try await acquire()
         defer { release(connection) }
-        let start = ContinuousClock.now
-        defer { metrics.query(since: start) }
         return try await connection.query(sql)
     }
 
@@ -89,8 +87,6 @@ public final class PostgresPool: Service {
     public func execute(_ sql: SQL) async throws(PostgresError) -> Int {
         let connection = try await acquire()
         defer { release(connection) }
-        let start = ContinuousClock.now
-        defer { metrics.query(since: start) }
         return try await connection.execute(sql)
     }
 
@@ -99,8 +95,6 @@ public final class PostgresPool: Service {
     public func pipeline(_ statements: [SQL]) async throws(PostgresError) -> [[PostgresRow]] {
         let connection = try await acquire()
         defer { release(connection) }
-        let start = ContinuousClock.now
-        defer { metrics.query(since: start) }
         return try await connection.pipeline(statements)
     }
 
@@ -200,7 +194,7 @@ public final class PostgresPool: Service {
                 return connection
             case .permit:
                 do {
-                    let connection = try await PostgresConnection(configuration)
+                    let connection = try await PostgresConnection(configuration, metrics: metrics)
                     metrics.lent(1)
                     return connection
                 } catch {

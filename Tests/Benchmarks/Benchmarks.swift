@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
+import Core
 import Glibc
 import Schedules
 import Taskcluster
@@ -8,23 +9,58 @@ import Taskcluster
 /// The driver (`deploy/local/bench`) runs it in turn with the peer, so that both see the same machine.
 @main
 enum Benchmarks {
-    static func main() async throws {
-        let arguments = CommandLine.arguments.dropFirst()
-        switch arguments.first {
-        case "jsone": try JSONEBenchmark(arguments[2], arguments[3]).compileAndRender()
-        case "jsone-render": try JSONEBenchmark(arguments[2], arguments[3]).render()
-        case "jsone-result": try JSONEBenchmark(arguments[2], arguments[3]).printResult(now: arguments[4])
-        case "hawk": hawk()
-        case "amqp":
-            guard let url = getenv("AMQP_URL").map({ String(cString: $0) }) else {
-                print("AMQP_URL is not set: source .local/env")
-                exit(2)
-            }
-            print(try await AMQPBenchmark.run(url: url, messages: 50_000, prefetch: 250))
-        default:
-            print("usage: slipway-bench jsone|jsone-render TEMPLATE CONTEXT | jsone-result TEMPLATE CONTEXT NOW | hawk | amqp")
+    private static let usage = """
+        usage: slipway-bench jsone|jsone-render TEMPLATE CONTEXT | jsone-result TEMPLATE CONTEXT NOW | hawk | amqp MESSAGES
+               | queue-setup NAME | queue-empty | queue CONNECTIONS SECONDS | queue-http CONNECTIONS SECONDS
+               | trigger CONNECTIONS COUNT | messages SINGLE BURST | due HOOKS MINUTES | lateness COUNT
+               | bind HOOKS | unbind RUN | change COUNT
+        """
+
+    static func main() async {
+        var words = Array(CommandLine.arguments.dropFirst())
+        guard !words.isEmpty else {
+            print(usage)
             exit(2)
         }
+        let name = words.removeFirst()
+        do {
+            guard try await run(name, words) else {
+                print(usage)
+                exit(2)
+            }
+        } catch {
+            StandardError.write("slipway-bench \(name): \(error)\n")
+            exit(1)
+        }
+    }
+
+    private static func run(_ name: String, _ words: [String]) async throws -> Bool {
+        let numbers = words.compactMap { Int($0) }
+        switch (name, words.count, numbers.count) {
+        case ("jsone", 2, _): try JSONEBenchmark(words[0], words[1]).compileAndRender()
+        case ("jsone-render", 2, _): try JSONEBenchmark(words[0], words[1]).render()
+        case ("jsone-result", 3, _): try JSONEBenchmark(words[0], words[1]).printResult(now: words[2])
+        case ("hawk", 0, _): hawk()
+        case ("amqp", 1, 1):
+            print(try await AMQPBenchmark.run(url: environment("AMQP_URL"), messages: numbers[0], prefetch: 250))
+        case ("queue-setup", 1, _):
+            let url = try environment("QUEUE_DATABASE_URL")
+            try await QueueBenchmark.setUp(url: url, beside: environment("DATABASE_URL"), name: words[0])
+        case ("queue-empty", 0, _): try await QueueBenchmark.empty(url: environment("QUEUE_DATABASE_URL"))
+        case ("queue", 2, 2):
+            let url = try environment("QUEUE_DATABASE_URL")
+            print(try await QueueBenchmark.run(url: url, connections: numbers[0], seconds: numbers[1]))
+        case ("queue-http", 2, 2): try await HooksBenchmark().work(connections: numbers[0], seconds: numbers[1])
+        case ("trigger", 2, 2): try await HooksBenchmark().trigger(connections: numbers[0], count: numbers[1])
+        case ("messages", 2, 2): try await HooksBenchmark().messages(single: numbers[0], burst: numbers[1])
+        case ("due", 2, 2): try await HooksBenchmark().due(hooks: numbers[0], minutes: numbers[1])
+        case ("lateness", 1, 1): try await HooksBenchmark().lateness(count: numbers[0])
+        case ("bind", 1, 1): try await HooksBenchmark().bind(hooks: numbers[0])
+        case ("unbind", 1, _): try await HooksBenchmark(run: words[0]).unbind()
+        case ("change", 1, 1): try await HooksBenchmark().change(count: numbers[0])
+        default: return false
+        }
+        return true
     }
 
     /// Verifies a signed request with a payload hash: the MAC, the time, the scopes, then the hash of the body.

@@ -24,6 +24,14 @@ def jsone(template, context):
     rate(lambda: jsone.render(template, context))
 
 
+def jsone_result(template, context, now):
+    import jsone
+
+    with open(template) as first, open(context) as second:
+        template, context = json.load(first), json.load(second)
+    print(json.dumps(jsone.render(template, {"now": now, **context})))
+
+
 def hawk():
     import mohawk
 
@@ -44,4 +52,4 @@ def hawk():
     )
 
 
-{"jsone": jsone, "hawk": hawk}[sys.argv[1]](*sys.argv[2:])
+{"jsone": jsone, "jsone-result": jsone_result, "hawk": hawk}[sys.argv[1]](*sys.argv[2:])
