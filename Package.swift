@@ -69,14 +69,9 @@ func service(_ name: String, _ dependencies: [Target.Dependency], examples: Bool
         name: name,
         dependencies: ["Core", "DaemonCommand", .arguments, .lifecycle, .logging] + dependencies,
         path: "services/\(name)",
-<<<<<<< Updated upstream
         exclude: ["README.md"] + (examples ? ["examples"] : []),
-        swiftSettings: house
-=======
-        exclude: ["README.md"],
         swiftSettings: house,
         linkerSettings: lean
->>>>>>> Stashed changes
     )
 }
 
