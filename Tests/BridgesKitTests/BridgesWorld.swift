@@ -154,7 +154,7 @@ struct BridgesWorld: Sendable {
                     apis: [BridgesAPI(deliveries: bare.store, repositories: repositories).api(schemas: schemas)],
                     authenticator: TrustingAuthenticator(),
                     health: HealthRegistry(),
-                    raw: [WebhookReceiver(sources: sources, store: bare.store).route]
+                    raw: [WebhookReceiver(sources: sources, store: bare.store, patience: .seconds(1)).route]
                 )
                 group.addTask { try await server.run() }
                 urls.append("http://127.0.0.1:\(await server.waitUntilListening())")

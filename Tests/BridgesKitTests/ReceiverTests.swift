@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
+import Glibc
 import HTTPClient
 import JSON
 import Outbox
@@ -142,6 +143,40 @@ struct ReceiverTests {
             #expect((1...100).contains(pause))
             #expect(try await world.count("deliveries") == 2)
         }
+    }
+
+    @Test func `a sender that stops in the middle is not waited for`() async throws {
+        try await BridgesWorld.with { world in
+            let port = try #require(world.urls[0].split(separator: ":").last.flatMap { UInt16($0) })
+            let socket = try #require(Self.connect(port))
+            defer { close(socket) }
+            let head = "POST /webhooks/github HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"
+            _ = Array(head.utf8).withUnsafeBytes {
+                send(socket, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL))
+            }
+            var answer: [UInt8] = []
+            try await eventually(within: .seconds(20)) {
+                var bytes = [UInt8](repeating: 0, count: 4096)
+                let count = recv(socket, &bytes, bytes.count, Int32(MSG_DONTWAIT))
+                if count > 0 { answer += bytes[..<count] }
+                return count == 0 || String(decoding: answer, as: UTF8.self).contains("did not arrive")
+            }
+            #expect(try await world.post(Self.opened, id: "d-1").status == 202)
+        }
+    }
+
+    private static func connect(_ port: UInt16) -> Int32? {
+        let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_port = port.bigEndian
+        address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+        let result = withUnsafePointer(to: &address) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                Glibc.connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
+            }
+        }
+        return result == 0 ? descriptor : nil
     }
 
     @Test func `a sender is asked to come back while the database is away`() async throws {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 package import APIServer
+import Core
 import Crypto
 import JSON
 import Logging
@@ -20,9 +21,17 @@ package struct WebhookReceiver: Sendable {
     private let gates: [String: SourceGate]
     private let store: DeliveryStore
     private let budget = BodyBudget()
+    /// How long a body may take to arrive.
+    private let patience: Duration
     private let now: @Sendable () -> Timestamp
 
-    init(sources: [WebhookSource], store: DeliveryStore, now: @escaping @Sendable () -> Timestamp = { .now() }) {
+    init(
+        sources: [WebhookSource],
+        store: DeliveryStore,
+        patience: Duration = .seconds(30),
+        now: @escaping @Sendable () -> Timestamp = { .now() }
+    ) {
+        self.patience = patience
         gates = Dictionary(sources.map { ($0.name, SourceGate($0)) }) { first, _ in first }
         self.store = store
         self.now = now
@@ -56,25 +65,9 @@ package struct WebhookReceiver: Sendable {
     {
         // Looked at before the body is read, taken only for signed deliveries: strangers cannot use up the rate of a source.
         if let pause = gate.delay() { throw Refusal.limited(pause) }
-        let limit = gate.source.bodyLimit
-        if let length = request.contentLength, length > limit { throw Refusal.oversized(limit) }
-        var held = 0
-        defer { budget.give(held) }
-        var body: [UInt8] = []
-        do {
-            for try await piece in request.body {
-                guard body.count + piece.count <= limit else { throw Refusal.oversized(limit) }
-                guard budget.take(piece.count) else { throw Refusal.crowded }
-                held += piece.count
-                body += piece
-            }
-        } catch let refusal as Refusal {
-            throw refusal
-        } catch is CancellationError {
-            throw CancellationError()
-        } catch {
-            throw Refusal.malformed("the body ended early")
-        }
+        let share = budget.share()
+        defer { share.giveBack() }
+        let body = try await read(request, limit: gate.source.bodyLimit, share)
         do throws(SignatureProblem) {
             try Signature.check(gate.source, header: request.header, body: body, now: now())
         } catch {
@@ -91,6 +84,30 @@ package struct WebhookReceiver: Sendable {
         }
         if event.isPing { return (.ping, Self.answer(200, ["ping": true])) }
         return try await store(Delivery(event, source: gate.source.name, body: text, received: now()), body)
+    }
+
+    /// Reads a body that is neither too long nor too slow.
+    private func read(_ request: RawRequest, limit: Int, _ share: BodyBudget.Share) async throws -> [UInt8] {
+        if let length = request.contentLength, length > limit { throw Refusal.oversized(limit) }
+        do {
+            return try await withTimeout(patience) {
+                var body: [UInt8] = []
+                for try await piece in request.body {
+                    guard body.count + piece.count <= limit else { throw Refusal.oversized(limit) }
+                    guard share.take(piece.count) else { throw Refusal.crowded }
+                    body += piece
+                }
+                return body
+            }
+        } catch let refusal as Refusal {
+            throw refusal
+        } catch is TimeoutError {
+            throw Refusal.malformed("the body did not arrive within \(patience.settingsText)")
+        } catch is CancellationError {
+            throw CancellationError()
+        } catch {
+            throw Refusal.malformed("the body ended early")
+        }
     }
 
     private func store(_ delivery: Delivery, _ body: [UInt8]) async throws -> (SourceGate.Outcome, RawResponse) {
@@ -254,17 +271,35 @@ private struct Refusal: Error {
 
 /// The bytes of bodies that may be in memory at a time, whoever sends them.
 private final class BodyBudget: Sendable {
-    private let left = Mutex(96 << 20)
+    /// What one request holds of it.
+    final class Share: Sendable {
+        private let budget: BodyBudget
+        private let held = Mutex(0)
 
-    func take(_ count: Int) -> Bool {
-        left.withLock { left in
-            guard left >= count else { return false }
-            left -= count
-            return true
+        init(_ budget: BodyBudget) {
+            self.budget = budget
+        }
+
+        func take(_ count: Int) -> Bool {
+            let isLeft = budget.left.withLock { left in
+                guard left >= count else { return false }
+                left -= count
+                return true
+            }
+            if isLeft { held.withLock { $0 += count } }
+            return isLeft
+        }
+
+        func giveBack() {
+            let count = held.withLock { held in
+                defer { held = 0 }
+                return held
+            }
+            budget.left.withLock { $0 += count }
         }
     }
 
-    func give(_ count: Int) {
-        left.withLock { $0 += count }
-    }
+    private let left = Mutex(96 << 20)
+
+    func share() -> Share { Share(self) }
 }
