@@ -109,6 +109,19 @@ struct TriggerTests {
         }
     }
 
+    @Test func `H36: a declined fire is in the log and nowhere else`() async throws {
+        let lines = Mutex<[String]>([])
+        let handler = LineLogHandler(service: "tests", level: .info) { line in lines.withLock { $0.append(line) } }
+        try await HooksWorld.with(logger: Logger(label: "tests") { _ in handler }) { world in
+            try await world.create(["$if": "firedBy == 'schedule'", "then": [:]])
+            #expect(try await world.call("POST", "/hooks/g/h/trigger", [:]).body == [:])
+            #expect(try await world.call("GET", "/hooks/g/h/last-fires").status == 404)
+        }
+        let fires = try lines.withLock { $0 }.map { try JSONValue(parsing: $0) }
+            .filter { $0["Type"]?.string?.hasSuffix("hook-fire") == true }
+        #expect(fires.map { $0["Fields"]?["result"]?.string } == ["declined"])
+    }
+
     @Test func `H40: a trigger is repeated while the queue is unwell, and then reported`() async throws {
         try await HooksWorld.with { (world: HooksWorld) async throws -> Void in
             try await world.create()
