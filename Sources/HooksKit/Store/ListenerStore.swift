@@ -116,7 +116,7 @@ package struct ListenerStore: Sendable {
             let hooks = try await connection.query(
                 """
                 select h.hook_group_id, h.hook_id, h.bindings from hooks.hooks h
-                join unnest(\(names.map(\.group)), \(names.map(\.hook))) n(g, i)
+                join unnest(\(names.map(\.group))::text[], \(names.map(\.hook))::text[]) n(g, i)
                     on h.hook_group_id = n.g and h.hook_id = n.i
                 """
             )
@@ -212,7 +212,7 @@ package struct ListenerStore: Sendable {
             """
             with lost as (
                 update hooks.queues q set made = 0
-                from unnest(\(names.map(\.group)), \(names.map(\.hook))) n(g, i)
+                from unnest(\(names.map(\.group))::text[], \(names.map(\.hook))::text[]) n(g, i)
                 where q.hook_group_id = n.g and q.hook_id = n.i and q.wanted = q.made
                 returning 1
             )
@@ -261,7 +261,7 @@ package struct ListenerStore: Sendable {
         try await pool.query(
             """
             select q.hook_group_id, q.hook_id, q.wanted, q.made, q.queue_name, q.bindings from hooks.queues q
-            join unnest(\(names.map(\.group)), \(names.map(\.hook))) n(g, i)
+            join unnest(\(names.map(\.group))::text[], \(names.map(\.hook))::text[]) n(g, i)
                 on q.hook_group_id = n.g and q.hook_id = n.i
             where q.queue_name <> ''
             """
@@ -274,7 +274,7 @@ package struct ListenerStore: Sendable {
         let changed = try await pool.query(
             """
             select n.g as hook_group_id, n.i as hook_id
-            from unnest(\(queues.map(\.name.group)), \(queues.map(\.name.hook)), \(queues.map(\.wish))) n(g, i, w)
+            from unnest(\(queues.map(\.name.group))::text[], \(queues.map(\.name.hook))::text[], \(queues.map(\.wish))::bigint[]) n(g, i, w)
             left join hooks.queues q on q.hook_group_id = n.g and q.hook_id = n.i
             where q.wanted is distinct from n.w
             """
