@@ -130,6 +130,11 @@ struct TemplateTests {
             #expect(failed.body["error"]?["location"] == "template.payload.who")
             let scheduled = try await world.call("POST", path, ["firedBy": "schedule"])
             #expect(scheduled.body["error"]?["message"]?.string?.contains("clientId") == true)
+            let instant: JSONValue = [
+                "firedBy": "schedule", "task": ["payload": "${scheduledFor}"], "now": "2024-02-10T12:00:00.000Z",
+            ]
+            let timely = try await world.call("POST", path, instant)
+            #expect(timely.body["task"]?["payload"] == "2024-02-10T12:00:00.000Z")
             #expect(try await world.call("POST", path, [:], scopes: "hooks:trigger-hook:g/h").status == 403)
             #expect(world.queue.tasks.isEmpty)
             #expect(try await world.call("GET", "/hooks/g/h/last-fires").status == 404)

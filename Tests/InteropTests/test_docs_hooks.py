@@ -4,6 +4,7 @@
 import os
 import pathlib
 import shutil
+import sys
 
 import pytest
 
@@ -27,7 +28,8 @@ def test_every_example_of_the_page_works(running, tmp_path, monkeypatch):
     environment = {
         **os.environ,
         **{name: str(value) for name, value in running.values.items()},
-        "PATH": f"{BINARIES}:{os.environ['PATH']}",
+        # The interpreter of the tests has the clients that the examples import.
+        "PATH": f"{BINARIES}:{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}",
     }
     for name, value in environment.items():
         monkeypatch.setenv(name, value)

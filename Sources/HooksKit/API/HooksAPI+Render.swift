@@ -36,7 +36,8 @@ extension HooksAPI {
         do {
             let program = try await trialProgram(request.hookName, body)
             let firedBy = body["firedBy"]?.string.flatMap(FiredBy.init(rawValue:)) ?? .triggerHook
-            var context = try Self.occasion(firedBy, body, caller: request.clientID ?? "")
+            let created = body["now"]?.string.flatMap { Timestamp($0) } ?? .now()
+            var context = try Self.occasion(firedBy, body, caller: request.clientID ?? "", instant: created)
             var taskID = body["taskId"]?.string
             if firedBy == .pulseMessage, let answer = try await filtered(request.hookName, context) { return answer }
             if let payload = context["payload"] {
@@ -51,7 +52,7 @@ extension HooksAPI {
                 FiringContext(
                     firedBy: firedBy,
                     taskID: taskID ?? Slugid.make(),
-                    created: body["now"]?.string.flatMap { Timestamp($0) } ?? .now(),
+                    created: created,
                     extras: context
                 ),
                 program
@@ -99,11 +100,16 @@ extension HooksAPI {
     }
 
     /// What an occasion brings into the template's context.
-    private static func occasion(_ firedBy: FiredBy, _ body: JSONValue, caller: String) throws(APIError) -> JSONObject {
+    private static func occasion(
+        _ firedBy: FiredBy,
+        _ body: JSONValue,
+        caller: String,
+        instant: Timestamp
+    ) throws(APIError) -> JSONObject {
         let payload = body["payload"]
         guard firedBy != .schedule else {
             guard payload == nil else { throw APIError(.inputError, "A schedule brings no payload") }
-            return [:]
+            return ["scheduledFor": JSONValue(instant.iso8601)]
         }
         var occasion: JSONObject = ["payload": payload ?? [:]]
         switch firedBy {
