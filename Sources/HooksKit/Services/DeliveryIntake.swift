@@ -285,7 +285,7 @@ package final class DeliveryIntake: Sendable {
 
     /// Settles fires whose acknowledgements the broker has surely got: those of a connection that has answered since.
     func settle(connection: Int) async throws {
-        try await store.settle(consumer: consumer(connection), olderThan: .seconds(5))
+        try await store.settle(consumer: consumer(connection), olderThan: .seconds(30))
     }
 
     /// Settles everything that was accepted on a connection, after the broker confirmed the closing of its channels.

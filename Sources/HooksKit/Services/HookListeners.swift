@@ -207,6 +207,7 @@ package final class HookListeners: Service, Sendable {
     // MARK: - Wishes
 
     private func carryOutWishes() async {
+        await prepareDeadLetters()
         while !Task.isCancelled {
             var pause = Duration.seconds(5)
             do {
@@ -394,6 +395,23 @@ package final class HookListeners: Service, Sendable {
     }
 
     // MARK: - Dead letters
+
+    /// Makes the place for dead letters before any queue can need it.
+    private func prepareDeadLetters() async {
+        let exchange = QueueName.deadLetterExchange(namespace: pulse.namespace)
+        let queue = QueueName.deadLetters(namespace: pulse.namespace)
+        while !Task.isCancelled {
+            do throws(PulseError) {
+                try await pulse.declareExchange(exchange)
+                try await pulse.declareQueue(PulseQueue(queue))
+                return try await pulse.bind(queue: queue, exchange: exchange, routingKey: "#")
+            } catch {
+                Logger.current.warning("no place for dead letters", metadata: ["error": "\(error)"])
+                if error.isRefusal { return }
+            }
+            do { try await Task.sleep(for: .seconds(1)) } catch { return }
+        }
+    }
 
     /// Receives what the queues of hooks could not keep.
     private func receiveDeadLetters() async {

@@ -274,7 +274,8 @@ package struct ListenerStore: Sendable {
         let changed = try await pool.query(
             """
             select n.g as hook_group_id, n.i as hook_id
-            from unnest(\(queues.map(\.name.group))::text[], \(queues.map(\.name.hook))::text[], \(queues.map(\.wish))::bigint[]) n(g, i, w)
+            from unnest(\(queues.map(\.name.group))::text[], \(queues.map(\.name.hook))::text[],
+                \(queues.map(\.wish))::bigint[]) n(g, i, w)
             left join hooks.queues q on q.hook_group_id = n.g and q.hook_id = n.i
             where q.wanted is distinct from n.w
             """

@@ -95,7 +95,7 @@ extension Engine {
     func close(_ link: ConsumerLink, _ completion: Completion) throws(PulseError) {
         guard let consumer = consumers.removeValue(forKey: link) else { return completion.complete() }
         guard wire != nil, consumer.channel != 0 else { return completion.complete() }
-        closings[consumer.channel] = (completion, .now + Self.closingLimit)
+        closings[consumer.channel] = (Countdown(1, completion), .now + Self.closingLimit)
         try settle(consumer)
         try closeChannel(consumer.channel)
     }

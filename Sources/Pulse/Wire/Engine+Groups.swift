@@ -75,13 +75,11 @@ extension Engine {
     /// Settles what is left and gives the channels back; what is not settled returns to its queue.
     func close(_ link: GroupLink, _ completion: Completion) throws(PulseError) {
         guard let group = groups.removeValue(forKey: ObjectIdentifier(link)) else { return completion.complete() }
-        guard wire != nil, let last = group.channels.values.max(by: { $0.number < $1.number }) else {
-            return completion.complete()
-        }
-        closings[last.number] = (completion, .now + Self.closingLimit)
+        guard wire != nil, !group.channels.isEmpty else { return completion.complete() }
+        let countdown = Countdown(group.channels.count, completion)
+        for channel in group.channels.values { closings[channel.number] = (countdown, .now + Self.closingLimit) }
         try settle(group)
-        for channel in group.channels.values where channel !== last { try closeChannel(channel.number) }
-        try closeChannel(last.number)
+        for channel in group.channels.values { try closeChannel(channel.number) }
     }
 
     // MARK: Queues that do not answer

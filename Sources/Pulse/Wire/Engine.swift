@@ -37,7 +37,7 @@ final class Engine {
     private var settledGroups: [GroupLink] = []
     private var groupSettlements: [GroupLink.Settlement] = []
     /// Who waits for the closing of a channel, and until when: a broker whose queue has lost its leader never answers.
-    var closings: [Int: (completion: Completion, deadline: ContinuousClock.Instant)] = [:]
+    var closings: [Int: (countdown: Countdown, deadline: ContinuousClock.Instant)] = [:]
 
     /// Consumers that have deliveries to hand over after this turn's reading.
     var touched: [Consumer] = []
@@ -134,7 +134,7 @@ final class Engine {
         operations.connectionLost()
         resting = []
         for consumer in consumers.values { connectionLost(consumer) }
-        for closing in closings.values { closing.completion.complete() }
+        for closing in closings.values { closing.countdown.arrive() }
         closings = [:]
     }
 
@@ -249,7 +249,7 @@ final class Engine {
         operations.expire(now)
         for (number, closing) in closings where closing.deadline <= now {
             closings[number] = nil
-            closing.completion.complete()
+            closing.countdown.arrive()
         }
     }
 
@@ -337,7 +337,7 @@ final class Engine {
     func freeChannel(_ number: Int) {
         channels[number] = .free
         freeChannels.append(number)
-        closings.removeValue(forKey: number)?.completion.complete()
+        closings.removeValue(forKey: number)?.countdown.arrive()
     }
 
     /// How long the answer to the closing of a channel is waited for.

@@ -125,6 +125,22 @@ enum Command: Sendable {
     case shutDown
 }
 
+/// Completes when a number of things have happened; belongs to the connection's thread.
+final class Countdown {
+    private var left: Int
+    private let completion: Completion
+
+    init(_ count: Int, _ completion: Completion) {
+        left = count
+        self.completion = completion
+    }
+
+    func arrive() {
+        left -= 1
+        if left == 0 { completion.complete() }
+    }
+}
+
 /// An answer that somebody waits for, given exactly once; later ones are ignored.
 final class Completion: Sendable {
     private enum State {
