@@ -216,4 +216,59 @@ struct GroupTests {
             try await eventually("all arrive") { queues.allSatisfy { journal.bodies($0) == ["x"] } }
         }
     }
+
+    @Test func `a broker that does not answer is left, and the next connection consumes`() async throws {
+        let direct = try PulseConfiguration(url: Broker.url)
+        let relay = try Relay(to: direct.host, direct.port)
+        try await lend(
+            queues: 3,
+            configure: {
+                $0.host = "127.0.0.1"
+                $0.port = relay.port
+            }
+        ) { pulse, group, journal, exchange, queues in
+            group.consume(queues[0])
+            try await eventually("one is consumed") { journal.isConsuming(queues[0]) }
+            relay.deafen()
+            group.consume(queues[1])
+            group.consume(queues[2])
+            try await eventually("another connection begins", within: .seconds(40)) { journal.connections == 2 }
+            for queue in queues { group.consume(queue) }
+            try await pulse.publish(queues.indices.map { PulseMessage("x", to: exchange, "\($0)") })
+            try await eventually("all arrive") { queues.allSatisfy { journal.bodies($0) == ["x"] } }
+        }
+    }
+
+    @Test func `a group stops in seconds though the broker does not answer`() async throws {
+        let direct = try PulseConfiguration(url: Broker.url)
+        let relay = try Relay(to: direct.host, direct.port)
+        let outcome = Mutex<Bool>(false)
+        try await lend(
+            queues: 1,
+            configure: {
+                $0.host = "127.0.0.1"
+                $0.port = relay.port
+            }
+        ) { pulse, group, journal, _, queues in
+            group.consume(queues[0])
+            try await eventually("it is consumed") { journal.isConsuming(queues[0]) }
+            relay.deafen()
+            let second = PulseConsumerGroup(
+                pulse,
+                prefetch: 1,
+                concurrency: 1,
+                onEvent: { journal.note($0) },
+                handler: { _ in }
+            )
+            let task = Task { try await second.run() }
+            try await eventually("the second group is connected") { journal.connections == 2 }
+            second.consume(queues[0])
+            task.cancel()
+            _ = await task.result
+            outcome.withLock { $0 = true }
+            // The connection is of no use any more; the queues are removed through the next one.
+            relay.cut()
+        }
+        #expect(outcome.withLock { $0 })
+    }
 }

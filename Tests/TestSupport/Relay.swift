@@ -11,6 +11,9 @@ public final class Relay: Sendable {
     private let target: (host: String, port: Int)
     private let open = Mutex<[Int32]>([])
     private let isRefusing = Atomic<Bool>(false)
+    /// Connections accepted before this one lose what the client sends.
+    private let firstHeard = Atomic<Int>(0)
+    private let accepted = Atomic<Int>(0)
 
     /// Begins to relay to an address.
     public init(to host: String, _ targetPort: Int) throws {
@@ -45,6 +48,11 @@ public final class Relay: Sendable {
         if refusing { cut() }
     }
 
+    /// From now on the present connections stay open, and nothing that the client says arrives any more.
+    public func deafen() {
+        firstHeard.store(accepted.load(ordering: .acquiring), ordering: .releasing)
+    }
+
     private func accept() {
         while true {
             let client = Glibc.accept(listener, nil, nil)
@@ -55,8 +63,11 @@ public final class Relay: Sendable {
                 continue
             }
             open.withLock { $0 += [client, server] }
-            Self.thread { Self.copy(client, server) }
-            Self.thread { Self.copy(server, client) }
+            let number = accepted.add(1, ordering: .acquiringAndReleasing).oldValue
+            Self.thread { [self] in
+                Self.copy(client, server) { firstHeard.load(ordering: .acquiring) > number }
+            }
+            Self.thread { Self.copy(server, client) { false } }
         }
     }
 
@@ -74,11 +85,12 @@ public final class Relay: Sendable {
         return status == 0 ? descriptor : -1
     }
 
-    private static func copy(_ from: Int32, _ to: Int32) {
+    private static func copy(_ from: Int32, _ to: Int32, isDeaf: () -> Bool) {
         var buffer = [UInt8](repeating: 0, count: 65536)
         while true {
             let count = recv(from, &buffer, buffer.count, 0)
             guard count > 0 else { break }
+            if isDeaf() { continue }
             var sent = 0
             while sent < count {
                 let more = buffer.withUnsafeBytes {
