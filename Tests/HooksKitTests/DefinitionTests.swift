@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
+import HooksKit
 import JSON
 import Postgres
 import TestSupport
@@ -173,6 +174,24 @@ struct DefinitionTests {
             #expect(answer.body["message"]?.string?.contains("denied access to hooks") == true)
             #expect(try await world.call("GET", "/hooks/g/h").body == before)
         }
+    }
+
+    @Test(arguments: ["hooks-of.us", "a-b_c"])
+    func `H18: no hook may hear announcements of fires, wherever they are made`(namespace: String) throws {
+        let rules = try HookRules(deniedExchanges: HookRules.alwaysDenied(namespace: namespace))
+        func isDenied(_ exchange: String) -> Bool {
+            do throws(InvalidHook) {
+                try rules.checkBindings([HookBinding(exchange: exchange, routingKeyPattern: "#")])
+                return false
+            } catch {
+                return true
+            }
+        }
+        #expect(isDenied("exchange/\(namespace)/v1/hook-fired"))
+        #expect(isDenied("exchange/\(namespace)/v1/hook-failed"))
+        #expect(!isDenied("exchange/\(namespace)/v1/hook-created"))
+        #expect(!isDenied("exchange/hooks-ofxus/v1/hook-fired"))
+        #expect(!isDenied("exchange/other/v1/hook-fired"))
     }
 
     @Test func `H20: an update with an empty list of bindings clears them`() async throws {

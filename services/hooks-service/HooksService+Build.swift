@@ -19,7 +19,8 @@ extension HooksService {
             "regular expressions of exchanges hooks may not bind to, with commas"
         )
         let rules = try HookRules(
-            deniedExchanges: denied.map { $0.split(separator: ",").map(String.init) } ?? HookRules.defaultDenied
+            deniedExchanges: (denied.map { $0.split(separator: ",").map(String.init) } ?? HookRules.defaultDenied)
+                + HookRules.alwaysDenied(namespace: foundation.exchangeNamespace)
         )
         let defaults = settings.bool(
             "hooks.trigger.defaults",

@@ -28,6 +28,12 @@ package struct HookRules: Sendable {
         "exchange/taskcluster-hooks/.*",
     ]
 
+    /// What must be denied whatever else is: the announcements of fires, which a hook that heard them would make again.
+    package static func alwaysDenied(namespace: String) -> [String] {
+        let literal = namespace.map { ".+*?()[]{}^$|\\/".contains($0) ? "\\\($0)" : String($0) }.joined()
+        return ["exchange/\(literal)/v1/hook-(fired|failed)$"]
+    }
+
     /// Makes the rules from regular expressions of denied exchanges, which must match from the exchange's first character.
     package init(
         deniedExchanges: [String] = HookRules.defaultDenied,
