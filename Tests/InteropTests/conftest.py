@@ -69,8 +69,26 @@ class Running:
             return json.load(answer)
 
 
+class Servers:
+    """PostgreSQL and RabbitMQ alone, for tests that start processes of their own."""
+
+    def __init__(self, urls):
+        self.values = urls
+        self.amqp_url = urls["AMQP_URL"]
+
+
 @pytest.fixture(scope="session")
-def running():
+def servers():
+    suite = load_suite().Suite(TOP / ".local" / "interop")
+    suite.run_servers("start")
+    try:
+        yield Servers(suite.server_urls())
+    finally:
+        suite.run_servers("stop")
+
+
+@pytest.fixture(scope="session")
+def running(servers):
     # Claims of killed workers must come back within a test's patience.
     os.environ.setdefault("TCL_CLAIM_TIMEOUT", "15s")
     module = load_suite()

@@ -1,0 +1,385 @@
+# SPDX-License-Identifier: MPL-2.0
+"""Several taskcluster-local processes on one database, killed at random, and stores that are elsewhere."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+
+import pytest
+import taskcluster
+from taskcluster.exceptions import TaskclusterFailure, TaskclusterRestFailure
+
+from local_queue import ROOT, Deployment, free_port
+from support import eventually, task, unique
+
+ASK = {"workerGroup": "g", "workerId": "w"}
+
+
+@pytest.fixture
+def pair(servers, tmp_path):
+    """Two processes that serve one database and one directory of blobs."""
+    settings = {"TCL_CLAIM_WORK_TIMEOUT": "10", "TCL_CLAIM_TIMEOUT": "30", "TCL_DEADLINE_DELAY": "1"}
+    with Deployment(servers, tmp_path, **settings) as deployment:
+        first = deployment.start()
+        yield deployment, first, deployment.start()
+
+
+def in_background(call, *args):
+    box = []
+    thread = threading.Thread(target=lambda: box.append(call(*args)))
+    thread.start()
+    return thread, box
+
+
+def test_a_worker_at_one_process_gets_work_created_at_the_other(pair):
+    _, first, second = pair
+    queue_id = f"test/{unique('cross').lower()}"
+    thread, answers = in_background(first.queue.claimWork, queue_id, ASK)
+    time.sleep(1)
+    task_id = taskcluster.slugId()
+    start = time.monotonic()
+    second.queue.createTask(task_id, task("cross", queue_id=queue_id))
+    thread.join(15)
+    assert [each["status"]["taskId"] for each in answers[0]["tasks"]] == [task_id]
+    assert time.monotonic() - start < 4, "it was told, not found by the probe"
+
+
+def test_what_one_process_changes_the_other_knows(pair):
+    _, first, second = pair
+    queue_id = f"test/{unique('both').lower()}"
+    task_id = taskcluster.slugId()
+    first.queue.createTask(task_id, task("both", queue_id=queue_id))
+    (claim,) = second.queue.claimWork(queue_id, ASK)["tasks"]
+    worker = taskcluster.Queue({"rootUrl": first.own_url, "credentials": claim["credentials"]})
+    assert worker.reclaimTask(task_id, 0)["status"]["state"] == "running", "credentials work everywhere"
+    second.queue.cancelTask(task_id)
+    with pytest.raises(TaskclusterRestFailure) as gone:
+        worker.reclaimTask(task_id, 0)
+    assert gone.value.status_code == 409
+
+    made = first.auth.createClient(unique("shared"), {"expires": taskcluster.fromNow("1 hour"), "description": "d"})
+    there = taskcluster.Auth(second.options(made["clientId"], made["accessToken"]))
+    eventually(lambda: there.currentScopes()["scopes"], 3)
+    first.auth.resetAccessToken(made["clientId"])
+
+    def refused():
+        try:
+            there.currentScopes()
+        except taskcluster.exceptions.TaskclusterAuthFailure:
+            return True
+        return False
+
+    eventually(refused, 3)
+
+
+def test_two_processes_never_hand_out_a_run_twice(pair):
+    _, first, second = pair
+    queue_id = f"test/{unique('many').lower()}"
+    ids = [taskcluster.slugId() for _ in range(60)]
+    taken, lock = [], threading.Lock()
+
+    def work(process, name):
+        queue = process.queue
+        while True:
+            tasks = queue.claimWork(queue_id, {"workerGroup": "g", "workerId": name, "tasks": 4})["tasks"]
+            with lock:
+                taken.extend((each["status"]["taskId"], each["runId"]) for each in tasks)
+                if len(taken) >= len(ids):
+                    return
+            if not tasks:
+                return
+            for each in tasks:
+                queue.reportCompleted(each["status"]["taskId"], each["runId"])
+
+    for task_id in ids:
+        random.choice((first, second)).queue.createTask(task_id, task("many", queue_id=queue_id))
+    threads = [threading.Thread(target=work, args=((first, second)[n % 2], f"w{n}")) for n in range(8)]
+    [thread.start() for thread in threads]
+    [thread.join(60) for thread in threads]
+    assert sorted(taken) == sorted((task_id, 0) for task_id in ids)
+
+
+def test_a_held_claim_does_not_delay_the_end_of_the_process(servers, tmp_path):
+    with Deployment(servers, tmp_path, TCL_CLAIM_WORK_TIMEOUT="20") as deployment:
+        process = deployment.start()
+        waiting = [in_background(process.queue.claimWork, f"test/hold{number}", ASK) for number in range(5)]
+        time.sleep(1)
+        seconds, status = process.stop(signal.SIGTERM)
+        assert status == 0 and seconds < 5, f"took {seconds:.1f} s"
+        for thread, answers in waiting:
+            thread.join(10)
+            assert answers == [{"tasks": []}], "waiting workers get an answer, not a broken connection"
+
+
+def test_q38_q39_a_worker_that_hung_up_gets_nothing(servers, tmp_path):
+    import json
+    import socket
+
+    import mohawk
+
+    with Deployment(servers, tmp_path, exchanges=False, TCL_CLAIM_WORK_TIMEOUT="10") as deployment:
+        process = deployment.start()
+        queue_id = "test/hangup"
+        url = f"{process.own_url}/api/queue/v1/claim-work/test%2Fhangup"
+        body = json.dumps(ASK)
+        credentials = {"id": ROOT, "key": deployment.token, "algorithm": "sha256"}
+        header = mohawk.Sender(credentials, url, "POST", content=body, content_type="application/json").request_header
+        with socket.create_connection(("127.0.0.1", process.port)) as connection:
+            connection.sendall(
+                f"POST /api/queue/v1/claim-work/test%2Fhangup HTTP/1.1\r\nHost: 127.0.0.1:{process.port}\r\n"
+                f"Authorization: {header}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+            )
+            time.sleep(0.5)
+        task_id = taskcluster.slugId()
+        process.queue.createTask(task_id, task("hangup", queue_id=queue_id))
+        (claim,) = process.queue.claimWork(queue_id, ASK)["tasks"]
+        assert claim["status"]["taskId"] == task_id and claim["runId"] == 0
+        assert claim["status"]["retriesLeft"] == 5
+
+
+def test_q47_q69_claims_end_in_time_and_survive_a_restart(servers, tmp_path):
+    with Deployment(servers, tmp_path, TCL_CLAIM_TIMEOUT="3", TCL_CLAIM_WORK_TIMEOUT="1") as deployment:
+        process = deployment.start()
+        kept, lost = taskcluster.slugId(), taskcluster.slugId()
+        for task_id in (kept, lost):
+            process.queue.createTask(task_id, task("restart", queue_id="test/restart"))
+        claims = process.queue.claimWork("test/restart", ASK | {"tasks": 2})["tasks"]
+        process.stop(signal.SIGKILL)
+        again = deployment.start()
+        (mine,) = [each for each in claims if each["status"]["taskId"] == kept]
+        worker = taskcluster.Queue({"rootUrl": again.own_url, "credentials": mine["credentials"]})
+        try:
+            worker.reclaimTask(kept, 0)
+            expected = {lost}
+        except TaskclusterRestFailure as late:
+            # The start took longer than the claim.
+            assert late.status_code == 409
+            expected = {lost, kept}
+        for task_id in expected:
+            runs = eventually(
+                lambda: (lambda runs: runs if len(runs) == 2 else None)(again.queue.status(task_id)["status"]["runs"]), 15
+            )
+            assert (runs[0]["reasonResolved"], runs[1]["reasonCreated"]) == ("claim-expired", "retry")
+
+
+def test_eight_workers_and_two_processes_under_random_kills_resolve_every_task_once(servers, tmp_path):
+    """As long as SLIPWAY_CHAOS_SECONDS says, ten seconds by default."""
+    seconds = float(os.environ.get("SLIPWAY_CHAOS_SECONDS", "10"))
+    settings = {"TCL_CLAIM_TIMEOUT": "3", "TCL_CLAIM_WORK_TIMEOUT": "1", "TCL_DEADLINE_DELAY": "1"}
+    queue_id = "test/chaos"
+    with Deployment(servers, tmp_path, **settings) as deployment:
+        processes = [deployment.start(), deployment.start()]
+        lock, over = threading.Lock(), threading.Event()
+        created, claims, completed = [], {}, []
+
+        def some():
+            return taskcluster.Queue(random.choice(processes).options(maxRetries=0))
+
+        def persistently(call):
+            while True:
+                try:
+                    return call()
+                except TaskclusterRestFailure as failure:
+                    if failure.status_code < 500:
+                        raise
+                except (TaskclusterFailure, OSError):
+                    pass
+                time.sleep(0.05)
+
+        def create():
+            while not over.is_set():
+                task_id = taskcluster.slugId()
+                definition = task("chaos", queue_id=queue_id, retries=49)
+                persistently(lambda: some().createTask(task_id, definition))
+                with lock:
+                    created.append(task_id)
+                time.sleep(0.05)
+
+        def work(name):
+            finished = False
+            while not finished:
+                try:
+                    tasks = some().claimWork(queue_id, {"workerGroup": "g", "workerId": name})["tasks"]
+                except (TaskclusterFailure, OSError):
+                    time.sleep(0.05)
+                    continue
+                for each in tasks:
+                    run = (each["status"]["taskId"], each["runId"])
+                    with lock:
+                        claims[run] = claims.get(run, 0) + 1
+                    if random.random() < 0.15:
+                        continue  # this worker has died; the claim has to come back by itself
+                    try:
+                        persistently(lambda: some().reportCompleted(*run))
+                        with lock:
+                            completed.append(run)
+                    except TaskclusterRestFailure as late:
+                        assert late.status_code == 409
+                with lock:
+                    finished = over.is_set() and {task_id for task_id, _ in completed} >= set(created)
+
+        workers = [threading.Thread(target=work, args=(f"w{number}",), daemon=True) for number in range(8)]
+        creator = threading.Thread(target=create, daemon=True)
+        [thread.start() for thread in [creator, *workers]]
+        limit, kills = time.monotonic() + seconds, 0
+        while time.monotonic() < limit:
+            time.sleep(random.uniform(0.5, 1.5))
+            position = random.randrange(2)
+            processes[position].kill()
+            kills += 1
+            processes[position] = deployment.start(wait=False)
+        over.set()
+        creator.join(30)
+        [thread.join(90) for thread in workers]
+        assert not any(thread.is_alive() for thread in workers), "some tasks never came back"
+        for process in processes:
+            process.wait_ready()
+        assert kills > 2 and created
+        twice = {run: count for run, count in claims.items() if count > 1}
+        assert not twice, "a run was handed to two workers"
+        for task_id in created:
+            status = processes[0].queue.status(task_id)["status"]
+            states = [run["state"] for run in status["runs"]]
+            assert states.count("completed") == 1 and states[-1] == "completed", status
+        assert len(completed) == len({task_id for task_id, _ in completed}) == len(created)
+        assert deployment.query("select count(*) from tcl.pending") == "0"
+        assert deployment.query("select count(*) from tcl.claims") == "0"
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    """A real S3 server: moto's, in a process of its own."""
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    endpoint = f"http://127.0.0.1:{port}"
+    import boto3
+
+    keys = {"aws_access_key_id": "AKIDEXAMPLE", "aws_secret_access_key": "secret/key+example", "region_name": "us-east-1"}
+    store = boto3.client("s3", endpoint_url=endpoint, **keys)
+
+    def made():
+        store.create_bucket(Bucket="artifacts")
+        return True
+
+    eventually(made, 30)
+    yield endpoint, store
+    process.terminate()
+    process.wait()
+
+
+def test_artifacts_and_objects_live_in_an_s3_compatible_store(servers, tmp_path, bucket):
+    from taskcluster.download import downloadArtifactToBuf
+    from taskcluster.upload import uploadFromBuf
+
+    endpoint, store = bucket
+    settings = {
+        "TCL_S3_ENDPOINT": endpoint,
+        "TCL_S3_BUCKET": "artifacts",
+        "TCL_S3_ACCESS_KEY_ID": "AKIDEXAMPLE",
+        "TCL_S3_SECRET_ACCESS_KEY": "secret/key+example",
+        "TCL_EXPIRY_INTERVAL": "1",
+    }
+    with Deployment(servers, tmp_path, exchanges=False, **settings) as deployment:
+        process = deployment.start()
+        queue = process.queue
+        task_id = taskcluster.slugId()
+        queue.createTask(task_id, task("s3", queue_id="test/s3"))
+        (claim,) = queue.claimWork("test/s3", ASK)["tasks"]
+        wish = {"storageType": "s3", "expires": claim["task"]["expires"], "contentType": "text/html"}
+        put_url = queue.createArtifact(task_id, 0, "public/page.html", wish)["putUrl"]
+        assert put_url.startswith(f"{endpoint}/artifacts/")
+        verify_signature(put_url, "PUT", {"content-type": "text/html"})
+        body = b"<p>" + os.urandom(100_000)
+        request = urllib.request.Request(
+            put_url, body, {"Content-Type": "text/html", "Content-Encoding": "gzip"}, method="PUT"
+        )
+        assert urllib.request.urlopen(request).status == 200
+        location = queue.getLatestArtifact(task_id, "public/page.html")["url"]
+        verify_signature(location, "GET", {})
+        with urllib.request.urlopen(location) as answer:
+            assert answer.read() == body and answer.headers["Content-Disposition"] == "attachment"
+            assert answer.headers["Content-Encoding"] == "gzip"
+        part = urllib.request.Request(location, headers={"Range": "bytes=0-2"})
+        with urllib.request.urlopen(part) as answer:
+            assert answer.status == 206 and answer.read() == b"<p>"
+
+        for size in (1000, 100_000):
+            name = f"public/object-{size}"
+            data = os.urandom(size)
+            wish = {"storageType": "object", "expires": claim["task"]["expires"], "contentType": "a/b"}
+            made = queue.createArtifact(task_id, 0, name, wish)
+            uploadFromBuf(
+                data=data,
+                projectId=made["projectId"],
+                name=made["name"],
+                contentType="a/b",
+                contentLength=size,
+                expires=made["expires"],
+                uploadId=made["uploadId"],
+                objectService=taskcluster.Object({"rootUrl": process.own_url, "credentials": made["credentials"]}),
+            )
+            queue.finishArtifact(task_id, 0, name, {"uploadId": made["uploadId"]})
+            got, _ = downloadArtifactToBuf(taskId=task_id, runId=0, name=name, queueService=queue)
+            assert bytes(got) == data
+
+        # Without hashes from the uploader the deployment computes them from what the store has.
+        objects = taskcluster.Object(process.options())
+        terms = {"projectId": "p", "uploadId": taskcluster.slugId()}
+        begun = objects.createUpload(
+            "plain",
+            terms
+            | {
+                "expires": taskcluster.fromNow("1 hour"),
+                "proposedUploadMethods": {"putUrl": {"contentType": "a/b", "contentLength": 4}},
+            },
+        )
+        target = begun["uploadMethod"]["putUrl"]
+        with pytest.raises(TaskclusterRestFailure) as early:
+            objects.finishUpload("plain", terms)
+        assert early.value.status_code == 400
+        headers = {key: value for key, value in target["headers"].items() if key != "Content-Length"}
+        urllib.request.urlopen(urllib.request.Request(target["url"], b"data", headers, method="PUT"))
+        objects.finishUpload("plain", terms)
+        import hashlib
+
+        assert objects.object("plain")["hashes"]["sha256"] == hashlib.sha256(b"data").hexdigest()
+
+        before = store.list_objects_v2(Bucket="artifacts")["KeyCount"]
+        deployment.query("update tcl.artifacts set expires = now() - interval '1 s'")
+        deployment.query("update tcl.objects set expires = now() - interval '1 s'")
+        eventually(lambda: store.list_objects_v2(Bucket="artifacts")["KeyCount"] == 0, 20)
+        assert before == 4
+
+
+def verify_signature(url, method, headers):
+    """Recomputes a signature with Amazon's own library."""
+    import botocore.auth
+    import botocore.awsrequest
+    import botocore.credentials
+
+    parts = urllib.parse.urlsplit(url)
+    options = dict(urllib.parse.parse_qsl(parts.query))
+    signature = options.pop("X-Amz-Signature")
+    request = botocore.awsrequest.AWSRequest(
+        method, urllib.parse.urlunsplit(parts._replace(query="")), headers={"Host": parts.netloc, **headers}, params=options
+    )
+    request.context["timestamp"] = options["X-Amz-Date"]
+    signer = botocore.auth.S3SigV4QueryAuth(
+        botocore.credentials.Credentials("AKIDEXAMPLE", "secret/key+example"), "s3", "us-east-1"
+    )
+    request.url = url.replace(f"&X-Amz-Signature={signature}", "")
+    request.params = {}
+    canonical = signer.canonical_request(request)
+    expected = signer.signature(signer.string_to_sign(request, canonical), request)
+    assert signature == expected
