@@ -68,3 +68,28 @@ struct QueueFixture: Sendable {
         ).map { try $0.string("exchange").split(separator: "/").last.map(String.init) ?? "" }
     }
 }
+
+extension QueueFixture {
+    /// Creates a task and has the fixture's worker take it.
+    func running(_ changes: JSONObject = [:]) async throws -> String {
+        let id = try await create(Slugid.make(), changes).taskID
+        _ = try await store.claim(taskID: id, run: 0, by: worker, now: start)
+        return id
+    }
+
+    /// Takes a run and reports it.
+    func resolve(_ id: String, as resolution: RunResolution = .completed, run: Int = 0) async throws {
+        _ = try await store.claim(taskID: id, run: run, by: worker, now: start)
+        _ = try await store.complete(taskID: id, run: run, as: resolution, now: start)
+    }
+
+    /// Whether an operation was refused by the rules; any other failure is thrown.
+    func isRefused(_ body: () async throws -> Void) async throws -> Bool {
+        do {
+            try await body()
+            return false
+        } catch is QueueProblem {
+            return true
+        }
+    }
+}
