@@ -121,7 +121,7 @@ class Graph:
         self.scheduler = "acme-level-3"
         self.decision_id = taskcluster.slugId()
         self.tasks = {}
-        self.build_queue = f"slipway/{unique('build').lower()}"
+        self.build_queue = f"glean-3/{unique('build').lower()}"
 
     # Definitions
 
@@ -268,7 +268,7 @@ class Graph:
             "worker_type": worker_type,
             "worker_group": "interop",
             "worker_id": worker_type[:38],
-            "credentials": self.running.options["credentials"],
+            "credentials": credentials(self.running),
             "task_script": [sys.executable, str(folder / "script.py"), str(folder / "script.json")],
             "work_dir": str(folder / "work"),
             "artifact_dir": str(folder / "artifact"),
@@ -335,6 +335,14 @@ class Worker:
 
     def text(self):
         return self.output.read_text(errors="replace")
+
+
+def credentials(running):
+    """Plain text, which the client's own options do not stay."""
+    return {
+        "clientId": running.values["TASKCLUSTER_CLIENT_ID"],
+        "accessToken": running.values["TASKCLUSTER_ACCESS_TOKEN"],
+    }
 
 
 def our_binary(running):

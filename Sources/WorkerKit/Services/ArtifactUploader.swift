@@ -96,7 +96,7 @@ public struct ArtifactUploader: Sendable {
             _ = try await keeper.client.call("queue", "POST", keeper.claim.path("artifacts", name), body: body)
             return nil
         } catch {
-            return declaringFailure(error)
+            return await declaringFailure(error)
         }
     }
 
@@ -156,7 +156,7 @@ public struct ArtifactUploader: Sendable {
         do {
             answer = try await keeper.client.call("queue", "POST", keeper.claim.path("artifacts", name), body: body)
         } catch {
-            throw declaringFailure(error)
+            throw await declaringFailure(error)
         }
         guard let url = answer["putUrl"]?.string else { throw .refused("the queue offers no place to upload to") }
         var request = HTTPRequest(method: "PUT", url: url)
@@ -176,12 +176,14 @@ public struct ArtifactUploader: Sendable {
         }
     }
 
-    private func declaringFailure(_ error: TaskclusterError) -> Failure {
+    private func declaringFailure(_ error: TaskclusterError) async -> Failure {
         if isInterrupted { return .interrupted }
+        // The queue says the same when the run is over and when the artifact exists with other properties.
+        if error.status == 409, !options.ignoresLoss, await !keeper.confirm() { return .interrupted }
         return switch error.status {
         case nil, 408, 429: .unreachable("\(error)")
         case .some(let status) where status >= 500: .unreachable("\(error)")
-        case 409: .refused("it exists already with other properties, or the run is over: \(error)")
+        case 409: .refused("it exists already with other properties: \(error)")
         default: .refused("\(error)")
         }
     }

@@ -88,6 +88,13 @@ public final class ClaimKeeper: Sendable {
         }
     }
 
+    /// Asks the queue at once whether the run still is ours; an unreachable queue counts as a yes.
+    public func confirm() async -> Bool {
+        await renew()
+        if case .lost(let reason) = state.withLock({ $0.upkeep.step(at: now()) }) { lost.set(reason) }
+        return lost.value == nil
+    }
+
     private func renew() async {
         do {
             let remaining = takenUntil - now()
