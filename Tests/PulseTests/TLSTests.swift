@@ -19,13 +19,14 @@ private struct TLSRelay {
         os.chdir(folder)
         def openssl(*arguments):
             subprocess.run(['openssl', *arguments], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        openssl('req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '2', '-subj', '/CN=test authority',
+        openssl('req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2',
+                '-subj', '/CN=test authority',
                 '-addext', 'basicConstraints=critical,CA:TRUE', '-keyout', 'ca.key', '-out', 'ca.pem')
         for who, common in (('server', name), ('client', 'client')):
             with open(who + '.ext', 'w') as file:
                 file.write('subjectAltName=DNS:' + common)
-            openssl('req', '-newkey', 'rsa:2048', '-nodes', '-subj', '/CN=' + common, '-keyout', who + '.key',
-                    '-out', who + '.csr')
+            openssl('req', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes',
+                    '-subj', '/CN=' + common, '-keyout', who + '.key', '-out', who + '.csr')
             openssl('x509', '-req', '-in', who + '.csr', '-CA', 'ca.pem', '-CAkey', 'ca.key', '-CAcreateserial',
                     '-days', '2', '-extfile', who + '.ext', '-out', who + '.pem')
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -71,7 +72,7 @@ private struct TLSRelay {
         self.process = process
         let file = folder + "/port"
         do {
-            try await eventually("the TLS relay listens") { access(file, R_OK) == 0 }
+            try await eventually("the TLS relay listens", within: .seconds(40)) { access(file, R_OK) == 0 }
             port = try Self.number(in: file)
         } catch {
             kill(process, SIGKILL)
