@@ -111,6 +111,11 @@ public struct APIRequest: Sendable {
 
     // MARK: - Is anybody still listening
 
+    /// Names what to do if the client turns out to be gone before the answer is written; the last call counts.
+    public func onUndelivered(_ undo: @escaping @Sendable () async -> Void) {
+        state.head.delivery.watch(undo)
+    }
+
     /// Runs a long operation that is cancelled as soon as the client goes away.
     ///
     /// If the operation answers nevertheless, its answer is returned.

@@ -20,6 +20,9 @@ final class DisconnectWatch: ChannelInboundHandler, RemovableChannelHandler, Sen
 
     private let state = Mutex(State())
 
+    /// Whether the client is known to have hung up.
+    var isGone: Bool { state.withLock { $0.isGone } }
+
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
         if let event = event as? ChannelEvent, event == .inputClosed {
             noteGone()

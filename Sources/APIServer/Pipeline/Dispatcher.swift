@@ -95,7 +95,16 @@ struct Dispatcher: Sendable {
             status: HTTPResponse.Status(code: reply.status),
             headerFields: reply.fields
         )
-        try await writer.write(response: response, body: body(of: reply, for: head))
+        if head.delivery.isWatched, await head.disconnectWatch()?.isGone == true {
+            await head.delivery.fail()
+            throw ConnectionEnds()
+        }
+        do {
+            try await writer.write(response: response, body: body(of: reply, for: head))
+        } catch {
+            await head.delivery.fail()
+            throw error
+        }
         // What is left of a body that somebody began to read is skipped by the connection itself.
         if reply.closes, !head.bodyUse.hasBegun {
             try await drain(head)

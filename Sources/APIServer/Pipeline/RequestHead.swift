@@ -14,6 +14,8 @@ struct RequestHead: Sendable {
     let target: String
     /// Whether somebody has begun to read the body, which is possible once.
     let bodyUse = BodyUse()
+    /// What to do if the answer cannot be sent.
+    let delivery = Delivery()
 
     init(request: Request, channel: any Channel, trustsProxy: Bool) {
         self.request = request

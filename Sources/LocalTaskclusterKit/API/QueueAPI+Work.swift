@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 import APIServer
 import JSON
+import Logging
 import Schedules
 import Taskcluster
 
@@ -108,6 +109,7 @@ extension QueueAPI {
             try await claim(from: queue, by: worker, count)
         }
         activity.note(queue, worker, runs: claims.map { ($0.status.taskID, $0.runID) }, now: now())
+        if !claims.isEmpty { request.onUndelivered { await handBack(claims) } }
         var text = SplicedJSON()
         text.append("{\"tasks\":")
         var failure: (any Error)?
@@ -142,11 +144,21 @@ extension QueueAPI {
         }
         let claims = try await attempt.value
         guard Task.isCancelled, !claims.isEmpty else { return claims }
+        await handBack(claims)
+        throw CancellationError()
+    }
+
+    /// Gives back what nobody will work on, whether or not the request was cancelled meanwhile.
+    private func handBack(_ claims: [TaskClaim]) async {
+        // A bridge out of the request's cancellation: what cannot be given back waits for the end of its claim.
         let back = Task { [store, now] in
             for claim in claims { try await store.handBack(claim, now: now()) }
         }
-        try await back.value
-        throw CancellationError()
+        do {
+            try await back.value
+        } catch {
+            Logger.current.warning("claims were not handed back", metadata: ["error": "\(error)"])
+        }
     }
 
     private func claimTask(_ request: APIRequest) async throws -> APIResponse {
