@@ -12,7 +12,10 @@ final class PoolMetrics: Sendable {
     init(_ configuration: PostgresConfiguration) {
         Metrics.describe("postgres_connections_in_use", "Database sessions that are lent to a task.")
         Metrics.describe("postgres_pool_waiters", "Tasks that wait for a database session.")
-        Metrics.describe("postgres_query_seconds", "Time a statement or a pipeline of them took, waiting for a session not included.")
+        Metrics.describe(
+            "postgres_query_seconds",
+            "Time a statement or a pipeline of them took, waiting for a session not included."
+        )
         let dimensions = [("pool", configuration.applicationName)]
         inUse = Meter(label: "postgres_connections_in_use", dimensions: dimensions)
         waiters = Meter(label: "postgres_pool_waiters", dimensions: dimensions)

@@ -40,17 +40,28 @@ package struct SMTPSender: LetterSender {
 enum MailText {
     /// A message of plain text in UTF-8; it depends on the letter alone, its id and date included.
     static func message(_ letter: Letter, from: String) -> String {
-        let domain = from.split(separator: "@").last.map(String.init) ?? "localhost"
-        let lines = [
-            "From: Hooks <\(from)>", "To: <\(letter.address)>", "Subject: \(header(letter.subject))",
-            "Date: \(date(letter.date))", "Message-ID: <\(letter.id)@\(domain)>", "Auto-Submitted: auto-generated",
-            "MIME-Version: 1.0", "Content-Type: text/plain; charset=utf-8", "Content-Transfer-Encoding: base64", "",
-        ]
-        let body = Array(Base64.encoded(Array(letter.text.utf8)).utf8)
-        let rows = stride(from: 0, to: body.count, by: 76).map {
-            String(decoding: body[$0..<min($0 + 76, body.count)], as: UTF8.self)
+        var text = "From: Hooks <\(from)>\r\nTo: <\(letter.address)>\r\nSubject: \(header(letter.subject))\r\n"
+        text += "Date: \(date(letter.date))\r\nMessage-ID: <\(letter.id)@\(domain(of: from))>\r\n"
+        text += "Auto-Submitted: auto-generated\r\nMIME-Version: 1.0\r\n"
+        text += "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+        return text + rows(Base64.encoded(Array(letter.text.utf8)))
+    }
+
+    private static func domain(of address: String) -> String {
+        guard let last = address.split(separator: "@").last else { return "localhost" }
+        return String(last)
+    }
+
+    /// A text of ASCII characters in lines of at most 76.
+    private static func rows(_ text: String) -> String {
+        var rows = ""
+        var rest = text[...]
+        while !rest.isEmpty {
+            rows += rest.prefix(76)
+            rows += "\r\n"
+            rest = rest.dropFirst(76)
         }
-        return (lines + rows).joined(separator: "\r\n") + "\r\n"
+        return rows
     }
 
     /// The text of a header: no line breaks, not too long for one line, and encoded if it is not plain ASCII.
