@@ -53,7 +53,7 @@ final class ReleaseGraph: HTTPTransport {
 
     // MARK: - What is there
 
-    private func base(_ pool: String, _ payload: JSONValue, _ extra: JSONValue = [:]) -> JSONValue {
+    func base(_ pool: String, _ payload: JSONValue, _ extra: JSONValue = [:]) -> JSONValue {
         let parts = pool.split(separator: "/").map(String.init)
         return [
             "provisionerId": .string(parts[0]), "workerType": .string(parts[1]), "taskQueueId": .string(pool),
@@ -111,7 +111,7 @@ final class ReleaseGraph: HTTPTransport {
         pages()
     }
 
-    private var decisionPayload: JSONValue {
+    var decisionPayload: JSONValue {
         [
             "image": "acme/decision@sha256:00", "command": ["taskgraph", "decision"], "maxRunTime": 600,
             "features": ["chainOfTrust": true],
