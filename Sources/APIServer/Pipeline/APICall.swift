@@ -20,13 +20,16 @@ struct APICall {
         let started = ContinuousClock.now
         var context = ErrorBody.Context(method: endpoint.name)
         var state: RequestState?
+        var parameters: [String: String] = [:]
         let reply: Reply
         do {
             for (name, raw) in captures {
                 guard let value = PercentEncoding.decode(raw) else {
                     throw APIError(.invalidRequestArguments, "URL parameter '\(name)' has a malformed percent-encoding")
                 }
-                context.parameters.append((name, value))
+                parameters[name] = value
+                // Errors are logged by those who get them, so they repeat no secrets.
+                context.parameters.append((name, endpoint.secretParameters.contains(name) ? "..." : value))
             }
             let rawBody = try await BodyReader.content(head, dispatcher.configuration.bodyLimit)
             let payload = try BodyReader.parse(rawBody, head)
@@ -35,7 +38,7 @@ struct APICall {
                 head: head,
                 api: route.api,
                 endpoint: endpoint,
-                parameters: Dictionary(context.parameters.map { ($0.name, $0.value) }) { $1 },
+                parameters: parameters,
                 rawBody: rawBody,
                 payload: payload,
                 identifiers: identifiers,
