@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
 
+import Core
 @testable import HooksKit
 import JSON
+import Logging
 import Postgres
 import Pulse
+import Synchronization
 import TestSupport
 import Testing
 
@@ -19,6 +22,52 @@ struct ListenerTests {
             try await world.publish(#"{"n":3}"#, "a.c")
             #expect(Set(try await world.tasks(2)) == [["n": 1], ["n": 3]])
             #expect(try await world.hooks.history().allSatisfy { $0["firedBy"] == "pulseMessage" })
+        }
+    }
+
+    @Test func `H72: what the default schema refuses is dropped, counted once and gone from the queue`() async throws {
+        try await ListenerWorld.with { world in
+            let request = HooksWorld.request(["payload": [:]], ["bindings": [world.binding("#")]])
+            _ = try await world.hooks.call("PUT", "/hooks/g/h", request)
+            try await world.inStep()
+            try await world.publish(#"{"n":1}"#)
+            try await eventually(within: .seconds(20), "it is counted") {
+                try await world.status()["listener"]?["messages"]?["rejected"] == 1
+            }
+            try await world.publish("{}")
+            #expect(try await world.tasks(1).count == 1)
+            #expect(try await world.status()["listener"]?["messages"]?["rejected"] == 1)
+            #expect(try await world.hooks.history().count == 1)
+            let reconciler = QueueReconciler(
+                store: ListenerStore(pool: world.hooks.pool),
+                pulse: world.pulse,
+                options: HookQueueOptions(),
+                listener: "test"
+            )
+            let queue = reconciler.queue(of: HookName(group: "g", hook: "h"))
+            #expect(try await world.pulse.declareQueue(queue) == 0)
+        }
+    }
+
+    @Test func `H73: of many refused messages the first and each hundredth are logged`() async throws {
+        let lines = Mutex<[String]>([])
+        let handler = LineLogHandler(service: "tests", level: .notice) { line in lines.withLock { $0.append(line) } }
+        try await HooksWorld.with(logger: Logger(label: "tests") { _ in handler }) {
+            (world: HooksWorld) async throws -> Void in
+            try await world.create([:], ["triggerSchema": ["type": "object", "required": ["n"]]])
+            for start in stride(from: 0, to: 250, by: 50) {
+                let messages = (start..<start + 50).map { number in
+                    PulseDelivery(exchange: "e", routingKey: "k", body: Array(#"{"m":\#(number)}"#.utf8))
+                }
+                try await world.intake.accept(messages, for: HookName(group: "g", hook: "h"), queue: "q")
+            }
+            let status = try await world.call("GET", "/hooks/g/h/status").body
+            #expect(status["listener"] == nil)
+        }
+        let discarded = lines.withLock { $0.filter { $0.contains("hook-pulse-message-discarded") } }
+        #expect(discarded.count == 3)
+        for (line, count) in zip(discarded, ["1", "100", "200"]) {
+            #expect(line.contains("\"discardedCount\":\"\(count)\"") || line.contains("\"discardedCount\":\(count)"))
         }
     }
 

@@ -54,7 +54,7 @@ enum PulseListener: DaemonDescription {
         )
         let prefetch = settings.int(
             "pulse.prefetch",
-            default: 50,
+            default: 100,
             in: 1...1000,
             "how many messages of one hook are accepted together"
         )
