@@ -72,9 +72,10 @@ class Running:
 class Servers:
     """PostgreSQL and RabbitMQ alone, for tests that start processes of their own."""
 
-    def __init__(self, urls):
-        self.values = urls
-        self.amqp_url = urls["AMQP_URL"]
+    def __init__(self, suite):
+        self.run = suite.run_servers
+        self.values = suite.server_urls()
+        self.amqp_url = self.values["AMQP_URL"]
 
 
 @pytest.fixture(scope="session")
@@ -82,7 +83,7 @@ def servers():
     suite = load_suite().Suite(TOP / ".local" / "interop")
     suite.run_servers("start")
     try:
-        yield Servers(suite.server_urls())
+        yield Servers(suite)
     finally:
         suite.run_servers("stop")
 

@@ -248,6 +248,47 @@ def test_q1_both_clients_see_the_expanded_scopes(server, auth):
     assert asyncio.run(ask()) == scopes
 
 
+def sign(server, url, method="GET", ext=None, body="", **more):
+    import mohawk
+
+    credentials = {"id": ROOT, "key": server.deployment.token, "algorithm": "sha256"}
+    content = {"content": body, "content_type": "application/json"} if body else {"content": "", "content_type": ""}
+    return mohawk.Sender(credentials, url, method, ext=ext, **content, **more).request_header
+
+
+@pytest.mark.parametrize("ext", [None, "e30=", "e30"])
+def test_q2_plain_credentials_with_and_without_an_extension(server, ext):
+    url = f"{server.own_url}/api/auth/v1/scopes/current"
+    assert fetch(url, {"Authorization": sign(server, url, ext=ext)})[0] == 200
+
+
+def test_q5_a_changed_body_is_noticed_if_it_was_hashed(server):
+    import mohawk
+
+    url = f"{server.own_url}/api/auth/v1/scopes/expand"
+    headers = {"Content-Type": "application/json"}
+    body, other = b'{"scopes": ["a"]}', b'{"scopes": ["b"]}'
+    signed = sign(server, url, "POST", body=body.decode())
+    assert fetch(url, headers | {"Authorization": signed}, "POST", body)[0] == 200
+    with pytest.raises(urllib.error.HTTPError) as changed:
+        fetch(url, headers | {"Authorization": sign(server, url, "POST", body=body.decode())}, "POST", other)
+    assert changed.value.code == 401
+    credentials = {"id": ROOT, "key": server.deployment.token, "algorithm": "sha256"}
+    unhashed = mohawk.Sender(credentials, url, "POST", always_hash_content=False).request_header
+    assert "hash=" not in unhashed
+    assert fetch(url, headers | {"Authorization": unhashed}, "POST", other)[0] == 200
+
+
+def test_q9_behind_a_proxy_that_ends_tls_the_port_is_443(server):
+    path = "/api/auth/v1/scopes/current"
+    header = sign(server, f"https://queue.example.com{path}")
+    forwarded = {"Host": "queue.example.com", "X-Forwarded-Proto": "https", "Authorization": header}
+    assert fetch(server.own_url + path, forwarded)[0] == 200
+    with pytest.raises(urllib.error.HTTPError) as plain:
+        fetch(server.own_url + path, {"Host": "queue.example.com", "Authorization": header})
+    assert plain.value.code == 401
+
+
 def test_q10_roles_expand_with_their_parameter(auth):
     name = unique("hook-id:g")
     auth.createRole(f"{name}/*", {"scopes": ["x:<..>"], "description": "d"})
@@ -288,6 +329,10 @@ def test_q17_a_reset_token_works_at_once_and_the_old_one_never_again(server, aut
     assert "a:b" in new.currentScopes()["scopes"]
     for call in (auth.resetAccessToken, auth.disableClient, auth.enableClient, auth.deleteClient):
         refused(400, call, ROOT)
+
+
+def test_static_clients_cannot_be_made(auth):
+    refused(400, auth.createClient, "static/new", {"expires": later(hours=1), "description": "d"}, code="InputError")
 
 
 def test_the_life_of_a_client(server, auth):

@@ -253,6 +253,92 @@ def test_eight_workers_and_two_processes_under_random_kills_resolve_every_task_o
         assert deployment.query("select count(*) from tcl.claims") == "0"
 
 
+def test_q30_a_broker_that_is_away_delays_events_and_loses_none(servers, tmp_path):
+    import json
+
+    import pika
+
+    names = ("task-defined", "task-pending", "task-running")
+
+    def channel():
+        return pika.BlockingConnection(pika.URLParameters(servers.amqp_url)).channel()
+
+    with Deployment(servers, tmp_path, TCL_CLAIM_WORK_TIMEOUT="1") as deployment:
+        process = deployment.start()
+        mailbox = f"{deployment.name}-events"
+        broker = channel()
+        # One that outlives the broker, as a consumer's queue does.
+        broker.queue_declare(mailbox, durable=True)
+        for name in names:
+            broker.exchange_declare(deployment.exchange_prefix + name, "topic", durable=True)
+            broker.queue_bind(mailbox, deployment.exchange_prefix + name, "#")
+        broker.connection.close()
+        servers.run("stop-rabbitmq")
+        try:
+            task_id = taskcluster.slugId()
+            process.queue.createTask(task_id, task("during", queue_id="test/away"))
+            (claim,) = process.queue.claimWork("test/away", ASK)["tasks"]
+            assert claim["status"]["taskId"] == task_id
+        finally:
+            servers.run("start-rabbitmq")
+        broker = eventually(channel, 60)
+        received = []
+
+        def all_there():
+            how, _, body = broker.basic_get(mailbox, auto_ack=True)
+            if how and json.loads(body)["status"]["taskId"] == task_id:
+                received.append(how.exchange.rpartition("/")[2])
+            return len(received) >= 3
+
+        eventually(all_there, 60)
+        assert received == list(names)
+        broker.queue_delete(mailbox)
+        broker.connection.close()
+
+
+def test_q110_a_thousand_waiters_cost_little_and_are_all_served(servers, tmp_path):
+    import asyncio
+    import resource
+
+    import taskcluster.aio
+
+    count = 1000
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
+    with Deployment(servers, tmp_path, exchanges=False, TCL_CLAIM_WORK_TIMEOUT="25") as deployment:
+        process = deployment.start()
+        pid = process.process.pid
+        memory = lambda: int(next(l for l in open(f"/proc/{pid}/status") if l.startswith("VmRSS")).split()[1]) / 1024
+        ticks = lambda: sum(map(int, open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[11:13]))
+        before = memory()
+
+        async def everybody():
+            import aiohttp
+
+            connector = aiohttp.TCPConnector(limit=0)
+            async with aiohttp.ClientSession(connector=connector) as session:
+                queue = taskcluster.aio.Queue(process.options(), session=session)
+                ask = lambda number: queue.claimWork("test/idle", {"workerGroup": "g", "workerId": f"w{number}"})
+                waiting = [asyncio.create_task(ask(number)) for number in range(count)]
+                await asyncio.sleep(8)
+                idle, start = memory() - before, (ticks(), time.monotonic())
+                await asyncio.sleep(4)
+                share = (ticks() - start[0]) / os.sysconf("SC_CLK_TCK") / (time.monotonic() - start[1])
+                definition = task("idle", queue_id="test/idle")
+                begun = time.monotonic()
+                await asyncio.gather(*(queue.createTask(taskcluster.slugId(), definition) for _ in range(count)))
+                created = time.monotonic() - begun
+                answers = await asyncio.gather(*waiting)
+                return idle, share, created, time.monotonic() - begun, answers
+
+        idle, share, created, served, answers = asyncio.run(everybody())
+        taken = [each["status"]["taskId"] for answer in answers for each in answer["tasks"]]
+        print(f"idle {idle:.0f} MiB, {share:.1%} of a core, created in {created:.1f} s, served in {served:.1f} s")
+        assert len(taken) == len(set(taken)) == count
+        assert share < 0.2, f"waiting costs {share:.1%} of a core"
+        assert idle < 180, f"waiting costs {idle:.0f} MiB"
+
+
 @pytest.fixture(scope="module")
 def bucket():
     """A real S3 server: moto's, in a process of its own."""
