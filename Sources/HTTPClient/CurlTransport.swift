@@ -29,8 +29,8 @@ public final class CurlTransport: HTTPTransport {
         try await send(request, envelope: nil)
     }
 
-    /// Hands a message to a mail server and answers its last reply.
-    public func send(_ message: MailMessage, to server: MailServer) async throws(HTTPClientError) -> MailReply {
+    /// Hands a message to a mail server and answers the code of its last reply: 2xx is success, 4xx may pass, 5xx is final.
+    public func send(_ message: MailMessage, to server: MailServer) async throws(HTTPClientError) -> Int {
         let request = HTTPRequest(
             method: "",
             url: server.url,
@@ -44,8 +44,7 @@ public final class CurlTransport: HTTPTransport {
             user: server.user,
             password: server.password
         )
-        let response = try await send(request, envelope: envelope)
-        return MailReply(code: response.status, text: String(decoding: response.body, as: UTF8.self))
+        return try await send(request, envelope: envelope).status
     }
 
     private func send(

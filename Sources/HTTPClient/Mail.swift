@@ -46,20 +46,6 @@ public struct MailMessage: Sendable {
     }
 }
 
-/// What a mail server said last.
-public struct MailReply: Sendable, Hashable {
-    /// Its three digits: 2xx is success, 4xx may pass, 5xx is final.
-    public let code: Int
-    /// The whole line.
-    public let text: String
-
-    /// A reply from its parts.
-    public init(code: Int, text: String) {
-        self.code = code
-        self.text = text
-    }
-}
-
 /// What libcurl has to know of a message besides its contents.
 struct MailEnvelope: Sendable {
     let sender: String

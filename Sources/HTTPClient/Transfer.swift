@@ -23,7 +23,6 @@ final class Transfer: @unchecked Sendable {
     private var headers = HTTPHeaders()
     private var received: [UInt8] = []
     private var failure: HTTPClientError?
-    private var reply = ""
 
     init(
         id: UInt64,
@@ -191,7 +190,6 @@ final class Transfer: @unchecked Sendable {
 
     func receive(header line: some Collection<UInt8>) {
         let text = String(decoding: line, as: UTF8.self)
-        if envelope != nil { return receive(reply: text) }
         if text.hasPrefix("HTTP/") {
             headers = HTTPHeaders()
             status = text.split(separator: " ").dropFirst().first.flatMap { Int($0.prefix(3)) } ?? 0
@@ -202,15 +200,6 @@ final class Transfer: @unchecked Sendable {
         var trimmed = value
         while trimmed.last?.isWhitespace == true { trimmed.removeLast() }
         headers.add(String(text[..<colon]), String(trimmed))
-    }
-
-    /// A line of a mail server: three digits and words; the last one tells how the message fared.
-    private func receive(reply line: String) {
-        guard let code = Int(line.prefix(3)), (200..<600).contains(code) else { return }
-        status = code
-        var words = line
-        while words.last?.isWhitespace == true { words.removeLast() }
-        reply = words
     }
 
     func receive(body bytes: UnsafeRawBufferPointer) -> Bool {
@@ -248,8 +237,11 @@ final class Transfer: @unchecked Sendable {
     // MARK: - The end
 
     func result(_ code: CURLcode) -> Result<HTTPResponse, HTTPClientError> {
-        if envelope != nil, failure == nil, code == CURLE_OK || status >= 400 {
-            return .success(HTTPResponse(status: status, body: Array(reply.utf8)))
+        if envelope != nil, failure == nil, let easy {
+            // A refusal fails the transfer; the server's last word tells more.
+            var reply = 0
+            ccurl_get_long(easy, CURLINFO_RESPONSE_CODE, &reply)
+            if code == CURLE_OK || (400..<600).contains(reply) { return .success(HTTPResponse(status: reply)) }
         }
         if let failure = failure ?? Self.error(code) {
             discardSink()

@@ -9,7 +9,7 @@ import Synchronization
 import TestSupport
 import Testing
 
-@Suite(.timeLimit(.minutes(2)))
+@Suite(.timeLimit(.minutes(8)))
 struct AnnouncementTests {
     /// Lends a world whose exchanges are on the broker, and a queue that hears all of them.
     private func listen(

@@ -9,7 +9,7 @@ import Synchronization
 import Testing
 import TestSupport
 
-@Suite(.timeLimit(.minutes(2)))
+@Suite(.timeLimit(.minutes(8)))
 struct FiringTests {
     let minutely: JSONObject = ["schedule": ["0 * * * * *"]]
 

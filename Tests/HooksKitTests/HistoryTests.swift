@@ -6,7 +6,7 @@ import Postgres
 import TestSupport
 import Testing
 
-@Suite(.timeLimit(.minutes(2)))
+@Suite(.timeLimit(.minutes(8)))
 struct HistoryTests {
     private func fire(_ world: HooksWorld, times: Int = 1) async throws -> [String] {
         var ids: [String] = []

@@ -6,7 +6,7 @@ import Taskcluster
 import Testing
 import TestSupport
 
-@Suite(.timeLimit(.minutes(2)))
+@Suite(.timeLimit(.minutes(8)))
 struct HooksAPITests {
     let open: JSONObject = ["triggerSchema": ["type": "object"]]
 

@@ -122,7 +122,7 @@ struct TrustingAuthenticator: RequestAuthenticator {
 private final class Gate: Sendable {
     static let shared = Gate()
 
-    private let state = Mutex((free: 6, waiting: [CheckedContinuation<Void, Never>]()))
+    private let state = Mutex((free: 14, waiting: [CheckedContinuation<Void, Never>]()))
 
     func enter() async {
         await withCheckedContinuation { continuation in
@@ -173,6 +173,11 @@ struct HooksWorld {
         Logger(label: "hooks-tests") { _ in SwiftLogNoOpLogHandler() }
     }
 
+    /// Makes and drops the databases of all worlds.
+    private static let admin = Result {
+        PostgresPool(PostgresConfiguration(url: try TestDatabase.url(), applicationName: "hooks-tests", poolSize: 2))
+    }
+
     /// Builds a world, serves its API, and takes everything down afterwards.
     static func with<R: Sendable>(
         namespace: String = "taskcluster-hooks",
@@ -190,20 +195,17 @@ struct HooksWorld {
     ) async throws -> R {
         await Gate.shared.enter()
         defer { Gate.shared.leave() }
-        let admin = PostgresPool(
-            PostgresConfiguration(url: try TestDatabase.url(), applicationName: "hooks-tests", poolSize: 1)
-        )
+        let admin = try Self.admin.get()
         let database = "test_hooks_" + String(UInt64.random(in: .min ... .max), radix: 36)
         _ = try await admin.execute("create database \(unsafe: database)")
         let pool = PostgresPool(
-            PostgresConfiguration(url: try url(of: database), applicationName: "hooks-tests", poolSize: 6)
+            PostgresConfiguration(url: try url(of: database), applicationName: "hooks-tests", poolSize: 4)
         )
         let curl = CurlTransport()
         func cleanUp() async {
             curl.shutdown()
             pool.close()
             _ = try? await admin.execute("drop database if exists \(unsafe: database) with (force)")
-            admin.close()
         }
         do {
             try await HooksMigrations.migrate(pool)

@@ -10,7 +10,7 @@ import Synchronization
 import TestSupport
 import Testing
 
-@Suite(.timeLimit(.minutes(2)))
+@Suite(.timeLimit(.minutes(8)))
 struct ListenerTests {
     @Test func `H70, H71: a matching message fires once, however many bindings it matches, another one does not`()
         async throws

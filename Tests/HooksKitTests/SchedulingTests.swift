@@ -11,7 +11,7 @@ import Testing
 @testable import HooksKit
 
 /// The scheduler and what it leaves behind, on a real database.
-@Suite(.timeLimit(.minutes(3)))
+@Suite(.timeLimit(.minutes(8)))
 struct SchedulingTests {
     private let minutely: JSONObject = ["schedule": ["0 * * * * *"]]
 

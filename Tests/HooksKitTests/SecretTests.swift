@@ -7,7 +7,7 @@ import Postgres
 import TestSupport
 import Testing
 
-@Suite(.timeLimit(.minutes(2)))
+@Suite(.timeLimit(.minutes(8)))
 struct SecretTests {
     private let name = HookName(group: "g", hook: "h")
 

@@ -5,7 +5,7 @@ import Schedules
 import TestSupport
 import Testing
 
-@Suite(.timeLimit(.minutes(2)))
+@Suite(.timeLimit(.minutes(8)))
 struct TemplateTests {
     /// Stores a template, triggers it with a payload and answers the payload of the task, or the complaint.
     private func fire(_ world: HooksWorld, _ template: JSONValue, _ payload: JSONValue = [:]) async throws -> JSONValue

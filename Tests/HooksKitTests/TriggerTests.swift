@@ -11,7 +11,7 @@ import Taskcluster
 import TestSupport
 import Testing
 
-@Suite(.timeLimit(.minutes(2)))
+@Suite(.timeLimit(.minutes(8)))
 struct TriggerTests {
     let open: JSONObject = ["triggerSchema": ["type": "object"]]
 

@@ -111,7 +111,7 @@ extension HooksAPI {
         let name = request.hookName
         let definition = try HookRequest(request.body, name: name).definition(defaultBindings: [])
         let next = try refusing { () throws(InvalidHook) in
-            try rules.check(definition, scheduleFirst: true, now: .now())
+            try rules.check(definition, scheduleFirst: true, now: now())
         }
         switch try await store.create(definition, next: next, by: request.clientID ?? "") {
         case .created: audit("created", name, request)
@@ -124,11 +124,11 @@ extension HooksAPI {
     @Sendable func updateHook(_ request: APIRequest) async throws -> APIResponse {
         let name = request.hookName
         let wanted = try HookRequest(request.body, name: name)
-        let rules = rules
+        let (rules, now) = (rules, now)
         let updated = try await store.update(name, by: request.clientID ?? "") { stored in
             let definition = wanted.definition(defaultBindings: stored.bindings)
             let next = try refusing { () throws(InvalidHook) in
-                try rules.check(definition, scheduleFirst: false, now: .now())
+                try rules.check(definition, scheduleFirst: false, now: now())
             }
             return (definition, next)
         }

@@ -24,14 +24,14 @@ package struct SMTPSender: LetterSender {
             recipients: [letter.address],
             contents: Array(MailText.message(letter, from: from).utf8)
         )
-        let reply: MailReply
+        let reply: Int
         do {
             reply = try await transport.send(message, to: server)
         } catch {
             throw LetterError(description: error.message, isTransient: error.code != .invalidURL)
         }
-        guard (200..<300).contains(reply.code) else {
-            throw LetterError(description: reply.text, isTransient: reply.code < 500)
+        guard (200..<300).contains(reply) else {
+            throw LetterError(description: "the mail server answered \(reply)", isTransient: reply < 500)
         }
     }
 }
