@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 import taskcluster
-from taskcluster.exceptions import TaskclusterRestFailure
+from taskcluster.exceptions import TaskclusterAuthFailure, TaskclusterRestFailure
 
 from conftest import TOP
 from support import eventually, hook, unique
@@ -123,16 +123,13 @@ def test_a_token_is_printed_and_replaced(line, name, running):
     second = line.json("token", f"demo/{name}", "--reset")["token"]
     assert line.text("token", f"demo/{name}") == second != first
     anonymous = taskcluster.Hooks(running.anonymous)
-    with pytest.raises(TaskclusterRestFailure) as refused:
+    with pytest.raises(TaskclusterAuthFailure):
         anonymous.triggerHookWithToken("demo", name, first, {})
-    assert refused.value.status_code == 401
     assert anonymous.triggerHookWithToken("demo", name, second, {})["taskId"]
 
 
 def test_mistakes_are_told_in_one_line(line):
-    assert "GROUP/HOOK" in line.failure("show", "no-slash", status=2) or "no-slash" in line.failure(
-        "show", "no-slash", status=2
-    )
+    assert "no-slash" in line.failure("show", "no-slash", status=2)
     assert "not JSON" in line.failure("trigger", "g/h", "--payload", "{", status=2)
     assert "not both" in line.failure("trigger", "g/h", "--payload", "{}", "--payload-file", "x", status=2)
     assert "not a task id" in line.failure("trigger", "g/h", "--task-id", "x", status=2)
@@ -187,7 +184,7 @@ def test_tokens_reach_no_log(running):
     anonymous = taskcluster.Hooks(running.anonymous)
     anonymous.triggerHookWithToken("demo", name, token, {})
     other = hooks.resetTriggerToken("demo", name)["token"]
-    with pytest.raises(TaskclusterRestFailure):
+    with pytest.raises(TaskclusterAuthFailure):
         anonymous.triggerHookWithToken("demo", name, token, {})
     with pytest.raises(TaskclusterRestFailure):
         anonymous.triggerHookWithToken("demo", name, other, "not an object")
