@@ -15,6 +15,7 @@ from support import eventually, hook, unique
 
 BINARY = pathlib.Path(os.environ.get("SLIPWAY_BIN", TOP / ".build" / "release")) / "slipway"
 COMMANDS = ["list", "show", "apply", "remove", "render", "trigger", "status", "history", "token"]
+COMMANDS += ["pause", "resume", "backfill", "ledger", "dead-letters", "replay", "unfired"]
 
 
 class Line:

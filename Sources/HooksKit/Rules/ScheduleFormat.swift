@@ -31,8 +31,9 @@ enum ScheduleFormat {
     }
 
     private static func numbers(_ value: JSONValue?) -> String? {
-        guard let numbers = value?.array?.compactMap(\.int), !numbers.isEmpty else { return nil }
-        return list(numbers)
+        guard let values = value?.array, !values.isEmpty else { return nil }
+        let numbers = values.compactMap(\.int)
+        return numbers.count == values.count ? list(numbers) : nil
     }
 
     private static func list(_ numbers: [Int]) -> String {
