@@ -108,11 +108,12 @@ extension TaskclusterLocal {
             default: "exchange/taskcluster-queue/v1/",
             "part of the exchange names before their last word"
         )
-        let profile = settings.string("tcl.anonymous.profile", default: "public", "public or private")
-        if profile != "public", profile != "private" {
-            settings.fail("tcl.anonymous.profile", "must be public or private")
+        switch settings.string("tcl.anonymous.profile", default: "public", "public, private or the path of a file") {
+        case "public": configuration.anonymous = .public
+        case "private": configuration.anonymous = .private
+        case let path where path.contains("/"): configuration.anonymous = .file(path)
+        default: settings.fail("tcl.anonymous.profile", "must be public, private or the path of a file")
         }
-        configuration.isPublic = profile == "public"
         return configuration
     }
 

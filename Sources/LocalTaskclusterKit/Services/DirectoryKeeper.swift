@@ -47,7 +47,7 @@ struct DirectoryKeeper: Service {
         try await LocalTaskcluster.migrate(pool)
         try await directory.seed(
             try configuration.seed.map(read),
-            anonymous: configuration.isPublic ? AnonymousRole.publicScopes : [],
+            anonymous: try anonymousScopes(),
             secretKey: configuration.secretKey
         )
         try await directory.reload()
@@ -66,6 +66,19 @@ struct DirectoryKeeper: Service {
         }
     }
 
+    private func anonymousScopes() throws -> [String] {
+        switch configuration.anonymous {
+        case .public: return AnonymousRole.publicScopes
+        case .private: return []
+        case .file(let path):
+            let scopes = try JSONValue(parsing: Self.contents(of: path)).array?.map(\.string)
+            guard let scopes, !scopes.contains(nil) else {
+                throw BlobError(message: "the file that TCL_ANONYMOUS_PROFILE names must hold a JSON list of scopes")
+            }
+            return scopes.compactMap(\.self)
+        }
+    }
+
     /// Reads the seed from its file, or takes it as it is.
     private func read(_ seed: String) throws -> Seed {
         let text = seed.hasPrefix("{") ? Array(seed.utf8) : try Self.contents(of: seed)
@@ -76,7 +89,7 @@ struct DirectoryKeeper: Service {
     }
 
     private static func contents(of path: String) throws -> [UInt8] {
-        guard let file = fopen(path, "re") else { throw BlobError(message: "cannot open the file that TCL_SEED names") }
+        guard let file = fopen(path, "re") else { throw BlobError(message: "cannot open \(path)") }
         defer { fclose(file) }
         var contents: [UInt8] = []
         var buffer = [UInt8](repeating: 0, count: 65_536)

@@ -9,6 +9,16 @@ public import Pulse
 public import Schedules
 public import ServiceLifecycle
 
+/// What callers without credentials may do.
+public enum AnonymousProfile: Sendable, Hashable {
+    /// Read whatever is not secret.
+    case `public`
+    /// Nothing.
+    case `private`
+    /// What a file says, which holds a JSON list of scopes.
+    case file(String)
+}
+
 /// All parts of the local deployment, put together.
 public struct LocalTaskcluster: Sendable {
     /// What a deployment is told.
@@ -41,8 +51,8 @@ public struct LocalTaskcluster: Sendable {
         public var secretKey: String?
         /// Keys for tokens and secrets beside the one made from the secret: `[{id, algo, key}]`, the last one seals.
         public var cryptoKeys: JSONValue = .array([])
-        /// Whether everybody may read.
-        public var isPublic = true
+        /// What callers without credentials may do.
+        public var anonymous: AnonymousProfile = .public
         /// The part of the queue's exchange names before their last word.
         public var exchangePrefix = "exchange/taskcluster-queue/v1/"
 
