@@ -32,6 +32,18 @@ struct AccessLogTests {
         #expect(fields["duration"]?.double ?? -1 >= 0)
     }
 
+    @Test func `a client that leaves its long poll is no failure of the server`() async throws {
+        let entries = try await lines { server in
+            let socket = try RawSocket(port: server.port)
+            socket.send("GET \(base)/poll HTTP/1.1\r\nHost: x\r\n\r\n")
+            #expect(try await server.events.wait(for: "poll began"))
+            socket.close()
+            #expect(try await server.events.wait(for: "poll cancelled"))
+        }
+        #expect(entries.map { $0["Type"] } == ["monitor.apiMethod"])
+        #expect(entries.first?["Fields"]?["statusCode"] == 499)
+    }
+
     @Test func `A38: neither signatures nor secret parameters nor payloads reach a line`() async throws {
         var bewit = ""
         let text = try await lines { server in

@@ -118,13 +118,19 @@ public struct APIRequest: Sendable {
 
     /// Runs a long operation that is cancelled as soon as the client goes away.
     ///
-    /// If the operation answers nevertheless, its answer is returned.
+    /// If the operation answers nevertheless, its answer is returned; if it is cancelled, that is no failure of the server.
     public func withDisconnect<Value: Sendable>(
         _ body: @escaping @Sendable () async throws -> Value
     ) async throws -> Value {
         guard let watch = await state.head.disconnectWatch() else { return try await body() }
         return try await withThrowingTaskGroup(of: Value?.self) { group in
-            group.addTask { try await body() }
+            group.addTask {
+                do {
+                    return try await body()
+                } catch where watch.isGone {
+                    throw ClientLeft()
+                }
+            }
             group.addTask {
                 await watch.waitUntilGone()
                 return nil
@@ -137,4 +143,10 @@ public struct APIRequest: Sendable {
             throw CancellationError()
         }
     }
+}
+
+/// Nobody waits for the answer any more.
+struct ClientLeft: Error {
+    /// What logs and metrics show instead of a status that was never sent.
+    static let status = 499
 }

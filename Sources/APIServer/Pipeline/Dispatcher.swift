@@ -279,9 +279,10 @@ struct Dispatcher: Sendable {
 
     /// Turns an error into an answer; what is not meant for callers is logged and hidden.
     func refusal(_ error: any Error, _ context: ErrorBody.Context) -> Reply {
+        if error is ClientLeft { return Reply(ClientLeft.status) }
         guard let known = error as? APIError else {
             let incident = Identifiers.uuid()
-            // Work that is cancelled because its client left is no failure of the server.
+            // Work that is cancelled because the server stops is no failure of the server.
             Logger.current.log(
                 level: error is CancellationError ? .debug : .error,
                 "request failed",
