@@ -96,6 +96,13 @@ def test_a_hook_is_applied_shown_listed_and_removed(line, name):
     assert line.text("remove", f"demo/{name}") == f"removed  demo/{name}"
 
 
+def test_a_schedule_of_the_older_form_is_applied_once(line, name):
+    file = write(line, name, schedule={"format": {"type": "daily", "timeOfDay": [6, 18]}})
+    assert line.text("apply", file) == f"created  demo/{name}"
+    assert line.text("apply", file) == f"unchanged  demo/{name}"
+    assert line.json("show", f"demo/{name}")["schedule"] == ["0 0 6,18 * * *"]
+
+
 def test_a_hook_is_rendered_triggered_and_looked_back_at(line, name):
     schema = {"type": "object", "properties": {"n": {"type": "integer"}, "taskId": {"type": "string"}}}
     line.text("apply", write(line, name, triggerSchema=schema))

@@ -61,8 +61,9 @@ extension HookCommand {
             }
             let desired = Self.completed(definition)
             guard desired != Self.completed(current) else { return "unchanged" }
-            if !dryRun { _ = try await hooks.updateHook(name.group, name.hook, desired) }
-            return "updated"
+            guard !dryRun else { return "updated" }
+            // A schedule of the older form is known to be the same only after the service has translated it.
+            return try await hooks.updateHook(name.group, name.hook, desired) == current ? "unchanged" : "updated"
         }
 
         /// The definition with what the service fills in; omitted bindings mean none, so that the file is the whole truth.
