@@ -175,7 +175,16 @@ struct HooksWorld {
 
     /// Makes and drops the databases of all worlds.
     private static let admin = Result {
-        PostgresPool(PostgresConfiguration(url: try TestDatabase.url(), applicationName: "hooks-tests", poolSize: 2))
+        // Making and dropping databases takes its time on a busy machine.
+        PostgresPool(
+            PostgresConfiguration(
+                url: try TestDatabase.url(),
+                applicationName: "hooks-tests",
+                poolSize: 4,
+                acquireTimeout: .seconds(240),
+                statementTimeout: .seconds(120)
+            )
+        )
     }
 
     /// Builds a world, serves its API, and takes everything down afterwards.

@@ -94,6 +94,10 @@ package final class FireDispatcher: Service, Sendable {
         await withTaskGroup(of: Void.self) { group in
             var underWay = 0
             for await fire in work {
+                guard !isStopping.load(ordering: .relaxed) else {
+                    await giveBack(fire)
+                    continue
+                }
                 if underWay >= concurrency {
                     await group.next()
                     underWay -= 1
@@ -143,6 +147,20 @@ package final class FireDispatcher: Service, Sendable {
             return state.free == capacity - concurrency
         }
         if isRunningLow { wake.notify() }
+    }
+
+    /// Leaves a fire whose turn has not come to other processes, because this one stops.
+    private func giveBack(_ fire: Fire) async {
+        do {
+            try await fires.release([fire])
+        } catch {
+            // Its lease ends by itself.
+            Logger.current.debug("a fire was not given back", metadata: ["error": "\(error)"])
+        }
+        state.withLock { state in
+            state.held.remove(fire.id)
+            state.free += 1
+        }
     }
 
     private func keepLeases() async {

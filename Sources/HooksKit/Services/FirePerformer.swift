@@ -51,9 +51,14 @@ package struct FirePerformer: Sendable {
         if case .postponed(let failure) = outcome {
             try await fires.postpone(fire, failure, by: pause(after: fire.failures + 1))
         } else {
-            try await finisher.finish(FireStore.Ending(fire: fire, outcome: outcome, time: now()))
-            if fire.firedBy == .schedule, fire.origin != .backfill, fire.failures > 0 {
-                try await schedules.skipMissed(fire.name, now: now())
+            let ending = FireStore.Ending(fire: fire, outcome: outcome, time: now())
+            if fire.firedBy == .schedule, fire.failures > 0 {
+                try await fires.pool.transaction { connection in
+                    try await fires.finish([ending], on: connection)
+                    try await schedules.goOn(after: fire, now: ending.time, on: connection)
+                }
+            } else {
+                try await finisher.finish(ending)
             }
         }
         report(fire, outcome)

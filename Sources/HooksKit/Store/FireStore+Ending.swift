@@ -15,17 +15,21 @@ extension FireStore {
     ///
     /// Does nothing for a fire that somebody else has taken meanwhile.
     func finish(_ endings: [Ending]) async throws {
-        guard !endings.isEmpty else { return }
-        // In one order everywhere, so that batches of several processes do not wait for each other in circles.
-        let statements = endings.sorted { $0.fire.id < $1.fire.id }.flatMap { ending(for: $0) }
-        if statements.count == 1 {
-            _ = try await pool.execute(statements[0])
+        if endings.count == 1 {
+            _ = try await pool.execute(statement(for: endings[0]))
         } else {
-            try await pool.transaction { connection in _ = try await connection.pipeline(statements) }
+            try await pool.transaction { connection in try await finish(endings, on: connection) }
         }
     }
 
-    private func ending(for ending: Ending) -> [SQL] {
+    /// Ends fires together with other changes.
+    func finish(_ endings: [Ending], on connection: PostgresConnection) async throws {
+        guard !endings.isEmpty else { return }
+        // In one order everywhere, so that batches of several processes do not wait for each other in circles.
+        _ = try await connection.pipeline(endings.sorted { $0.fire.id < $1.fire.id }.map(statement))
+    }
+
+    private func statement(for ending: Ending) -> SQL {
         let fire = ending.fire
         var failure: FireFailure?
         let text: String
@@ -41,7 +45,7 @@ extension FireStore {
         let forgetsKey = failure != nil && !fire.firedBy.mayBeRepeated
         var mail: SQL = ""
         if let failure, fire.firedBy == .schedule { mail = FailureMailStore.noting(failure, at: ending.time) + "," }
-        let statement: SQL = """
+        return """
             with fire as (
                 update hooks.fires set state = 'done', outcome = \(text), error = \(failure?.record),
                     reason = \(reason(of: ending, failure)), context = null, definition = null, run_at = now(),
@@ -62,8 +66,6 @@ extension FireStore {
             on conflict (hook_group_id, hook_id, task_id) do update set fired_by = excluded.fired_by,
                 task_create_time = excluded.task_create_time, result = excluded.result, error = excluded.error
             """
-        guard fire.failures > 0 else { return [statement] }
-        return [statement, Self.release(fire)]
     }
 
     private func reason(of ending: Ending, _ failure: FireFailure?) -> String? {
@@ -77,14 +79,6 @@ extension FireStore {
                 return isLate && failure.isTransient ? "\(failure.reason), given up at the deadline" : failure.reason
             }
         }
-    }
-
-    /// Lets the schedule go on that stood still because of a fire.
-    private static func release(_ fire: Fire) -> SQL {
-        """
-        update hooks.hooks set waits_for = null
-        where hook_group_id = \(fire.name.group) and hook_id = \(fire.name.hook) and waits_for = \(fire.id)
-        """
     }
 
     /// Puts a fire off until the queue may be well again; its schedule waits for it.

@@ -126,25 +126,24 @@ package struct ScheduleStore: Sendable {
         ).first?.optionalTimestamp("next")
     }
 
-    /// After a fire that had to be repeated: skips the instants that passed meanwhile, unless the hook wants them.
-    func skipMissed(_ name: HookName, now: Timestamp) async throws {
-        try await pool.transaction { connection in
-            if let hook = try await lock(name, on: connection), hook.due.fireAt <= now {
-                try await pass(hook, now: now, reason: "missed while an earlier fire was repeated", on: connection)
-            }
-            _ = try await connection.query("select pg_notify(\(HookStore.changes), '')")
+    /// Lets a schedule go on that stood still because of a fire that has now ended.
+    ///
+    /// The instants that passed meanwhile are skipped, unless the hook wants them.
+    func goOn(after fire: Fire, now: Timestamp, on connection: PostgresConnection) async throws {
+        let name = fire.name
+        let released = try await connection.execute(
+            """
+            update hooks.hooks set waits_for = null
+            where hook_group_id = \(name.group) and hook_id = \(name.hook) and waits_for = \(fire.id)
+                and exists (select from hooks.fires where fire_id = \(fire.id) and state = 'done')
+            """
+        )
+        guard released == 1, let hook = try await lock(name, on: connection) else { return }
+        if hook.scheduling.catchUp == .none, hook.due.fireAt <= now, let plan = try? plan(of: hook) {
+            let step = Self.passing(hook, plan, now: now, reason: "missed while an earlier fire was repeated")
+            try await advance([step], now: now, on: connection)
         }
-    }
-
-    /// Passes over all instants of a locked hook that have come, for hooks without a policy of catching up.
-    private func pass(
-        _ hook: Waiting,
-        now: Timestamp,
-        reason: String,
-        on connection: PostgresConnection
-    ) async throws {
-        guard hook.scheduling.catchUp == .none, let plan = try? plan(of: hook) else { return }
-        try await advance([Self.passing(hook, plan, now: now, reason: reason)], now: now, on: connection)
+        _ = try await connection.query("select pg_notify(\(HookStore.changes), '')")
     }
 
     /// The step that passes over everything that has come.
