@@ -325,6 +325,34 @@ def test_87_a_check_that_cannot_be_made_says_so_in_one_line(running, tmp_path):
         perfdata(output)
 
 
+def test_the_status_endpoint_says_what_the_checks_say(running, tmp_path):
+    import http.client
+
+    bench = Bench(running, tmp_path, status_listen="127.0.0.1:0", sign_chain_of_trust=False)
+    with bench:
+        assert bench.run()[1] == "completed"
+        port = int(re.search(r"status on port (\d+)", bench.text())[1])
+
+        def get(path):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.headers, response.read().decode()
+
+        assert get("/__lbheartbeat__")[0] == 200
+        assert '"version"' in get("/__version__")[2]
+        status, _, body = get("/__heartbeat__")
+        assert (status, '"tasksResolved":{"completed":1' in body) == (200, True), body
+        status, headers, body = get("/check?name=log&w=300&c=360")
+        assert (status, headers["X-Check-Exit"]) == (200, "0")
+        perfdata(body)
+        status, headers, _ = get("/check?name=log&c=@0:1000")
+        assert (status, headers["X-Check-Exit"]) == (503, "2")
+        assert 'scriptworker_tasks_resolved_total{state="completed"} 1' in get("/metrics")[2]
+        assert get("/control")[0] == 404
+        assert running.values["TASKCLUSTER_ACCESS_TOKEN"] not in get("/__heartbeat__")[2]
+
+
 def test_88_a_worker_without_room_claims_nothing(running, tmp_path):
     bench = Bench(running, tmp_path, min_free_disk_bytes=900_000_000_000_000)
     with bench:

@@ -93,7 +93,7 @@ struct ConfigurationFile: Sendable {
             guard let whole = Int(text) else { return expect(false, key, "a number") }
             warnings.append("\(key.name) is the string \"\(text)\"; taking it as a number")
             number = .init(whole)
-        } else if value.int == nil, key.kind == .seconds, value.double != nil {
+        } else if value.int == nil, key.kind == .seconds, value.double != nil, value != key.standard {
             warnings.append("\(key.name) is a fraction of seconds, which other workers refuse")
         }
         guard let double = number.double, number.int != nil || key.kind == .seconds else {

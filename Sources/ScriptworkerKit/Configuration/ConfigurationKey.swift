@@ -142,7 +142,7 @@ struct ConfigurationKey: Sendable {
         .own("download_stall_timeout", .seconds, 60),
         .own("content_types", .map, [:]),
         .own("min_free_disk_bytes", .whole, 0),
-        .own("shutdown_claim_grace", .seconds, 8),
+        .own("shutdown_claim_grace", .seconds, 0.5),
         .own("shutdown_upload_deadline", .seconds, 60),
         .own(
             "strip_env",

@@ -15,6 +15,8 @@ public struct ScriptworkerConfiguration: Sendable {
         public var description: String { problems.joined(separator: "\n") }
     }
 
+    /// The file it came from.
+    let path: String
     let file: ConfigurationFile
     /// How scripts are confined, if they are.
     let sandbox: Sandbox?
@@ -64,12 +66,15 @@ public struct ScriptworkerConfiguration: Sendable {
                 file.fail("ed25519_private_key_path: \(error)")
             }
         }
+        let listen = file.text("status_listen")
+        if !listen.isEmpty, StatusServer.parts(listen) == nil { file.fail("status_listen must be address:port") }
         let sandbox = file.problems.isEmpty ? Self.sandbox(&file) : nil
         guard file.problems.isEmpty, let source else { throw Invalid(problems: file.problems) }
         var reversed: [Int32: String] = [:]
         for (code, reason) in file.values["reversed_statuses"]?.object ?? [:] {
             if let code = Int32(code) { reversed[code] = reason.string }
         }
+        self.path = path
         self.file = file
         self.environment = environment
         credentials = source

@@ -41,6 +41,12 @@ public struct MonitorChecks: Sendable {
         self.transport = transport
     }
 
+    init(configuration: ScriptworkerConfiguration, configurationPath: String, transport: any HTTPTransport) {
+        self.configuration = configuration
+        self.configurationPath = configurationPath
+        self.transport = transport
+    }
+
     /// Runs one check from nothing but its words; whatever goes wrong is an answer as well.
     public static func result(
         _ name: String,

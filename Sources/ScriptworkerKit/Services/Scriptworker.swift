@@ -73,8 +73,17 @@ public struct Scriptworker: Sendable {
         for warning in configuration.warnings { log.warning(warning) }
         if configuration.ownsProcess { ProcessTree.adoptOrphans() }
         endPredecessor()
+        guard await canConfine() else { return 1 }
+        let status: StatusServer?
+        do {
+            status = try statusServer()
+        } catch {
+            log.critical("\(error)")
+            return 1
+        }
         await withTaskGroup(of: Void.self) { group in
             group.addTask { await beat() }
+            if let status { group.addTask { await status.run() } }
             await rest(configuration.file.seconds("startup_jitter") * Double.random(in: 0...1))
             await work()
             group.cancelAll()
@@ -82,6 +91,33 @@ public struct Scriptworker: Sendable {
         heartbeat.update(["state": "exit"])
         log.info("stopped")
         return refusals.hasGivenUp ? 4 : 0
+    }
+
+    private func statusServer() throws -> StatusServer? {
+        let place = configuration.file.text("status_listen")
+        guard !place.isEmpty else { return nil }
+        let server = try StatusServer(place, configuration: configuration, transport: transport)
+        log.info("status on port \(server.port)")
+        return server
+    }
+
+    /// Tries the sandbox before a task depends on it.
+    private func canConfine() async -> Bool {
+        guard configuration.sandbox != nil else { return true }
+        let path = "\(configuration.logDirectory)/sandbox.log"
+        unlink(path)
+        do {
+            let output = try OutputLog(path: path)
+            var request = ProcessRequest(["/bin/true"], environment: [:], output: output)
+            request.sandbox = configuration.sandbox
+            let outcome = await (try RunningProcess.start(request)).outcome()
+            if outcome.status == .exited(0) { return true }
+            let text = (try? FileText.read(path)) ?? ""
+            log.critical("scripts cannot be confined here: \(text.split(separator: "\n").last ?? "\(outcome.status)")")
+        } catch {
+            log.critical("scripts cannot be confined here: \(error)")
+        }
+        return false
     }
 
     /// Writes the heartbeat every ten seconds, and a line in the log every minute: both are signs of life to monitors.

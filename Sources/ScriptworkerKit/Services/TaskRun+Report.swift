@@ -7,6 +7,7 @@ extension TaskRun {
     private func uploader(attempts: Int? = nil) -> ArtifactUploader {
         var options = ArtifactUploader.Options(temporaryDirectory: configuration.workDirectory)
         options.concurrency = configuration.file.whole("max_concurrent_uploads")
+        options.compressionLimit = configuration.file.whole("gzip_max_bytes")
         options.timeout = configuration.file.seconds("artifact_upload_timeout")
         options.ignoresLoss = attempts != nil
         if let attempts { options.schedule.attempts = attempts }
@@ -31,6 +32,15 @@ extension TaskRun {
             if limit > 0, found.count > limit {
                 log.error("not uploading more than \(limit) artifacts")
                 found = Array(found.prefix(limit))
+            }
+            let largest = configuration.file.whole("artifact_max_bytes")
+            var tooLarge = ResolutionCode.success
+            if largest > 0 {
+                for file in found where file.size > largest {
+                    log.error("not uploading \(file.name): it has \(file.size) bytes, more than \(largest)")
+                    tooLarge = .internalError
+                }
+                found.removeAll { $0.size > largest }
             }
             let uploads = found
             let failures = await withTaskGroup(of: [String: ArtifactUploader.Failure]?.self) { group in
@@ -57,7 +67,7 @@ extension TaskRun {
             }
             for (name, failure) in failures { log.error("could not upload \(name): \(failure.text)") }
             await linkLog()
-            return failures.values.map(\.code).max() ?? .success
+            return max(tooLarge, failures.values.map(\.code).max() ?? .success)
         } catch {
             log.error("cannot upload: \(error)")
             return .internalError

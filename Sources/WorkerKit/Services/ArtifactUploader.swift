@@ -17,6 +17,8 @@ public struct ArtifactUploader: Sendable {
         public var schedule = TransferSchedule.upload
         /// Suffixes whose content type differs from our table.
         public var contentTypes: [String: String] = [:]
+        /// Files larger than this are sent as they are; 0 for no limit.
+        public var compressionLimit = 0
         /// Whether to try even though the claim is lost.
         public var ignoresLoss = false
         /// Where compressed copies are kept, without a name.
@@ -100,17 +102,26 @@ public struct ArtifactUploader: Sendable {
         }
     }
 
+    /// What is sent for a file.
+    private struct Content: Sendable {
+        let file: OpenFile
+        let isCompressed: Bool
+    }
+
     private func failure(uploading found: ArtifactWalk.Found) async -> Failure? {
         let type = ContentType(forName: found.name, overrides: options.contentTypes)
-        let content: OpenFile
+        let content: Content
         do {
             let directory = options.temporaryDirectory
+            let limit = options.compressionLimit
             content = try await files.run {
                 let file = try found.opened()
-                guard type.isCompressed else { return file }
+                guard type.isCompressed, limit == 0 || file.size <= limit else {
+                    return Content(file: file, isCompressed: false)
+                }
                 let compressed = try OpenFile.temporary(in: directory)
                 try Gzip.compress(file, to: compressed)
-                return compressed
+                return Content(file: compressed, isCompressed: true)
             }
         } catch {
             onProblem("cannot upload \(found.name): \(error)")
@@ -119,7 +130,7 @@ public struct ArtifactUploader: Sendable {
         return await failure(uploading: found.name, content, type)
     }
 
-    private func failure(uploading name: String, _ content: OpenFile, _ type: ContentType) async -> Failure? {
+    private func failure(uploading name: String, _ content: Content, _ type: ContentType) async -> Failure? {
         var attempt = 1
         while true {
             guard !isInterrupted else { return .interrupted }
@@ -144,8 +155,8 @@ public struct ArtifactUploader: Sendable {
 
     private var isInterrupted: Bool { Task.isCancelled || (keeper.lost.value != nil && !options.ignoresLoss) }
 
-    private func uploadOnce(_ name: String, _ content: OpenFile, _ type: ContentType) async throws(Failure) {
-        let size = content.size
+    private func uploadOnce(_ name: String, _ content: Content, _ type: ContentType) async throws(Failure) {
+        let size = content.file.size
         let body: JSONValue = [
             "storageType": "s3",
             "expires": keeper.claim.task["expires"] ?? nil,
@@ -161,8 +172,8 @@ public struct ArtifactUploader: Sendable {
         guard let url = answer["putUrl"]?.string else { throw .refused("the queue offers no place to upload to") }
         var request = HTTPRequest(method: "PUT", url: url)
         request.headers = ["Content-Type": type.name]
-        if type.isCompressed { request.headers["Content-Encoding"] = "gzip" }
-        request.body = .file(path: content.path)
+        if content.isCompressed { request.headers["Content-Encoding"] = "gzip" }
+        request.body = .file(path: content.file.path)
         request.timeout = options.timeout
         do {
             let response = try await transport.send(request)
