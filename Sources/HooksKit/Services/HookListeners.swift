@@ -29,6 +29,8 @@ package final class HookListeners: Service, Sendable {
         /// Whether a walk was completed, and whether every wish of the start was carried out.
         var hasWalked = false
         var hasCarriedOut = false
+        /// Whether there is a place for dead letters.
+        var hasDeadLetters = false
     }
 
     private let store: ListenerStore
@@ -122,7 +124,9 @@ package final class HookListeners: Service, Sendable {
         await withDiscardingTaskGroup { tasks in
             tasks.addTask { await self.followDatabase() }
             tasks.addTask { await self.followBroker() }
-            tasks.addTask { await self.carryOutWishes() }
+            tasks.addTask { await self.prepareDeadLetters() }
+            // Several, so that a queue for which the broker does not answer holds up few others.
+            for _ in 0..<4 { tasks.addTask { await self.carryOutWishes() } }
             tasks.addTask { await self.followChanges() }
             tasks.addTask { await self.walk() }
             tasks.addTask { await self.staySeen() }
@@ -207,7 +211,7 @@ package final class HookListeners: Service, Sendable {
     // MARK: - Wishes
 
     private func carryOutWishes() async {
-        await prepareDeadLetters()
+        while !Task.isCancelled, !state.withLock({ $0.hasDeadLetters }) { _ = await wishes.wait(timeout: .seconds(1)) }
         while !Task.isCancelled {
             var pause = Duration.seconds(5)
             do {
@@ -335,15 +339,9 @@ package final class HookListeners: Service, Sendable {
                 guard let queue = waiting.popFirst() else { return }
                 tasks.addTask {
                     guard queue.queue == self.reconciler.queue(of: queue.name).name else { return queue }
-                    do throws(PulseError) {
-                        try await self.reconciler.makeAgain(queue)
-                    } catch {
-                        guard error.isRefusal else { throw error }
-                        self.settle(queue)
-                        return queue
-                    }
+                    let problem = try await self.problemMakingAgain(queue)
                     self.settle(queue)
-                    return nil
+                    return problem == nil || problem?.code == .timeout ? nil : queue
                 }
             }
             for _ in 0..<QueueReconciler.batch { addNext() }
@@ -353,6 +351,23 @@ package final class HookListeners: Service, Sendable {
             }
             // Somebody sets them right by the usual way, and notes what the broker refuses.
             if !wrong.isEmpty { try await store.noteVanished(wrong) }
+        }
+    }
+
+    /// Makes one queue again; answers what the broker said against it, or that it did not answer.
+    ///
+    /// Only what concerns all queues is thrown: that the broker is away.
+    private func problemMakingAgain(_ queue: ListenerStore.Queue) async throws -> PulseError? {
+        do {
+            try await withTimeout(QueueReconciler.limit) { try await self.reconciler.makeAgain(queue) }
+            return nil
+        } catch let error as PulseError {
+            guard error.isRefusal || error.code == .timeout else { throw error }
+            return error
+        } catch {
+            try Task.checkCancellation()
+            Logger.current.warning("the broker does not answer for a queue", metadata: ["hook": "\(queue.name)"])
+            return PulseError(.timeout, "\(error)")
         }
     }
 
@@ -401,13 +416,20 @@ package final class HookListeners: Service, Sendable {
         let exchange = QueueName.deadLetterExchange(namespace: pulse.namespace)
         let queue = QueueName.deadLetters(namespace: pulse.namespace)
         while !Task.isCancelled {
+            var mayGoOn = true
             do throws(PulseError) {
                 try await pulse.declareExchange(exchange)
                 try await pulse.declareQueue(PulseQueue(queue))
-                return try await pulse.bind(queue: queue, exchange: exchange, routingKey: "#")
+                try await pulse.bind(queue: queue, exchange: exchange, routingKey: "#")
             } catch {
+                if Task.isCancelled { return }
                 Logger.current.warning("no place for dead letters", metadata: ["error": "\(error)"])
-                if error.isRefusal { return }
+                // Without the permission hooks have to do without.
+                mayGoOn = error.isRefusal
+            }
+            if mayGoOn {
+                state.withLock { $0.hasDeadLetters = true }
+                return wishes.notify()
             }
             do { try await Task.sleep(for: .seconds(1)) } catch { return }
         }

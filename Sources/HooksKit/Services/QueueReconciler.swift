@@ -43,6 +43,9 @@ struct QueueReconciler: Sendable {
     /// How many hooks are taken together and worked on at the same time.
     static let batch = 64
 
+    /// How long one hook may take; the broker may never answer for a queue that has lost its leader.
+    static let limit: Duration = .seconds(10)
+
     // MARK: - Names
 
     /// The queue of a hook as it is declared.
@@ -67,7 +70,7 @@ struct QueueReconciler: Sendable {
             for hook in taken {
                 group.addTask {
                     do {
-                        return try await carryOut(hook)
+                        return try await withTimeout(Self.limit) { try await carryOut(hook) }
                     } catch {
                         await giveBack(hook.name, error)
                         return nil
@@ -83,7 +86,7 @@ struct QueueReconciler: Sendable {
 
     private func giveBack(_ name: HookName, _ error: any Error) async {
         Logger.current.warning("hook queue waits for the broker", metadata: ["hook": "\(name)", "error": "\(error)"])
-        do { try await store.release(name, by: listener, for: .seconds(2)) } catch {
+        do { try await store.release(name, by: listener, for: .seconds(5)) } catch {
             // The lease ends by itself.
             Logger.current.debug("hook was not given back", metadata: ["hook": "\(name)", "error": "\(error)"])
         }

@@ -9,6 +9,7 @@ package enum HooksMigrations {
         [
             Migration(version: 1, name: "hooks tables", bytes: PackageResources.V0001_hooks_tables_sql),
             Migration(version: 10, name: "hooks listeners", bytes: PackageResources.V0010_hooks_listeners_sql),
+            Migration(version: 11, name: "hooks queue names", bytes: PackageResources.V0011_hooks_queue_names_sql),
             Migration(version: 20, name: "hooks scheduling", bytes: PackageResources.V0020_hooks_scheduling_sql),
             Migration(version: 30, name: "hooks options", bytes: PackageResources.V0030_hooks_options_sql),
         ]
