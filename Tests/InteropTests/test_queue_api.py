@@ -226,6 +226,13 @@ def test_references_name_schemas_that_exist(server, service):
         for key in ("input", "output"):
             if entry.get(key):
                 assert (TOP / "schemas" / service / entry[key].split("#")[0]).exists(), (entry["name"], entry[key])
+    if service not in ("auth", "notify", "queue"):
+        return
+    with urllib.request.urlopen(f"{server.own_url}/references/{service}/v1/exchanges.json") as answer:
+        exchanges = json.load(answer)["entries"]
+    assert exchanges
+    for entry in exchanges:
+        assert (TOP / "schemas" / service / entry["schema"].split("#")[0]).exists(), entry["name"]
 
 
 # ---------------------------------------------------------------- A. HTTP and auth
@@ -698,6 +705,15 @@ def test_q56_exceptions_are_retried_by_their_reason(queue):
         assert [run["reasonCreated"] for run in runs[1:]] == ([created] if created else [])
     claim = claimed(queue)
     refused(400, queue.reportException, claim["status"]["taskId"], 0, {"reason": "superseded"})
+
+
+def test_the_oldest_workers_report_failure_as_no_success(server, queue):
+    claim = claimed(queue)
+    url = f"{server.own_url}/api/queue/v1/task/{claim['status']['taskId']}/runs/0/completed"
+    body = json.dumps({"success": False})
+    headers = {"Content-Type": "application/json", "Authorization": sign(server, url, "POST", body=body)}
+    _, _, answer = fetch(url, headers, "POST", body.encode())
+    assert json.loads(answer)["status"]["state"] == "failed"
 
 
 def test_q58_a_cancelled_run_may_still_leave_artifacts(queue):
@@ -1268,7 +1284,7 @@ def test_q104_notify(deployment, server):
     try:
         notify.pulse({"routingKey": "some.key", "message": {"hello": 1}})
         _, body = bus.wait("notification", lambda body: body["message"] == {"hello": 1}, 20)
-        assert body["version"] == 1
+        SCHEMAS.check("/schemas/notify/v1/notification-message.json", body)
     finally:
         bus.close()
 
@@ -1392,3 +1408,13 @@ def test_q12_a_private_deployment_names_the_missing_scope(servers, tmp_path):
         task_id = taskcluster.slugId()
         failure = refused(403, taskcluster.Queue({"rootUrl": server.own_url}).task, task_id)
         assert f"queue:get-task:{task_id}" in str(failure)
+
+
+def test_a_file_says_what_anonymous_callers_may_do(servers, tmp_path):
+    profile = tmp_path / "anonymous.json"
+    profile.write_text(json.dumps(["queue:get-task:*"]))
+    with Deployment(servers, tmp_path, exchanges=False, TCL_ANONYMOUS_PROFILE=str(profile)) as deployment:
+        server = deployment.start()
+        anonymous = taskcluster.Queue({"rootUrl": server.own_url})
+        refused(404, anonymous.task, taskcluster.slugId())
+        refused(403, anonymous.status, taskcluster.slugId())

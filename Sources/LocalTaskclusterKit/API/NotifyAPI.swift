@@ -42,7 +42,29 @@ public struct NotifyAPI: Sendable {
             title: "Notify",
             description: "Tells people what has happened.",
             schemas: schemas,
-            endpoints: notificationEndpoints + denyListEndpoints
+            endpoints: notificationEndpoints + denyListEndpoints,
+            exchanges: [
+                ExchangeReference(
+                    exchange: "notification",
+                    name: "notify",
+                    title: "Notification",
+                    description: "Somebody asked for this message to be published.",
+                    routingKey: [
+                        ExchangeReference.Key(
+                            "routingKeyKind",
+                            summary: "Tells these keys from others.",
+                            constant: "primary"
+                        ),
+                        ExchangeReference.Key(
+                            "reserved",
+                            summary: "The routing key that was asked for.",
+                            multipleWords: true,
+                            required: false
+                        ),
+                    ],
+                    schema: "v1/notification-message.json"
+                )
+            ]
         )
     }
 

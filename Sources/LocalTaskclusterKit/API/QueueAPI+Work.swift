@@ -63,7 +63,9 @@ extension QueueAPI {
                 category: "Work",
                 "Report success"
             ) { request in
-                try await report(request, .completed)
+                // The oldest workers say here that they have failed.
+                let isSuccess = (try? JSONValue(parsing: request.rawBody))?["success"]?.bool ?? true
+                return try await report(request, isSuccess ? .completed : .failed)
             },
             endpoint(
                 .post,
