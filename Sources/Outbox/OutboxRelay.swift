@@ -17,7 +17,8 @@ import Synchronization
 /// time, so that consumers can tell.
 ///
 /// A broker that is away delays messages and nothing else. Messages for an exchange that does not exist or is
-/// forbidden stay in the table and are tried again every 15 seconds without holding up those for other exchanges.
+/// forbidden stay in the table and are tried again every 15 seconds without holding up those for other exchanges; the
+/// same, every 3 seconds, while the broker declines messages because a queue behind the exchange is full or broken.
 public struct OutboxRelay: Service {
     /// What one look at the table found.
     enum Outcome: Equatable {
@@ -32,6 +33,7 @@ public struct OutboxRelay: Service {
     static let batchBytes = 8 << 20
     private static let pollInterval = Duration.seconds(1)
     private static let parkingTime = Duration.seconds(15)
+    private static let shortParkingTime = Duration.seconds(3)
 
     private let outbox: Outbox
     private let pool: PostgresPool
@@ -154,8 +156,10 @@ public struct OutboxRelay: Service {
         }
         let errors = try await pulse.outcomes(ofPublishing: messages)
         var hasParked = false
-        for (index, error) in errors.sorted(by: { $0.key < $1.key }) where !error.isRetriable {
-            guard parked.park(messages[index].exchange, for: Self.parkingTime) else { continue }
+        for (index, error) in errors.sorted(by: { $0.key < $1.key }) where !error.isRetriable || error.code == .nacked {
+            // One full or broken queue makes the broker decline everything for the exchange: the others go first.
+            let time = error.isRetriable ? Self.shortParkingTime : Self.parkingTime
+            guard parked.park(messages[index].exchange, for: time) else { continue }
             hasParked = true
             var facts = metadata
             facts["pulse.exchange"] = "\(messages[index].exchange)"

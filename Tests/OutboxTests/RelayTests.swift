@@ -170,6 +170,27 @@ struct RelayTests {
         }
     }
 
+    @Test func `a full queue that refuses messages holds up no other exchange`() async throws {
+        try await Broker.lend(suffixes: ["-full"]) { broker, other, full in
+            try await lend { database, outbox, pulse, exchange, queue in
+                try await broker.declareExchange(other + "-full")
+                let tight = PulseQueue(full + "-full", kind: .classic, maxLength: 1, overflow: .refuse)
+                try await broker.declareQueue(tight)
+                try await broker.bind(queue: full + "-full", exchange: other + "-full", routingKey: "#")
+                let declined = messages(0..<400, to: other + "-full")
+                try await database.pool.transaction { try await outbox.add(declined, on: $0) }
+                try await database.pool.transaction { try await outbox.add(messages(0..<5, to: exchange), on: $0) }
+                let relay = OutboxRelay(outbox: outbox, pool: database.pool, pulse: pulse)
+                try await relay.drain()
+                #expect(try await pulse.declareQueue(PulseQueue(queue)) == 5)
+                let left = try await database.pool.query(
+                    "select distinct exchange from \(unsafe: database.schema).outbox"
+                )
+                #expect(try left.map { try $0.string("exchange") } == [other + "-full"])
+            }
+        }
+    }
+
     @Test func `heavy messages are published a few at a time`() async throws {
         try await lend { database, outbox, pulse, exchange, queue in
             let text = [UInt8](repeating: UInt8(ascii: "x"), count: 3 << 20)
