@@ -8,6 +8,7 @@ import http.server
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -205,20 +206,38 @@ def test_a_webhook_fires_a_hook_once_however_often_it_comes(bridges, running):
     running.hooks().removeHook("demo", name)
 
 
-def test_the_documented_curl_and_openssl_commands_work(bridges, tmp_path):
-    delivery = unique("curl")
-    script = f"""
-        set -euo pipefail
-        cd {tmp_path}
-        printf '%s' '{{"action": "opened", "number": 7, "repository": {{"name": "app", "owner": {{"login": "octo"}}}}}}' > event.json
-        signature=$(openssl dgst -sha256 -hmac "$(cat {bridges.running.suite.state}/github-secret)" -r < event.json | cut -d' ' -f1)
-        curl --silent --show-error --fail-with-body "{bridges.root}/webhooks/github" \\
-            -H 'Content-Type: application/json' -H 'X-GitHub-Event: pull_request' -H 'X-GitHub-Delivery: {delivery}' \\
-            -H "X-Hub-Signature-256: sha256=$signature" --data-binary @event.json
-    """
-    answer = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=30)
-    assert answer.returncode == 0, answer.stdout + answer.stderr
-    assert json.loads(answer.stdout)["routingKey"] == "pull_request.octo.app.opened"
+def test_the_documented_way_from_zero_to_a_fired_hook(bridges, running, tmp_path):
+    """Runs the commands of docs/bridges.md as they stand there, in a directory that looks like a checkout."""
+    text = (TOP / "docs" / "bridges.md").read_text().split("## From zero")[1].split("\n## ")[0]
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    commands = "".join(block for block in blocks if "make up" not in block)
+    assert "openssl" in commands and "hook apply" in commands and "bridge deliveries" in commands
+    (tmp_path / ".local").symlink_to(running.suite.local)
+    (tmp_path / ".build").mkdir()
+    (tmp_path / ".build" / "release").symlink_to(os.environ.get("SLIPWAY_BIN", TOP / ".build" / "release"))
+    # A reader types slowly enough for the hook's queue to be bound; a script has to wait for it.
+    apply, send = commands.split("printf", 1)
+    shell = lambda script: subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", "source .local/env\nbin=.build/release/slipway\n" + script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    done = shell(apply)
+    assert done.returncode == 0, done.stdout + done.stderr
+    wait_for_binding(running.values, "exchange/slipway/v1/github", "pull_request.octo.none.opened")
+    done = shell("printf" + send)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "202 Accepted" in done.stdout
+    assert "pull_request.octo.app.opened" in done.stdout
+
+    def names():
+        fires = running.hooks().listLastFires("demo", "pull-requests")["lastFires"]
+        return [running.queue().task(fire["taskId"])["metadata"]["name"] for fire in fires]
+
+    eventually(lambda: names() == ["app #7"])
+    running.hooks().removeHook("demo", "pull-requests")
 
 
 def test_every_form_of_signature(bridges):
