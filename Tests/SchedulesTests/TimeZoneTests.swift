@@ -43,6 +43,17 @@ struct TimeZoneTests {
         }
     }
 
+    @Test func `H59: the time zone of the process does not move schedules, not even where clocks change`() throws {
+        let pattern = try CronExpression("0 30 2 * * *")
+        let start = try #require(Timestamp("2024-03-09T12:00:00Z"))
+        let found = clock.withLock { _ in
+            setenv("TZ", "America/New_York", 1)
+            tzset()
+            return pattern.next(after: start).flatMap { pattern.next(after: $0) }
+        }
+        #expect(found?.iso8601 == "2024-03-11T02:30:00.000Z")
+    }
+
     /// What the C library says; the variable is read anew for each answer, and nobody else in these tests uses it.
     private static func offset(_ instant: Int, _ zone: String) -> Int {
         clock.withLock { _ in

@@ -27,6 +27,11 @@ enum SchedulerDaemon: DaemonDescription {
             transport: foundation.transport
         )
         try context.settings.check()
+        Metrics.describe(
+            "hooks_schedule_lateness_seconds",
+            "From the instant of a schedule until its fire is written down.",
+            buckets: [0.005, 0.02, 0.1, 0.5, 2, 10, 60, 600]
+        )
         let history = HistoryStore(pool: foundation.pool)
         let mailer = FailureMailer(store: FailureMailStore(pool: foundation.pool), sender: sender)
         return [

@@ -120,7 +120,8 @@ extension HooksAPI {
                 .render(program.template),
             // Only a caller who chose the id can mean the same fire twice.
             deduplicationKey: chosen.map { "api \(name) \($0)" },
-            requestHash: DeliveryIdentity.requestHash(firedBy: firedBy, context: context)
+            requestHash: DeliveryIdentity.requestHash(firedBy: firedBy, context: context),
+            rendered: .now()
         )
         return try await perform(draft)
     }
