@@ -1140,6 +1140,10 @@ def test_q99_workers_are_declared_property_by_property(server, auth, queue):
     allowed = make([scope + "expires"])
     limited = client(server, "queue", client_id=allowed["clientId"], token=allowed["accessToken"])
     assert limited.declareWorker(*place, "g", "w", {"expires": later(days=2)})["workerId"] == "w"
+    refused(400, queue.declareWorker, "0", "0", "0", "0", {}, code="InputError")
+    refused(404, queue.getWorker, "0", "0", "0", "0")
+    refused(404, queue.quarantineWorker, "0", "0", "0", "0", {"quarantineUntil": later(days=1)})
+    assert queue.listWorkers("0", "0")["workers"] == []
 
 
 def test_registration_tools_of_old_declare_actions(server, queue):

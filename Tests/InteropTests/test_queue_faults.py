@@ -25,7 +25,7 @@ ASK = {"workerGroup": "g", "workerId": "w"}
 @pytest.fixture
 def pair(servers, tmp_path):
     """Two processes that serve one database and one directory of blobs."""
-    settings = {"TCL_CLAIM_WORK_TIMEOUT": "10", "TCL_CLAIM_TIMEOUT": "30", "TCL_DEADLINE_DELAY": "1"}
+    settings = {"TCL_CLAIM_WORK_TIMEOUT": "5", "TCL_CLAIM_TIMEOUT": "30", "TCL_DEADLINE_DELAY": "1"}
     with Deployment(servers, tmp_path, **settings) as deployment:
         first = deployment.start()
         yield deployment, first, deployment.start()

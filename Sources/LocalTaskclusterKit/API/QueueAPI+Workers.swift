@@ -198,6 +198,10 @@ extension QueueAPI {
                 try await request.authorize(["properties": Self.properties(request)])
                 let expires = request.body["expires"]?.string.flatMap { Timestamp($0) }
                 let queueID = Self.queueID(request)
+                // The pattern of a worker type alone is laxer than that of one inside the name of a queue.
+                guard TaskQueueID(queueID) != nil else {
+                    throw QueueProblem(.input, "\(queueID) is not the name of a task queue.")
+                }
                 let name = Self.workerName(request)
                 return try await answer(try await workers.declare(queueID, name, expires: expires, now: now()))
             },
