@@ -97,6 +97,11 @@ extension Engine {
                 guard let first = channel.asked.first, channel.lastAnswer + Self.askingLimit <= now else { continue }
                 if !channel.isSolitary {
                     channel.asked.forEach { group.suspects.insert($0.queue) }
+                    if channel.members.allSatisfy({ !$0.isConsuming }) {
+                        try askAlone(channel)
+                        continue
+                    }
+                    hasGivenUpConnection = true
                     let text = "the broker does not begin to deliver from queue \(first.queue)"
                     throw PulseError(.connectionLost, text)
                 }
@@ -108,6 +113,18 @@ extension Engine {
                 let text = "cannot consume queue \(first.queue): the broker did not answer in time"
                 group.link.onEvent(.lost(first.queue, PulseError(.timeout, text)))
             }
+        }
+    }
+
+    /// Leaves a blocked channel that carries no deliveries, and asks for each of its queues on a channel of its own.
+    private func askAlone(_ channel: GroupChannel) throws(PulseError) {
+        let group = channel.group
+        group.channels[channel.serial] = nil
+        group.discard(channel)
+        try closeChannel(channel.number)
+        for member in channel.members {
+            member.channel = nil
+            if member.isStopping { group.remove(member) } else { try ask(member, of: group) }
         }
     }
 

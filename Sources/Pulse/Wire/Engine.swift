@@ -50,6 +50,9 @@ final class Engine {
     private var shutDownDeadline: ContinuousClock.Instant?
     private var lastTick = ContinuousClock.now
 
+    /// The connection ends by our own choice, not because the broker could not keep it.
+    var hasGivenUpConnection = false
+
     /// What a channel number is used for.
     enum Channel {
         case free
@@ -91,7 +94,8 @@ final class Engine {
                 } catch {
                     // Only a connection that lived counts as a success: otherwise a broker that throws us out at once
                     // would be asked again at once.
-                    if start.duration(to: .now) > .seconds(10) { backOff.reset() }
+                    if start.duration(to: .now) > .seconds(10) || hasGivenUpConnection { backOff.reset() }
+                    hasGivenUpConnection = false
                     failure = error
                 }
                 end()
