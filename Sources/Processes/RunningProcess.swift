@@ -102,13 +102,15 @@ public final class RunningProcess: Sendable {
         var status: ProcessStatus?
         var ended: Duration?
         var outputClosed = false
+        var received = 0
         loop: while true {
-            if !outputClosed { outputClosed = readOutput(into: buffer) }
+            let before = received
+            if !outputClosed { outputClosed = readOutput(into: buffer, &received) }
             if status == nil, let now = exitStatus() {
                 status = now
                 ended = clock.now - start
                 // What was written before the exit is in the pipe by now.
-                if !outputClosed { outputClosed = readOutput(into: buffer) }
+                if !outputClosed { outputClosed = readOutput(into: buffer, &received) }
             }
             let action = lifecycle.next(
                 .init(
@@ -125,6 +127,9 @@ public final class RunningProcess: Sendable {
             case .kill:
                 signalEverything(SIGKILL)
                 sleepUntil(clock.now - start + .milliseconds(10), clock.now - start, exited: true, outputClosed)
+            case .wait where received > before && !outputClosed:
+                // A program that prints much fills the pipe meanwhile; being woken for every line of it costs more than all else.
+                usleep(500)
             case .wait(let until):
                 sleepUntil(until, clock.now - start, exited: status != nil, outputClosed)
             case .finish:
@@ -153,10 +158,11 @@ public final class RunningProcess: Sendable {
     }
 
     /// Takes what is in the pipe, but not for ever; returns whether its end was reached.
-    private func readOutput(into buffer: UnsafeMutableRawBufferPointer) -> Bool {
+    private func readOutput(into buffer: UnsafeMutableRawBufferPointer, _ received: inout Int) -> Bool {
         for _ in 0..<16 {
             let count = read(pipe, buffer.baseAddress, buffer.count)
             if count > 0 {
+                received += count
                 request.output.append(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
             } else if count == 0 {
                 return true
