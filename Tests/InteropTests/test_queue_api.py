@@ -325,6 +325,22 @@ def test_q16_bodies_are_judged_and_errors_name_the_api_method(server, queue):
     assert body["code"] == "MalformedPayload" and body["requestInfo"]["method"] == "claimWork" and body["message"]
 
 
+def test_the_null_character_is_refused_and_not_a_failure(server, auth, queue):
+    null = "a\0b"
+    refused(400, queue.createTask, taskcluster.slugId(), task("null", queue_id="test/none", payload={"x": [{null: 1}]}))
+    refused(400, queue.createTask, taskcluster.slugId(), task(null, queue_id="test/none", routes=["index.a.b"]))
+    fine = task("escaped", queue_id="test/none", payload={"text": "a\\u0000b"})
+    assert queue.createTask(taskcluster.slugId(), fine)["status"]["state"] == "pending"
+    refused(400, auth.createClient, unique("null"), {"expires": later(hours=1), "description": null})
+    refused(400, auth.createRole, unique("null"), {"scopes": [], "description": null})
+    refused(400, auth.listClients, query={"prefix": null})
+    refused(400, client(server, "purge-cache").purgeCache, "test/none", {"cacheName": null})
+    refused(400, client(server, "secrets").get, null)
+    place = ("test", unique("null").lower(), "g", "w")
+    queue.declareWorker(*place, {})
+    refused(400, queue.quarantineWorker, *place, {"quarantineUntil": later(hours=1), "quarantineInfo": null})
+
+
 def test_q17_a_reset_token_works_at_once_and_the_old_one_never_again(server, auth):
     created = auth.createClient(unique("reset"), {"expires": later(hours=1), "description": "d", "scopes": ["a:b"]})
     old = taskcluster.Auth(server.options(created["clientId"], created["accessToken"]))

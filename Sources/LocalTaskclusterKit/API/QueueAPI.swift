@@ -128,6 +128,7 @@ func answering(
     _ request: APIRequest
 ) async throws -> APIResponse {
     do {
+        try request.checkStorable()
         return try await handler(request)
     } catch let problem as QueueProblem {
         let code: APIErrorCode =
@@ -144,6 +145,27 @@ func answering(
 }
 
 extension APIRequest {
+    /// Refuses the one character that no text in PostgreSQL can hold.
+    func checkStorable() throws(QueueProblem) {
+        let problem = QueueProblem(.input, "The character U+0000 cannot be stored.")
+        guard !query.values.contains(where: { $0.contains("\0") }) else { throw problem }
+        // In JSON it is always written as an escape, so most bodies need no closer look.
+        guard mayHoldNull, body.containsNull else { return }
+        throw problem
+    }
+
+    private var mayHoldNull: Bool {
+        var rest = rawBody[...]
+        while let escape = rest.firstIndex(of: UInt8(ascii: "\\")) {
+            rest = rest[escape...]
+            if rest.starts(with: Self.escapedNull) { return true }
+            rest = rest.dropFirst()
+        }
+        return false
+    }
+
+    private static let escapedNull = Array("\\u0000".utf8)
+
     /// The run that the route names.
     var runID: Int { Int(parameter("runId")) ?? Int.max }
 }
@@ -174,5 +196,17 @@ struct SplicedJSON {
             one(&self, element)
         }
         append("]")
+    }
+}
+
+extension JSONValue {
+    /// Whether any string or key in it holds the character U+0000.
+    var containsNull: Bool {
+        switch self {
+        case .null, .bool, .number: false
+        case .string(let text): text.utf8.contains(0)
+        case .array(let elements): elements.contains { $0.containsNull }
+        case .object(let object): object.contains { $0.key.utf8.contains(0) || $0.value.containsNull }
+        }
     }
 }

@@ -71,6 +71,7 @@ public struct SecretsAPI: Sendable {
             "/secret/<name*>",
             name: name,
             scopes: scopes,
+            parameters: ["name": ParameterRule(pattern: "^[^\\x00]+$") { !$0.isEmpty && !$0.utf8.contains(0) }],
             input: input,
             output: output,
             category: "Secrets",
