@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 long syscall(long number, ...);
+int malloc_trim(size_t pad);
 void *memmem(const void *haystack, size_t haystack_size, const void *needle, size_t needle_size);
 
 /* prctl is variadic, which Swift cannot call: orphaned grandchildren become our children. */

@@ -108,6 +108,7 @@ public enum Daemon {
             metadata: ["version": "\(Release.version)", "configuration": .dictionary(set)]
         )
         context.health.noteReady()
+        Reactor.shared.after(.seconds(2)) { StartUpMemory.release() }
         try await ServiceGroup(configuration: configuration).run()
         logger.notice("daemon stopped")
     }
