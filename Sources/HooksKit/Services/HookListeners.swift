@@ -15,7 +15,7 @@ import Taskcluster
 /// Any number of listeners run side by side. The database tells them what is out of step; whoever takes it first sets it
 /// right. Each hook's queue is consumed by two of them, see ``ListenerShare``.
 package final class HookListeners: Service, Sendable {
-    private struct State {
+    struct State {
         /// The hooks of the queues that are or were consumed here.
         var names: [String: HookName] = [:]
         var consumed: Set<String> = []
@@ -29,25 +29,27 @@ package final class HookListeners: Service, Sendable {
         /// Whether a walk was completed, and whether every wish of the start was carried out.
         var hasWalked = false
         var hasCarriedOut = false
+        /// How many tasks carry out wishes at this moment.
+        var workers = 0
         /// Whether there is a place for dead letters.
         var hasDeadLetters = false
     }
 
-    private let store: ListenerStore
-    private let letters: DeadLetterStore
-    private let pulse: PulseConnection
-    private let intake: DeliveryIntake
-    private let reconciler: QueueReconciler
-    private let group: PulseConsumerGroup
-    private let events: AsyncStream<PulseConsumerGroup.Event>
-    private let state: Registry
-    private let wishes = Signal()
-    private let walks = Signal()
-    private let changes = Signal()
-    private let listener: String
+    let store: ListenerStore
+    let letters: DeadLetterStore
+    let pulse: PulseConnection
+    let intake: DeliveryIntake
+    let reconciler: QueueReconciler
+    let group: PulseConsumerGroup
+    let events: AsyncStream<PulseConsumerGroup.Event>
+    let state: Registry
+    let wishes = Signal()
+    let walks = Signal()
+    let changes = Signal()
+    let listener: String
 
     /// What the handlers of batches share with the listener.
-    private final class Registry: Sendable {
+    final class Registry: Sendable {
         let state: Mutex<State>
         init(_ listener: String) {
             state = Mutex(State(share: ListenerShare(listener: listener, all: [listener])))
@@ -197,7 +199,7 @@ package final class HookListeners: Service, Sendable {
         wishes.notify()
     }
 
-    private let troubled = Mutex<Set<String>>([])
+    let troubled = Mutex<Set<String>>([])
 
     private func noteConsumption(of queue: String, problem: String?) async {
         // Almost always there was no trouble before and is none now, and the database need not hear of it.
@@ -214,10 +216,15 @@ package final class HookListeners: Service, Sendable {
         while !Task.isCancelled, !state.withLock({ $0.hasDeadLetters }) { _ = await wishes.wait(timeout: .seconds(1)) }
         while !Task.isCancelled {
             var pause = Duration.seconds(5)
+            state.withLock { $0.workers += 1 }
             do {
                 while try await reconciler.carryOutBatch() > 0, !Task.isCancelled {}
-                state.withLock { $0.hasCarriedOut = true }
+                state.withLock { state in
+                    state.workers -= 1
+                    if state.workers == 0 { state.hasCarriedOut = true }
+                }
             } catch {
+                state.withLock { $0.workers -= 1 }
                 if Task.isCancelled { return }
                 Logger.current.error("bindings cannot be read", metadata: ["error": "\(error)"])
                 pause = .seconds(1)
@@ -250,7 +257,7 @@ package final class HookListeners: Service, Sendable {
     }
 
     /// Consumes a queue that exists, or lets it go, as the share says.
-    private func settle(_ queue: ListenerStore.Queue) {
+    func settle(_ queue: ListenerStore.Queue) {
         let isMine = state.withLock { state in
             state.names[queue.queue] = queue.name
             let isMine = state.share.includes(queue.name)
@@ -266,109 +273,6 @@ package final class HookListeners: Service, Sendable {
             state.consumed.remove(queue)
         }
         group.stop(queue)
-    }
-
-    // MARK: - Walks
-
-    private func askForWalk(makingAgain: Bool) {
-        state.withLock { state in
-            state.mustWalk = true
-            if makingAgain { state.mustMakeAgain = true }
-        }
-        walks.notify()
-    }
-
-    private func walk() async {
-        while !Task.isCancelled {
-            let (mustWalk, mustMakeAgain, connection) = state.withLock { state in
-                defer {
-                    state.mustWalk = false
-                    state.mustMakeAgain = false
-                }
-                return (state.mustWalk, state.mustMakeAgain, state.connection)
-            }
-            guard mustWalk, connection > 0 else {
-                _ = await walks.wait(timeout: .seconds(15))
-                // What the broker refused to deliver from is asked for again now and then.
-                if troubled.withLock({ !$0.isEmpty }) { state.withLock { $0.mustWalk = true } }
-                continue
-            }
-            do {
-                try await walkOnce(makingAgain: mustMakeAgain, connection)
-                state.withLock { $0.hasWalked = true }
-            } catch {
-                if Task.isCancelled { return }
-                Logger.current.warning("hook queues are not all consumed yet", metadata: ["error": "\(error)"])
-                askForWalk(makingAgain: mustMakeAgain)
-                try? await Task.sleep(for: .seconds(1))
-            }
-        }
-    }
-
-    /// Looks at the queues of all hooks, page by page: what falls to this listener is consumed, after it was made again if
-    /// that is asked for or it was not consumed before.
-    private func walkOnce(makingAgain: Bool, _ connection: Int) async throws {
-        var last: HookName?
-        var seen = 0
-        while true {
-            let page = try await store.queues(after: last, limit: 500)
-            let (mine, others) = state.withLock { state in
-                (page.filter { state.share.includes($0.name) }, page.filter { !state.share.includes($0.name) })
-            }
-            for queue in others where state.withLock({ $0.consumed.contains(queue.queue) }) { settle(queue) }
-            // One that is out of step is being set right, and will be told of.
-            let unsure = mine.filter { queue in
-                queue.isInStep && (makingAgain || !state.withLock { $0.consumed.contains(queue.queue) })
-            }
-            try await makeAgain(unsure)
-            try await store.recheck(unsure)
-            seen += page.count
-            // A newer connection wants its own walk.
-            guard state.withLock({ $0.connection == connection }) else { return }
-            guard let next = page.last?.name, page.count == 500 else { break }
-            last = next
-        }
-        Logger.current.debug("hook queues looked over", metadata: ["hooks": "\(seen)"])
-    }
-
-    private func makeAgain(_ queues: [ListenerStore.Queue]) async throws {
-        try await withThrowingTaskGroup(of: ListenerStore.Queue?.self) { tasks in
-            var waiting = queues[...]
-            var wrong: [HookName] = []
-            func addNext() {
-                guard let queue = waiting.popFirst() else { return }
-                tasks.addTask {
-                    guard queue.queue == self.reconciler.queue(of: queue.name).name else { return queue }
-                    let problem = try await self.problemMakingAgain(queue)
-                    self.settle(queue)
-                    return problem == nil || problem?.code == .timeout ? nil : queue
-                }
-            }
-            for _ in 0..<QueueReconciler.batch { addNext() }
-            while let outcome = try await tasks.next() {
-                if let outcome { wrong.append(outcome.name) }
-                addNext()
-            }
-            // Somebody sets them right by the usual way, and notes what the broker refuses.
-            if !wrong.isEmpty { try await store.noteVanished(wrong) }
-        }
-    }
-
-    /// Makes one queue again; answers what the broker said against it, or that it did not answer.
-    ///
-    /// Only what concerns all queues is thrown: that the broker is away.
-    private func problemMakingAgain(_ queue: ListenerStore.Queue) async throws -> PulseError? {
-        do {
-            try await withTimeout(QueueReconciler.limit) { try await self.reconciler.makeAgain(queue) }
-            return nil
-        } catch let error as PulseError {
-            guard error.isRefusal || error.code == .timeout else { throw error }
-            return error
-        } catch {
-            try Task.checkCancellation()
-            Logger.current.warning("the broker does not answer for a queue", metadata: ["hook": "\(queue.name)"])
-            return PulseError(.timeout, "\(error)")
-        }
     }
 
     // MARK: - Sharing
@@ -407,67 +311,5 @@ package final class HookListeners: Service, Sendable {
                 Logger.current.debug("fires were not settled", metadata: ["error": "\(error)"])
             }
         }
-    }
-
-    // MARK: - Dead letters
-
-    /// Makes the place for dead letters before any queue can need it.
-    private func prepareDeadLetters() async {
-        let exchange = QueueName.deadLetterExchange(namespace: pulse.namespace)
-        let queue = QueueName.deadLetters(namespace: pulse.namespace)
-        while !Task.isCancelled {
-            var mayGoOn = true
-            do throws(PulseError) {
-                try await pulse.declareExchange(exchange)
-                try await pulse.declareQueue(PulseQueue(queue))
-                try await pulse.bind(queue: queue, exchange: exchange, routingKey: "#")
-            } catch {
-                if Task.isCancelled { return }
-                Logger.current.warning("no place for dead letters", metadata: ["error": "\(error)"])
-                // Without the permission hooks have to do without.
-                mayGoOn = error.isRefusal
-            }
-            if mayGoOn {
-                state.withLock { $0.hasDeadLetters = true }
-                return wishes.notify()
-            }
-            do { try await Task.sleep(for: .seconds(1)) } catch { return }
-        }
-    }
-
-    /// Receives what the queues of hooks could not keep.
-    private func receiveDeadLetters() async {
-        let exchange = QueueName.deadLetterExchange(namespace: pulse.namespace)
-        let subscription = PulseSubscription(
-            queue: PulseQueue(QueueName.deadLetters(namespace: pulse.namespace)),
-            bindings: [PulseBinding(exchange: exchange, routingKeyPattern: "#")],
-            prefetch: 100
-        )
-        while !Task.isCancelled {
-            do {
-                try await pulse.declareExchange(exchange)
-                try await pulse.consume(subscription) { delivery in
-                    try await self.receive(deadLetter: delivery)
-                    return .ack
-                }
-            } catch {
-                if Task.isCancelled { return }
-                Logger.current.error("dead letters are not received", metadata: ["error": "\(error)"])
-            }
-            do { try await Task.sleep(for: .seconds(15)) } catch { return }
-        }
-    }
-
-    private func receive(deadLetter delivery: PulseDelivery) async throws {
-        guard let death = delivery.death else { return }
-        guard let name = try await letters.hook(ofQueue: death.queue) else { return }
-        var original = delivery
-        original.exchange = death.exchange
-        try await intake.bury(
-            original,
-            of: name,
-            DeadLetter.Reason(brokerReason: death.reason),
-            error: "the broker took it out of its queue: \(death.reason)"
-        )
     }
 }
