@@ -9,7 +9,7 @@ import Synchronization
 import Taskcluster
 import Testing
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(5)))
 struct AccessLogTests {
     private let base = "/api/tests/v1"
 

@@ -6,7 +6,7 @@ import Testing
 
 @testable import APIServer
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(5)))
 struct CompressionTests {
     private let base = "/api/tests/v1"
     private let json = "application/json"

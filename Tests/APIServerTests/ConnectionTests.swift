@@ -11,7 +11,7 @@ import Synchronization
 import Taskcluster
 import Testing
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(5)))
 struct ConnectionTests {
     private let base = "/api/tests/v1"
 

@@ -7,7 +7,7 @@ import Schedules
 import Taskcluster
 import Testing
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(5)))
 struct ConventionTests {
     private let base = "/api/tests/v1"
 

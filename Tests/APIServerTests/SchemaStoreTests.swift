@@ -6,7 +6,7 @@ import JSON
 import JSONSchema
 import Testing
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(5)))
 struct SchemaStoreTests {
     @Test func `a schema may refer to its neighbour`() throws {
         let store = SchemaStore(directory: try TestSchemas.write())

@@ -11,7 +11,7 @@ import ServiceLifecycle
 import Taskcluster
 import Testing
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(5)))
 struct ServerTests {
     private let base = "/api/tests/v1"
 

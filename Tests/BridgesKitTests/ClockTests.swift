@@ -8,7 +8,7 @@ import Testing
 
 @testable import BridgesKit
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(5)))
 struct ClockTests {
     private static let noon = Timestamp(milliseconds: 1_792_670_400_000)
 

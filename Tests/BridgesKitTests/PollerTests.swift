@@ -86,7 +86,7 @@ final class PushlogServer: Sendable {
     }
 }
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(5)))
 struct PollerTests {
     private func poller(_ world: BridgesWorld, _ url: String, full: Bool = false) -> PushlogPoller {
         PushlogPoller(

@@ -11,7 +11,7 @@ import Testing
 
 @testable import BridgesKit
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(5)))
 struct ReceiverTests {
     private static let opened: JSONValue = [
         "action": "opened", "repository": ["name": "app", "owner": ["login": "octo"]],
@@ -155,7 +155,7 @@ struct ReceiverTests {
                 send(socket, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL))
             }
             var answer: [UInt8] = []
-            try await eventually(within: .seconds(20)) {
+            try await eventually(within: .seconds(60)) {
                 var bytes = [UInt8](repeating: 0, count: 4096)
                 let count = recv(socket, &bytes, bytes.count, Int32(MSG_DONTWAIT))
                 if count > 0 { answer += bytes[..<count] }

@@ -124,7 +124,7 @@ private final class GitHub: Sendable {
     }
 }
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(5)))
 struct RecoveryTests {
     private func with(
         delivers: Bool = true,

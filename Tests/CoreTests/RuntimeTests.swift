@@ -6,7 +6,7 @@ import Metrics
 import Synchronization
 import Testing
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(5)))
 struct RuntimeTests {
     @Test func `a notification before the wait is not lost and counts once`() async {
         let signal = Signal()

@@ -6,7 +6,7 @@ import HTTPClient
 import JSON
 import Testing
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(5)))
 struct CurlTransportTests {
     let transport = CurlTransport()
 

@@ -21,7 +21,7 @@ private final class Shelf: Sendable {
     }
 }
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(5)))
 struct ClaimDispatchTests {
     private let dispatch = ClaimDispatch()
 

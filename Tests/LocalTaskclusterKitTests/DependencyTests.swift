@@ -6,7 +6,7 @@ import Testing
 
 @testable import LocalTaskclusterKit
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(5)))
 struct DependencyTests {
     private func dependent(_ queue: QueueFixture, on ids: [String], _ requires: String = "all-completed") async throws
         -> String

@@ -104,7 +104,7 @@ extension AuthenticationResult {
     }
 }
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(5)))
 struct DirectoryTests {
     @Test func `Q3: a name for temporary credentials must be allowed to their issuer`() async throws {
         try await DirectoryFixture.with { directory in

@@ -6,7 +6,7 @@ import Testing
 
 @testable import LocalTaskclusterKit
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(5)))
 struct QueueStoreTests {
     @Test func `Q19: creating the same task again changes nothing`() async throws {
         try await QueueFixture.with { queue in

@@ -8,7 +8,7 @@ import Testing
 
 @testable import Outbox
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(5)))
 struct RelayTests {
     struct Abort: Error {}
 

@@ -6,7 +6,7 @@ import Schedules
 import TestSupport
 import Testing
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(5)))
 struct ConnectionTests {
     @Test func `values of every type come back as they went in`() async throws {
         try await TestDatabase.with { database in

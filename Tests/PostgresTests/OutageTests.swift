@@ -7,7 +7,7 @@ import TestSupport
 import Testing
 
 /// What tasks notice of a pool that is used up and of a server that goes away and comes back.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(5)))
 struct OutageTests {
     @Test func `those beyond the limit of waiters are refused at once and the others are served in order`() async throws
     {

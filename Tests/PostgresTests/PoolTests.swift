@@ -6,7 +6,7 @@ import Synchronization
 import TestSupport
 import Testing
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(5)))
 struct PoolTests {
     @Test func `a hundred tasks share two sessions`() async throws {
         try await TestDatabase.with(poolSize: 2) { database in

@@ -5,7 +5,7 @@ import Testing
 
 @testable import Processes
 
-@Suite(.timeLimit(.minutes(1))) struct RunningProcessTests {
+@Suite(.timeLimit(.minutes(5))) struct RunningProcessTests {
     private let path = "/tmp/slipway-process-\(UInt64.random(in: 0 ... .max)).log"
 
     private func run(

@@ -51,7 +51,7 @@ private final class GroupJournal: Sendable {
     var connections: Int { state.withLock { $0.connections } }
 }
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(5)))
 struct GroupTests {
     /// Runs a group beside the body, with `count` declared queues bound by their number; removes the queues.
     private func lend(

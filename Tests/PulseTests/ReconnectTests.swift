@@ -5,7 +5,7 @@ import Synchronization
 import TestSupport
 import Testing
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(5)))
 struct ReconnectTests {
     private func lend(
         _ body: (_ relay: Relay, _ pulse: PulseConnection, _ exchange: String, _ queue: String) async throws -> Void

@@ -21,7 +21,7 @@ struct NotInTime: Error {
 /// Polls until the condition holds; fails the test after the limit.
 func eventually(
     _ what: String,
-    within limit: Duration = .seconds(20),
+    within limit: Duration = .seconds(60),
     _ condition: () async throws -> Bool
 ) async throws {
     let deadline = ContinuousClock.now + limit

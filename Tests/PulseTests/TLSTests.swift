@@ -103,7 +103,7 @@ private struct TLSRelay {
     }
 }
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(5)))
 struct TLSTests {
     private func withRelay(
         name: String = "localhost",

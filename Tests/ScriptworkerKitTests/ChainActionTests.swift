@@ -8,7 +8,7 @@ import Testing
 
 @testable import ScriptworkerKit
 
-@Suite(.timeLimit(.minutes(1))) struct ChainActionTests {
+@Suite(.timeLimit(.minutes(5))) struct ChainActionTests {
     private let graph: ReleaseGraph
     private let action = Slugid.make()
 

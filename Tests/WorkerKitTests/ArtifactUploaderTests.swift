@@ -30,7 +30,7 @@ private final class Answers: HTTPTransport {
     func count(_ method: String) -> Int { seen.withLock { $0.count { $0.hasPrefix(method) } } }
 }
 
-@Suite(.timeLimit(.minutes(1))) struct ArtifactUploaderTests {
+@Suite(.timeLimit(.minutes(5))) struct ArtifactUploaderTests {
     private static let declared = HTTPResponse(
         status: 200,
         body: (["storageType": "s3", "putUrl": "https://storage.example.com/x"] as JSONValue).bytes()

@@ -4,7 +4,7 @@ import Glibc
 import Testing
 import WorkerKit
 
-@Suite(.timeLimit(.minutes(1))) struct FilesTests {
+@Suite(.timeLimit(.minutes(5))) struct FilesTests {
     private func file(_ bytes: [UInt8]) throws -> OpenFile {
         let file = try OpenFile.temporary(in: "/tmp")
         try bytes.withUnsafeBytes { try file.write($0) }
