@@ -94,7 +94,7 @@ public enum Daemon {
     private static func serve(_ services: [any Service], _ context: DaemonContext, _ patience: Duration) async throws {
         let logger = Logger.current
         var configuration = ServiceGroupConfiguration(
-            services: services.map { .init(service: $0) },
+            services: services.map { .init(service: TersePart(service: $0)) },
             gracefulShutdownSignals: [.sigterm, .sigint],
             logger: quiet(logger)
         )
@@ -145,4 +145,16 @@ public enum Daemon {
         }
         return Logger(label: name)
     }
+}
+
+/// A service that tells no more than its type.
+///
+/// The service group takes the description of each service at the start; of a structure that is everything reachable from
+/// it: all schemas and routes, at the price of most of the start-up time and memory, and whatever is secret in them.
+private struct TersePart: Service, CustomStringConvertible {
+    let service: any Service
+
+    var description: String { "\(type(of: service))" }
+
+    func run() async throws { try await service.run() }
 }
