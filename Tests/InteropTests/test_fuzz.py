@@ -5,6 +5,7 @@ An OpenAPI document is made of the references as clients read them. Whatever is 
 the body that clients parse. The cases are the same in every run; SLIPWAY_SEED chooses others.
 """
 
+import itertools
 import json
 import os
 import re
@@ -26,8 +27,11 @@ from support import hook, task, unique
 SEED = int(os.environ.get("SLIPWAY_SEED", "20240210"))
 SERVICES = ["hooks", "auth", "index", "notify", "purge-cache", "queue", "secrets", "worker-manager", "object"]
 # Examples for each endpoint and each way of making them; hooks are what this suite is about.
-EXAMPLES = {"hooks": 20}
-OTHERS = 4
+EXAMPLES = {"hooks": 8}
+OTHERS = 3
+# When a service has had its seconds, the endpoints that are left get one good example each.
+SECONDS = {"hooks": 15}
+OTHER_SECONDS = 2
 # A long poll without work takes its time; whoever is gone before has not been refused.
 LONG_POLLS = {"claimWork"}
 
@@ -211,7 +215,11 @@ def test_no_request_fails_the_server(running, known, service):
     for operation in operations:
         name = operation.definition.raw["operationId"]
         for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
-            run(caller, operation, name, mode, EXAMPLES.get(service, OTHERS))
+            is_late = time.monotonic() - start > SECONDS.get(service, OTHER_SECONDS)
+            if not is_late:
+                run(caller, operation, name, mode, EXAMPLES.get(service, OTHERS))
+            elif mode is GenerationMode.POSITIVE:
+                run(caller, operation, name, mode, 1)
     print(f"{service}: {sum(caller.counts.values())} requests in {time.monotonic() - start:.1f} s: {caller.counts}")
     assert any(status < 300 for status in caller.counts) and 400 in caller.counts
 
@@ -319,12 +327,12 @@ def test_nasty_bodies_reach_every_endpoint_without_harm(running, known, kind):
 )
 def test_nasty_paths_and_queries_reach_every_endpoint_without_harm(running, piece):
     caller = Caller(running)
+    suffixes = itertools.cycle(["", f"?limit={piece}", f"?{piece}=1", f"?continuationToken={piece}"])
     for service in SERVICES:
         for entry in fetch(running, f"/references/{service}/v1/api.json")["entries"]:
             if entry["name"] in LONG_POLLS:
                 continue
             path = re.sub("<([^>]+)>", lambda _: piece, entry["route"])
             body, kind = (b"{}", "application/json") if "input" in entry else (None, None)
-            for suffix in ("", f"?limit={piece}", f"?{piece}=1", f"?continuationToken={piece}"):
-                target = f"/api/{service}/v1{path}{suffix}"
-                caller.send(entry["method"].upper(), urllib.parse.quote(target, safe="/%?=&+.:"), body, kind)
+            target = f"/api/{service}/v1{path}{next(suffixes)}"
+            caller.send(entry["method"].upper(), urllib.parse.quote(target, safe="/%?=&+.:"), body, kind)
