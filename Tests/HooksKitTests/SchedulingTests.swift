@@ -190,6 +190,29 @@ struct SchedulingTests {
         }
     }
 
+    @Test func `H53: a hook whose schedule cannot be used does not hold up the others`() async throws {
+        try await HooksWorld.with { (world: HooksWorld) async throws -> Void in
+            try await world.create(template, minutely)
+            try await world.multiply(3)
+            for change: SQL in [
+                "encrypted_next_task_id = 'gone|AAAA' where hook_id = 'many0'",
+                "schedule = '[\"of another age\"]' where hook_id = 'many1'",
+                "options = '{\"scheduling\": {\"timeZone\": \"Europe/Atlantis\"}}' where hook_id = 'many2'",
+            ] { _ = try await world.pool.execute("update hooks.hooks set " + change) }
+            world.clock.advance(by: .seconds(60))
+            #expect(try await world.scheduler.fireDue() == 4)
+            try await settled(world)
+            #expect(world.queue.tasks.count == 1)
+            #expect(try await world.scheduler.fireDue() == 0)
+            // They keep their instant, and are tried again later.
+            world.clock.advance(by: .seconds(300))
+            let waiting = try await world.pool.query(
+                "select from hooks.hooks where hook_id like 'many%' and next_due < next_scheduled_date"
+            )
+            #expect(waiting.count == 3)
+        }
+    }
+
     @Test func `H56: two schedulers over one database fire each due hook once, though one is abandoned`() async throws {
         try await HooksWorld.with { (world: HooksWorld) async throws -> Void in
             try await world.create(template, minutely)

@@ -128,7 +128,8 @@ package struct Scheduler: Service {
     ) {
         let plan: FiringPlan
         do throws(InvalidHook) { plan = try schedules.plan(of: hook) } catch {
-            // Perhaps this machine lacks a time zone, perhaps the pattern is of another age: others may know better.
+            // Perhaps this machine lacks a time zone or a key, perhaps the pattern is of another age: others may know
+            // better.
             Logger.current.error(
                 "schedule is unusable and waits",
                 metadata: ["hook": "\(hook.name)", "error": "\(error.message)"]
@@ -166,7 +167,7 @@ extension FireDraft {
         at now: Timestamp,
         origin: FireOrigin
     ) -> FireDraft {
-        let taskID = ScheduledTask.id(seed: hook.seed, name: hook.name, due: due.instant)
+        let taskID = ScheduledTask.id(seed: hook.seed ?? "", name: hook.name, due: due.instant)
         let created = now - due.fireAt > oldest ? now : due.fireAt
         let context: JSONObject = ["scheduledFor": JSONValue(due.instant.iso8601)]
         let rendering =

@@ -25,8 +25,8 @@ package struct ScheduleStore: Sendable {
         let schedule: [String]
         let scheduling: HookScheduling
         let due: FiringPlan.Due
-        /// The secret from which the ids of its tasks are made.
-        let seed: String
+        /// The secret from which the ids of its tasks are made; nil if it cannot be decrypted.
+        let seed: String?
     }
 
     /// A hook's step to its next instant, with the instants it passes over.
@@ -79,13 +79,15 @@ package struct ScheduleStore: Sendable {
                 instant: try row.timestamp("next_due"),
                 fireAt: try row.timestamp("next_scheduled_date")
             ),
-            seed: try box.open(row.string("encrypted_next_task_id"), for: name)
+            // A hook that cannot be read must not keep the others from firing.
+            seed: try? box.open(row.string("encrypted_next_task_id"), for: name)
         )
     }
 
-    /// The plan of a stored schedule.
+    /// The plan of a stored schedule; one whose hook cannot be decrypted is of no use.
     func plan(of hook: Waiting) throws(InvalidHook) -> FiringPlan {
-        try hook.scheduling.plan(of: hook.schedule, for: hook.name, zones: zones)
+        guard hook.seed != nil else { throw InvalidHook(message: "The hook's secrets cannot be decrypted") }
+        return try hook.scheduling.plan(of: hook.schedule, for: hook.name, zones: zones)
     }
 
     /// Moves locked hooks to their next instants, and notes in the ledger what they pass over.
