@@ -35,14 +35,18 @@ class Running:
         self.values = values
         self.root_url = values["TASKCLUSTER_ROOT_URL"]
         self.amqp_url = values["AMQP_URL"]
-        self.options = {
+        self.anonymous = {"rootUrl": self.root_url}
+
+    @property
+    def options(self):
+        """What makes a client; new for each, since clients turn the token in theirs into bytes."""
+        return {
             "rootUrl": self.root_url,
             "credentials": {
-                "clientId": values["TASKCLUSTER_CLIENT_ID"],
-                "accessToken": values["TASKCLUSTER_ACCESS_TOKEN"],
+                "clientId": self.values["TASKCLUSTER_CLIENT_ID"],
+                "accessToken": self.values["TASKCLUSTER_ACCESS_TOKEN"],
             },
         }
-        self.anonymous = {"rootUrl": self.root_url}
 
     def services(self):
         return list(load_suite().SERVICES)
