@@ -60,8 +60,8 @@ enum PulseListener: DaemonDescription {
         )
         let replaces = settings.bool(
             "pulse.replace.silent.queues",
-            default: true,
-            "make a queue anew for which the broker does not answer; not in a cluster"
+            default: false,
+            "make a queue anew, without its messages, for which the broker does not answer; for a single broker only"
         )
         let configuration = HTTPServerConfiguration(settings: settings)
         let bridges = Bridges(

@@ -24,7 +24,7 @@ package struct HookQueueOptions: Sendable {
         maxLength: Int? = nil,
         refusesOverflow: Bool = false,
         deliveryLimit: Int = 20,
-        replacesSilentQueues: Bool = true
+        replacesSilentQueues: Bool = false
     ) {
         self.replacesSilentQueues = replacesSilentQueues
         self.maxLength = maxLength
