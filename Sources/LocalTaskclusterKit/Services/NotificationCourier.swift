@@ -112,6 +112,8 @@ struct NotificationCourier: Service {
 
     /// Puts a mail where people and tests can read it.
     private func file(_ mail: MailText, id: Int) throws {
+        // By default it lies below the blob directory, which is made with the first blob.
+        if let slash = routes.mailDirectory.lastIndex(of: "/") { mkdir(String(routes.mailDirectory[..<slash]), 0o700) }
         mkdir(routes.mailDirectory, 0o700)
         let path = "\(routes.mailDirectory)/\(id).eml"
         guard let stream = fopen(path + ".part", "we") else {
