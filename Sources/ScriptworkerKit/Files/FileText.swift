@@ -19,9 +19,15 @@ enum FileText {
         try bytes.withUnsafeBytes { try OpenFile(adopting: descriptor).write($0) }
     }
 
-    /// Puts a complete new file in place of the old one.
+    /// Puts a complete new file in place of the old one; of several writers at the same time the last one wins.
     static func replace(_ path: String, with bytes: [UInt8]) throws {
-        try write(bytes, to: "\(path).new")
-        guard rename("\(path).new", path) == 0 else { throw FileError("cannot replace \(path)", errno) }
+        let fresh = "\(path).\(UInt64.random(in: .min ... .max)).new"
+        do {
+            try write(bytes, to: fresh)
+            guard rename(fresh, path) == 0 else { throw FileError("cannot replace \(path)", errno) }
+        } catch {
+            unlink(fresh)
+            throw error
+        }
     }
 }
