@@ -15,6 +15,7 @@ extension HookListeners {
     }
 
     func walk() async {
+        var failures = 0
         while !Task.isCancelled {
             let (mustWalk, mustMakeAgain, connection) = state.withLock { state in
                 defer {
@@ -32,9 +33,15 @@ extension HookListeners {
             do {
                 try await walkOnce(makingAgain: mustMakeAgain, connection)
                 state.withLock { $0.hasWalked = true }
+                failures = 0
             } catch {
                 if Task.isCancelled { return }
-                Logger.current.warning("hook queues are not all consumed yet", metadata: ["error": "\(error)"])
+                failures += 1
+                Logger.current.log(
+                    level: failures == 1 ? .warning : .debug,
+                    "hook queues are not all consumed yet",
+                    metadata: ["error": "\(error)"]
+                )
                 askForWalk(makingAgain: mustMakeAgain)
                 try? await Task.sleep(for: .seconds(1))
             }

@@ -29,6 +29,8 @@ package final class HookListeners: Service, Sendable {
         /// Whether a walk was completed, and whether every wish of the start was carried out.
         var hasWalked = false
         var hasCarriedOut = false
+        /// Whether reading wishes failed the last time; told once for all workers.
+        var isFailing = false
         /// How many tasks carry out wishes at this moment.
         var workers = 0
         /// Whether there is a place for dead letters.
@@ -221,12 +223,21 @@ package final class HookListeners: Service, Sendable {
                 while try await reconciler.carryOutBatch() > 0, !Task.isCancelled {}
                 state.withLock { state in
                     state.workers -= 1
+                    state.isFailing = false
                     if state.workers == 0 { state.hasCarriedOut = true }
                 }
             } catch {
-                state.withLock { $0.workers -= 1 }
+                let isNews = state.withLock { state in
+                    state.workers -= 1
+                    defer { state.isFailing = true }
+                    return !state.isFailing
+                }
                 if Task.isCancelled { return }
-                Logger.current.error("bindings cannot be read", metadata: ["error": "\(error)"])
+                Logger.current.log(
+                    level: isNews ? .error : .debug,
+                    "bindings cannot be read",
+                    metadata: ["error": "\(error)"]
+                )
                 pause = .seconds(1)
             }
             _ = await wishes.wait(timeout: pause)
