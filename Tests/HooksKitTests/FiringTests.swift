@@ -21,7 +21,7 @@ struct FiringTests {
         try await HooksWorld.with { (world: HooksWorld) async throws -> Void in
             try await world.create([:], ["schedule": ["0 * * * * *", "0 */1 * * * *"]])
             let due = try await world.call("GET", "/hooks/g/h/status").body["nextScheduledDate"]?.string ?? ""
-            world.clock.advance(by: .seconds(61))
+            try await world.passNextInstant()
             for _ in 0..<3 { try await world.scheduler.fireDue() }
             try await settled(world)
             #expect(world.queue.tasks.count == 1)
@@ -47,7 +47,7 @@ struct FiringTests {
         try await HooksWorld.with { (world: HooksWorld) async throws -> Void in
             try await world.create([:], minutely)
             world.queue.refuse(500, "InternalServerError", times: 3)
-            world.clock.advance(by: .seconds(61))
+            try await world.passNextInstant()
             try await world.scheduler.fireDue()
             try await settled(world)
             let calls = world.queue.state.withLock { $0.calls }
@@ -66,7 +66,7 @@ struct FiringTests {
             try await world.create([:], minutely)
             for _ in 0..<3 {
                 world.queue.refuse(400, "InputError")
-                world.clock.advance(by: .seconds(61))
+                try await world.passNextInstant()
                 try await world.scheduler.fireDue()
                 try await settled(world)
                 try await world.mailer.sendDue()

@@ -389,6 +389,15 @@ struct HooksWorld {
 
     // MARK: - Schedules
 
+    /// Moves the clock just past the instant that the hooks wait for, whatever second of the minute it is.
+    func passNextInstant() async throws {
+        let rows = try await pool.query(
+            "select max(next_scheduled_date) as next from hooks.hooks where next_scheduled_date < '3999-01-01Z'"
+        )
+        let next = try #require(try rows.first?.optionalTimestamp("next"))
+        clock.advance(by: max(.zero, next - clock.now()) + .milliseconds(500))
+    }
+
     /// Copies the hook `g/h` under many names, with a template that makes a task.
     func multiply(_ count: Int) async throws {
         let names = (0..<count).map { HookName(group: "g", hook: "many\($0)") }

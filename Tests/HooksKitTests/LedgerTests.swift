@@ -50,7 +50,7 @@ struct LedgerTests {
             let taskID = try await world.call("POST", "/hooks/g/h/trigger", [:]).body["taskId"]
             let message = PulseDelivery(exchange: "e", routingKey: "k", body: Array("{}".utf8))
             try await world.intake.accept([message], for: HookName(group: "g", hook: "h"), queue: "q")
-            world.clock.advance(by: .seconds(61))
+            try await world.passNextInstant()
             try await world.scheduler.fireDue()
             try await settled(world)
             let entries = try await ledger(world)

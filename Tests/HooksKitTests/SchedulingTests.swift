@@ -181,7 +181,7 @@ struct SchedulingTests {
         try await HooksWorld.with { (world: HooksWorld) async throws -> Void in
             try await world.create(["$eval": "nothing"], minutely)
             try await world.multiply(300)
-            world.clock.advance(by: .seconds(61))
+            try await world.passNextInstant()
             while try await world.scheduler.fireDue() > 0 {}
             try await settled(world)
             #expect(world.queue.tasks.count == 300)
@@ -217,7 +217,7 @@ struct SchedulingTests {
         try await HooksWorld.with { (world: HooksWorld) async throws -> Void in
             try await world.create(template, minutely)
             try await world.multiply(400)
-            world.clock.advance(by: .seconds(61))
+            try await world.passNextInstant()
             // The fires this one accepts are leased to a dispatcher that never runs, as if its process had died.
             let dead = world.abandonedScheduler(lease: .seconds(1))
             async let first = dead.fireDue()
@@ -243,7 +243,7 @@ struct SchedulingTests {
     @Test func `a scheduler that dies before its commit leaves everything to the next`() async throws {
         try await HooksWorld.with { (world: HooksWorld) async throws -> Void in
             try await world.create(template, minutely)
-            world.clock.advance(by: .seconds(61))
+            try await world.passNextInstant()
             let instant = world.clock.now()
             struct Death: Error {}
             await #expect(throws: Death.self) {
@@ -264,7 +264,7 @@ struct SchedulingTests {
     @Test func `H58: a database that fails during a poll is asked again`() async throws {
         try await HooksWorld.with { (world: HooksWorld) async throws -> Void in
             try await world.create(template, minutely)
-            world.clock.advance(by: .seconds(61))
+            try await world.passNextInstant()
             _ = try await world.pool.execute("alter table hooks.fires rename to gone")
             try await withThrowingTaskGroup(of: Void.self) { group in
                 group.addTask { try await world.scheduler.run() }
@@ -293,7 +293,7 @@ struct SchedulingTests {
     @Test func `H57: an update between reading and firing wins`() async throws {
         try await HooksWorld.with { (world: HooksWorld) async throws -> Void in
             try await world.create(template, minutely)
-            world.clock.advance(by: .seconds(61))
+            try await world.passNextInstant()
             let instant = world.clock.now()
             let yearly = HooksWorld.request(template, ["schedule": ["0 0 0 1 1 *"]])
             try await withThrowingTaskGroup(of: Int.self) { group in
@@ -314,7 +314,7 @@ struct SchedulingTests {
         try await HooksWorld.with { (world: HooksWorld) async throws -> Void in
             let needy: JSONValue = ["type": "object", "required": ["who"]]
             try await world.create(template, ["schedule": ["0 * * * * *"], "triggerSchema": needy])
-            world.clock.advance(by: .seconds(61))
+            try await world.passNextInstant()
             try await world.scheduler.fireDue()
             try await settled(world)
             #expect(world.queue.tasks.count == 1)
