@@ -13,6 +13,7 @@ import Synchronization
 import Taskcluster
 import TaskclusterClient
 import TestSupport
+import Testing
 
 /// A queue and a notify service that remember what they were told and fail on demand.
 final class StubServices: HTTPTransport {
