@@ -85,7 +85,11 @@ extension TaskRun {
     /// The log may still be welcome: the queue takes artifacts for a while after an exception.
     func uploadAfterLoss() async {
         log.warning("the claim is lost, so nothing is reported: \(keeper.lost.value ?? "")")
-        guard let found = try? await files.run({ try walk().files }) else { return }
+        let found: [ArtifactWalk.Found]
+        do { found = try await files.run { try walk().files } } catch {
+            log.error("the logs were not uploaded: \(error)")
+            return
+        }
         let logs = found.filter { $0.name.hasPrefix("public/logs/") }
         let failures = await uploader(attempts: 1).upload(logs) { _ in true }
         for (name, failure) in failures { log.info("\(name) is not wanted any more: \(failure.text)") }

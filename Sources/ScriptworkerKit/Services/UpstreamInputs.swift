@@ -94,9 +94,13 @@ struct UpstreamInputs: Sendable {
             if case .interrupted = failure { throw CancellationError() }
             throw Problem(code: .resourceUnavailable, description: "\(failure)")
         }
-        let statement = try? JSONValue(parsing: FileText.bytes(path))
+        let statement: JSONValue
+        do { statement = try JSONValue(parsing: FileText.bytes(path)) } catch {
+            // Taking it for absent would let inputs pass unchecked.
+            throw Problem(code: .resourceUnavailable, description: "the statement at \(path) is unreadable: \(error)")
+        }
         var digests: [String: String] = [:]
-        for (name, hashes) in statement?["artifacts"]?.object ?? [:] { digests[name] = hashes["sha256"]?.string }
+        for (name, hashes) in statement["artifacts"]?.object ?? [:] { digests[name] = hashes["sha256"]?.string }
         return digests
     }
 }
