@@ -6,7 +6,6 @@ import os
 import pathlib
 import secrets
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
@@ -15,15 +14,12 @@ import urllib.request
 
 import taskcluster
 
+from conftest import load_suite
+
 TOP = pathlib.Path(__file__).resolve().parents[2]
 BINARIES = pathlib.Path(os.environ.get("SLIPWAY_BIN", TOP / ".build" / "release")).resolve()
 ROOT = "static/test/root"
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+free_port = load_suite().free_port
 
 
 def sql(database_url, statement):

@@ -484,7 +484,7 @@ def test_tokens_are_not_readable_in_the_database_and_static_clients_follow_the_s
         secrets.set("s", {"secret": {"word": "plainly"}, "expires": later(hours=1)})
         eventually(lambda: deployment.query("select string_agg(distinct token_key, ',') from tcl.clients") == "second", 10)
         assert deployment.query("select key_id from tcl.secrets") == "second"
-        assert "plainly" not in deployment.query("select convert_from(sealed, 'latin1') from tcl.secrets")
+        assert deployment.query("select position('plainly'::bytea in sealed) from tcl.secrets") == "0"
         assert secrets.get("s")["secret"] == {"word": "plainly"}
         second.stop()
 

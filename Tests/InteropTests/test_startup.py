@@ -17,18 +17,13 @@ import urllib.parse
 
 import pytest
 
+from local_queue import free_port
 from support import BINARIES, eventually, unique
 
 DAEMONS = ["taskcluster-local", "hooks-service", "scheduler", "pulse-listener"]
 # What every daemon needs a database for is told by its heartbeat; the others by name.
 USES_BROKER = ["taskcluster-local", "hooks-service", "pulse-listener"]
 PASSWORD = "hunter2"
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def environment(running, name, **changes):
