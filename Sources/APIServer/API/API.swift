@@ -21,6 +21,26 @@ public struct API: Sendable {
     public let exchanges: [ExchangeReference]
     /// Title and description of the exchanges reference, when they differ from the API's.
     public let exchangesTitle: String?
+    /// Where the paths begin.
+    public let mount: Mount
+    /// What refusals look like.
+    public let errors: ErrorShape
+
+    /// Where the paths of an API begin.
+    public enum Mount: Sendable, Hashable {
+        /// At `/api/<service>/<version>`, with reference documents.
+        case versioned
+        /// At the server's root, behind the paths that every server has; without reference documents.
+        case root
+    }
+
+    /// What the body of a refusal looks like.
+    public enum ErrorShape: Sendable, Hashable {
+        /// As Taskcluster's clients expect it.
+        case taskcluster
+        /// A problem document of RFC 7807, with the error's name in `code`.
+        case problem
+    }
 
     /// Declares an API.
     public init(
@@ -31,7 +51,9 @@ public struct API: Sendable {
         schemas: SchemaStore,
         endpoints: [Endpoint],
         exchanges: [ExchangeReference] = [],
-        exchangesTitle: String? = nil
+        exchangesTitle: String? = nil,
+        mount: Mount = .versioned,
+        errors: ErrorShape = .taskcluster
     ) {
         self.service = service
         self.version = version
@@ -41,6 +63,8 @@ public struct API: Sendable {
         self.endpoints = endpoints
         self.exchanges = exchanges
         self.exchangesTitle = exchangesTitle
+        self.mount = mount
+        self.errors = errors
     }
 }
 
@@ -55,7 +79,9 @@ extension API {
             schemas: schemas,
             endpoints: endpoints + more,
             exchanges: exchanges,
-            exchangesTitle: exchangesTitle
+            exchangesTitle: exchangesTitle,
+            mount: mount,
+            errors: errors
         )
     }
 }

@@ -127,7 +127,7 @@ public struct APIRequest: Sendable {
             group.addTask {
                 do {
                     return try await body()
-                } catch where watch.isGone {
+                } catch  where watch.isGone {
                     throw ClientLeft()
                 }
             }

@@ -18,7 +18,7 @@ struct APICall {
 
     func answer(_ captures: [(name: String, raw: Substring)]) async -> Reply {
         let started = ContinuousClock.now
-        var context = ErrorBody.Context(method: endpoint.name)
+        var context = ErrorBody.Context(method: endpoint.name, shape: route.api.errors)
         var state: RequestState?
         var parameters: [String: String] = [:]
         let reply: Reply
@@ -129,6 +129,10 @@ struct APICall {
                 throw APIError(.resourceNotFound, "There is no such file")
             }
             return reply
+        case .bodyless(let status, let headers):
+            return Reply(status, fields: HTTPFields(pairs: headers.map { (name: $0.key, value: $0.value) }))
+        case .stream(let type, let next):
+            return Reply(200, fields: [.contentType: type], body: .stream(next))
         }
     }
 }

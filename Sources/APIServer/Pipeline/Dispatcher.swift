@@ -32,7 +32,9 @@ struct Dispatcher: Sendable {
         raw: [RawRoute],
         proxies: [ProxyRoute]
     ) {
-        let apis = declared.map { $0.adding(health.endpoints(besides: $0.endpoints)) }
+        let apis = declared.map { api in
+            api.mount == .root ? api : api.adding(health.endpoints(besides: api.endpoints))
+        }
         self.configuration = configuration
         self.apis = apis
         self.authenticator = authenticator
@@ -41,7 +43,7 @@ struct Dispatcher: Sendable {
         self.proxies = proxies
         routes = RouteTable(apis)
         rawMetrics = raw.map { RequestMetrics(service: "raw", name: $0.name, method: $0.method.rawValue) }
-        references = References(apis: apis, proxies: proxies, rootURL: rootURL)
+        references = References(apis: apis.filter { $0.mount == .versioned }, proxies: proxies, rootURL: rootURL)
         standard = StandardFields(forcesTLS: configuration.forcesTLS)
         Metrics.describe(
             "http_request_duration_seconds",
@@ -85,7 +87,7 @@ struct Dispatcher: Sendable {
                 date: date.text
             )
         }
-        if reply.status != 204, reply.status != 304, reply.fields[.contentLength] == nil {
+        if reply.status != 204, reply.status != 304, reply.hasKnownLength, reply.fields[.contentLength] == nil {
             reply.fields[.contentLength] = String(reply.contentLength)
         }
         if reply.closes {
@@ -124,6 +126,11 @@ struct Dispatcher: Sendable {
                 try await slice.write(to: &writer)
                 try await writer.finish(nil)
             }
+        case .stream(let next):
+            return ResponseBody { writer in
+                while let bytes = try await next() { try await writer.write(ByteBuffer(bytes: bytes)) }
+                try await writer.finish(nil)
+            }
         }
     }
 
@@ -160,7 +167,7 @@ struct Dispatcher: Sendable {
         case "references", "schemas":
             return await answerDocument(head, path)
         default:
-            return await answerRoot(head, path)
+            return await answerRoot(head, path, identifiers)
         }
     }
 
@@ -178,12 +185,45 @@ struct Dispatcher: Sendable {
             let all = methods.contains("GET") ? methods.union(["HEAD", "OPTIONS"]) : methods.union(["OPTIONS"])
             return Reply(200, fields: [.allow: all.sorted().joined(separator: ",")])
         case .route(let route, let captures):
-            var logger = Logger.current
-            logger[metadataKey: "request.id"] = .string(identifiers.request)
-            logger[metadataKey: "trace.id"] = .string(identifiers.trace)
-            return await withLogger(logger) { _ in
-                await APICall(dispatcher: self, route: route, head: head, identifiers: identifiers).answer(captures)
-            }
+            return await call(route, captures, head, identifiers)
+        }
+    }
+
+    private func call(
+        _ route: Route,
+        _ captures: [(name: String, raw: Substring)],
+        _ head: RequestHead,
+        _ identifiers: (trace: String, request: String)
+    ) async -> Reply {
+        var logger = Logger.current
+        logger[metadataKey: "request.id"] = .string(identifiers.request)
+        logger[metadataKey: "trace.id"] = .string(identifiers.trace)
+        return await withLogger(logger) { _ in
+            await APICall(dispatcher: self, route: route, head: head, identifiers: identifiers).answer(captures)
+        }
+    }
+
+    /// Answers a path of an API that is mounted at the server's root.
+    private func answerMounted(
+        _ head: RequestHead,
+        _ path: ArraySlice<Substring>,
+        _ identifiers: (trace: String, request: String)
+    ) async -> Reply {
+        let context = ErrorBody.Context(method: "unknown", shape: routes.mountedErrors ?? .taskcluster)
+        switch routes.findMounted(head.method, path) {
+        case .none:
+            guard context.shape == .problem else { return .notFound }
+            return refusal(APIError(.resourceNotFound, "There is nothing at this path"), context)
+        case .methods(let methods):
+            let all = methods.contains("GET") ? methods.union(["HEAD", "OPTIONS"]) : methods.union(["OPTIONS"])
+            let allow = all.sorted().joined(separator: ",")
+            if head.method == "OPTIONS" { return Reply(200, fields: [.allow: allow]) }
+            let code = APIErrorCode.custom("MethodNotAllowed", 405)
+            var reply = refusal(APIError(code, "This path answers \(allow)"), context)
+            reply.fields[.allow] = allow
+            return reply
+        case .route(let route, let captures):
+            return await call(route, captures, head, identifiers)
         }
     }
 
@@ -198,8 +238,14 @@ struct Dispatcher: Sendable {
         return reading(head) { [document] in .json(document) }
     }
 
-    private func answerRoot(_ head: RequestHead, _ path: ArraySlice<Substring>) async -> Reply {
-        guard path.count == 1 || (path.count == 2 && path.last == "") else { return .notFound }
+    private func answerRoot(
+        _ head: RequestHead,
+        _ path: ArraySlice<Substring>,
+        _ identifiers: (trace: String, request: String)
+    ) async -> Reply {
+        guard path.count == 1 || (path.count == 2 && path.last == "") else {
+            return await answerMounted(head, path, identifiers)
+        }
         switch path.first {
         case "__version__":
             return reading(head) { .json(health.version()) }
@@ -213,7 +259,7 @@ struct Dispatcher: Sendable {
         case "robots.txt":
             return reading(head) { .text("User-Agent: *\nDisallow: /\n") }
         default:
-            return .notFound
+            return await answerMounted(head, path, identifiers)
         }
     }
 
@@ -293,15 +339,28 @@ struct Dispatcher: Sendable {
                 ]
             )
             let hidden = APIError(.internalServerError, "Internal Server Error, incidentId \(incident).")
-            return .json(ErrorBody.json(hidden, context, at: .now()), 500)
+            return Self.refusal(hidden, context)
         }
-        var reply = Reply.json(ErrorBody.json(known, context, at: .now()), known.code.status)
+        var reply = Self.refusal(known, context)
         if known.code == .authenticationFailed {
             reply.fields[.wwwAuthenticate] = "hawk"
         }
         // The rest of an oversized body is not worth reading.
         reply.closes = known.code == .inputTooLarge
         return reply
+    }
+
+    private static func refusal(_ error: APIError, _ context: ErrorBody.Context) -> Reply {
+        switch context.shape {
+        case .taskcluster:
+            .json(ErrorBody.json(error, context, at: .now()), error.code.status)
+        case .problem:
+            .json(
+                ErrorBody.problem(error),
+                error.code.status,
+                fields: [.contentType: "application/problem+json"]
+            )
+        }
     }
 }
 

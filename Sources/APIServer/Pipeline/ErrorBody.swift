@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
+import HTTPTypes
 import JSON
 import Schedules
 
@@ -8,6 +9,7 @@ enum ErrorBody {
     /// What a request looked like, repeated to its sender.
     struct Context {
         var method: String
+        var shape = API.ErrorShape.taskcluster
         var parameters: [(name: String, value: String)] = []
         var payload: JSONValue = [:]
     }
@@ -28,6 +30,31 @@ enum ErrorBody {
                 "time": .string(time.iso8601),
             ],
         ]
+    }
+
+    /// The refusal as a problem document.
+    static func problem(_ error: APIError) -> JSONValue {
+        let text = filled(error.message, error.details)
+        var body: JSONObject = [
+            "type": "about:blank",
+            "title": .string(StatusText.reason(error.code.status)),
+            "status": JSONValue(error.code.status),
+            "detail": .string(text),
+            "instance": "about:blank",
+            "code": .string(snakeCase(error.code.name)),
+        ]
+        if error.code.status == 409 {
+            body["error_title"] = .string(StatusText.reason(409))
+            body["error_message"] = .string(text)
+        }
+        return .object(body)
+    }
+
+    private static func snakeCase(_ name: String) -> String {
+        name.reduce(into: "") { text, character in
+            if character.isUppercase, !text.isEmpty { text += "_" }
+            text += character.lowercased()
+        }
     }
 
     private static func trailer(_ code: APIErrorCode, _ method: String, _ time: Timestamp) -> String {
@@ -54,5 +81,14 @@ enum ErrorBody {
             }
         }
         return result + rest
+    }
+}
+
+/// What the standard calls a status.
+public enum StatusText {
+    /// The phrase of a status, such as `Not Found`.
+    public static func reason(_ status: Int) -> String {
+        let phrase = HTTPResponse.Status(code: status).reasonPhrase
+        return phrase.isEmpty ? "Status \(status)" : phrase
     }
 }

@@ -9,6 +9,7 @@ struct Reply: Sendable {
         case none
         case bytes([UInt8])
         case file(FileSlice)
+        case stream(APIResponse.NextPiece)
     }
 
     var status: Int
@@ -44,11 +45,17 @@ struct Reply: Sendable {
     /// The answer to paths nobody declared; not an error body in the sense of the API.
     static let notFound = Reply.json(["error": "Not found"], 404)
 
+    /// Whether the length of the body is known before it is sent.
+    var hasKnownLength: Bool {
+        if case .stream = body { false } else { true }
+    }
+
     var contentLength: Int {
         switch body {
         case .none: 0
         case .bytes(let bytes): bytes.count
         case .file(let slice): slice.length
+        case .stream: 0
         }
     }
 }

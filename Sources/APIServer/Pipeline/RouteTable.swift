@@ -36,6 +36,7 @@ struct RouteTable: Sendable {
     }
 
     private var routes: [String: [String: [Route]]] = [:]
+    private var mounted: [String: [Route]]?
 
     init(_ apis: [API]) {
         for api in apis {
@@ -55,8 +56,20 @@ struct RouteTable: Sendable {
                 }
                 buckets[key] = sorted.map(\.element)
             }
-            routes["\(api.service)/\(api.version)"] = buckets
+            switch api.mount {
+            case .versioned: routes["\(api.service)/\(api.version)"] = buckets
+            case .root: mounted = buckets
+            }
         }
+    }
+
+    /// What refusals look like below the server's root.
+    var mountedErrors: API.ErrorShape? { mounted?.values.lazy.compactMap(\.first).first?.api.errors }
+
+    /// Finds the route of a path among those mounted at the server's root.
+    func findMounted(_ method: String, _ path: ArraySlice<Substring>) -> Match {
+        guard let mounted, let first = path.first else { return .none }
+        return Self.find(method, path, first, mounted, reportsMethods: true)
     }
 
     /// Finds the route of a path that was split on its slashes and begins `api`, service, version.
@@ -65,12 +78,22 @@ struct RouteTable: Sendable {
         let start = path.startIndex
         guard let buckets = routes["\(path[start + 1])/\(path[start + 2])"] else { return .none }
         let rest = path[(start + 3)...]
+        return Self.find(method, rest, path[start + 3], buckets, reportsMethods: method == "OPTIONS")
+    }
+
+    private static func find(
+        _ method: String,
+        _ rest: ArraySlice<Substring>,
+        _ first: Substring,
+        _ buckets: [String: [Route]],
+        reportsMethods: Bool
+    ) -> Match {
         let wanted = method == "HEAD" ? "GET" : method
         var others: Set<String> = []
-        for key in [path[start + 3], ""] {
+        for key in [first, ""] {
             for route in buckets[String(key)] ?? [] {
                 let isWanted = route.endpoint.method.rawValue == wanted
-                guard isWanted || method == "OPTIONS", let captures = route.pattern.match(rest) else { continue }
+                guard isWanted || reportsMethods, let captures = route.pattern.match(rest) else { continue }
                 if isWanted { return .route(route, captures: captures) }
                 others.insert(route.endpoint.method.rawValue)
             }
