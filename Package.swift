@@ -164,7 +164,7 @@ let package = Package(
         library(
             "LocalTaskclusterKit",
             [
-                "APIServer", "Core", "HTTPClient", "JSON", "JSONSchema", "Outbox", "Postgres", "Pulse",
+                "APIServer", "Core", "HTTPClient", "JSON", "JSONE", "JSONSchema", "Outbox", "Postgres", "Pulse",
                 "Schedules", "Taskcluster",
                 .crypto, .lifecycle, .logging, .metrics,
             ],

@@ -68,24 +68,57 @@ struct RuleTests {
         #expect(mail.text.contains("Date: Fri, 24 May 2013 00:00:00 +0000\r\n"))
     }
 
-    @Test func `tasks are reported to those who asked for what happened`() {
-        func addresses(_ state: String, _ reason: String?) -> [String] {
-            TaskMail.notifications(
-                routes: [
-                    "notify.email.a@example.com.on-failed", "notify.email.b@example.com.on-any",
-                    "notify.email.b@example.com.on-resolved", "index.x", "notify.email.nobody.on-any",
-                ],
-                taskID: "t",
-                name: "n",
-                state: state,
-                reason: reason,
-                link: "http://localhost/tasks/t"
-            ).map(\.address)
+    @Test func `people are told of those events of a task that they asked about`() {
+        let routes = [
+            "notify.email.a@example.com.on-failed", "notify.email.b@example.com.on-any",
+            "notify.email.b@example.com.on-resolved", "notify.pulse.some.key.on-transition",
+            "notify.matrix-room.!room:example.com.on-pending", "notify.slack-channel.C1.on-defined",
+            "notify.email.nobody.on-any", "notify.irc.x.on-any", "notify.email.on-any", "index.on-any",
+        ]
+        func told(_ event: TaskEvent) -> [String] {
+            NotificationWish.fulfilled(by: event, routes: routes).map { "\($0.kind.rawValue) \($0.address)" }
         }
-        #expect(addresses("failed", "failed") == ["a@example.com", "b@example.com"])
-        #expect(addresses("completed", "completed") == ["b@example.com"])
-        #expect(addresses("exception", "deadline-exceeded") == ["b@example.com"])
-        #expect(addresses("exception", "canceled").isEmpty)
+        #expect(told(.failed) == ["email a@example.com", "email b@example.com", "pulse some.key"])
+        #expect(told(.completed) == ["email b@example.com", "pulse some.key"])
+        #expect(told(.exception) == ["email b@example.com", "pulse some.key"])
+        #expect(told(.running) == ["pulse some.key"])
+        #expect(told(.pending) == ["pulse some.key", "matrix-room !room:example.com"])
+        #expect(told(.defined) == ["pulse some.key", "slack-channel C1"])
+    }
+
+    @Test func `a task may word its notifications itself, and wrong words say what is wrong with them`() throws {
+        let task: JSONValue = [
+            "metadata": ["name": "build", "owner": "o"],
+            "extra": [
+                "notify": [
+                    "email": [
+                        "subject": "${task.metadata.name} ${status.state}", "content": "${nothing}",
+                        "link": ["text": "log", "href": "${rootUrl}/log/${taskId}"],
+                    ],
+                    "matrixBody": "${taskId}", "matrixFormattedBody": "<b>${taskId}</b>",
+                    "matrixFormat": "org.matrix.custom.html", "matrixMsgtype": "m.text",
+                    "slackText": "slack ${taskId}", "slackBlocks": [["type": "divider"]],
+                ]
+            ],
+        ]
+        let status: JSONValue = ["state": "failed", "runs": [["runId": 0, "reasonResolved": "failed"]]]
+        let notices = TaskNotices(taskID: "t", task: task, status: status, rootURL: "http://localhost", now: now)
+        func body(_ route: String) throws -> JSONValue {
+            notices.notification(for: try #require(NotificationWish(route: route)), event: .failed).body
+        }
+        let mail = try body("notify.email.a@b.on-failed")
+        #expect(mail["subject"] == "build failed")
+        #expect(mail["content"]?.string?.contains("nothing") == true)
+        #expect(mail["link"] == ["text": "log", "href": "http://localhost/log/t"])
+        #expect(
+            try body("notify.matrix-room.!r:x.on-failed") == [
+                "msgtype": "m.text", "body": "t", "format": "org.matrix.custom.html", "formattedBody": "<b>t</b>",
+            ]
+        )
+        #expect(
+            try body("notify.slack-channel.C.on-failed") == ["text": "slack t", "blocks": [["type": "divider"]]]
+        )
+        #expect(try body("notify.pulse.k.on-failed") == ["message": status])
     }
 
     @Test func `hashes agree, complete each other or contradict`() {

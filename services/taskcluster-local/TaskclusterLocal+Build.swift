@@ -145,6 +145,12 @@ extension TaskclusterLocal {
             )
         )
         routes.sender = settings.string("tcl.mail.from", default: routes.sender, "who sends mail")
+        let quiet = settings.string(
+            "tcl.notify.quiet.reasons",
+            default: "canceled",
+            "reasons of exceptions that nobody is told about, with commas"
+        )
+        routes.quietReasons = Set(quiet.split(separator: ",").map { String($0.filter { $0 != " " }) })
         if let host = settings.optional("tcl.smtp.host", "server that takes mail; without one, mail becomes files") {
             routes.relay = MailRelay(
                 host: host,

@@ -135,6 +135,30 @@ extension QueueAPI {
                 let queue = try await workers.queue(Self.queueID(request), now: now())
                 return .json(try await withActions(queue.workerTypeJSON, queue.provisionerID, "worker-type"))
             },
+            endpoint(
+                .put,
+                "/provisioners/<provisionerId>/worker-types/<workerType>",
+                "declareWorkerType",
+                scopes: .allOf(
+                    .each(
+                        "property",
+                        in: "properties",
+                        scope: "queue:declare-worker-type:<provisionerId>/<workerType>#<property>"
+                    )
+                ),
+                mode: .deferred,
+                input: "update-workertype-request",
+                output: "workertype-response",
+                stability: .deprecated,
+                category: "Worker metadata",
+                "Declare a worker type"
+            ) { request in
+                try await request.authorize(["properties": Self.properties(request)])
+                let queueID = try Self.validQueueID(request)
+                try await workers.declare(queue: queueID, request.body, now: now())
+                let queue = try await workers.queue(queueID, now: now())
+                return .json(try await withActions(queue.workerTypeJSON, queue.provisionerID, "worker-type"))
+            },
         ]
     }
 
@@ -197,11 +221,7 @@ extension QueueAPI {
             ) { request in
                 try await request.authorize(["properties": Self.properties(request)])
                 let expires = request.body["expires"]?.string.flatMap { Timestamp($0) }
-                let queueID = Self.queueID(request)
-                // The pattern of a worker type alone is laxer than that of one inside the name of a queue.
-                guard TaskQueueID(queueID) != nil else {
-                    throw QueueProblem(.input, "\(queueID) is not the name of a task queue.")
-                }
+                let queueID = try Self.validQueueID(request)
                 let name = Self.workerName(request)
                 return try await answer(try await workers.declare(queueID, name, expires: expires, now: now()))
             },
@@ -275,6 +295,13 @@ extension QueueAPI {
 
     private static func queueID(_ request: APIRequest) -> String {
         "\(request.parameter("provisionerId"))/\(request.parameter("workerType"))"
+    }
+
+    /// The pattern of a worker type alone is laxer than that of one inside the name of a queue.
+    private static func validQueueID(_ request: APIRequest) throws -> String {
+        let id = queueID(request)
+        guard TaskQueueID(id) != nil else { throw QueueProblem(.input, "\(id) is not the name of a task queue.") }
+        return id
     }
 
     private static func workerName(_ request: APIRequest) -> WorkerName {

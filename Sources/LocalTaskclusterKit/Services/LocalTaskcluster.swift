@@ -133,6 +133,14 @@ public struct LocalTaskcluster: Sendable {
         let notified = Signal()
         let routes =
             configuration.notifications ?? NotificationRoutes(mailDirectory: "\(configuration.blobDirectory)/mail")
+        let herald = TaskHerald(
+            pool: pool,
+            routes: routes,
+            rootURL: configuration.rootURL,
+            exchange: exchanges.notification,
+            outbox: outbox,
+            notified: notified
+        )
         let sweeper = ExpirySweeper(
             pool: pool,
             store: store,
@@ -207,7 +215,9 @@ public struct LocalTaskcluster: Sendable {
         proxies = (hooks ?? []) + (bridges ?? [])
         let background: [any Service] = [
             DirectoryKeeper(directory: directory, pool: pool, configuration: configuration, now: now),
-            QueueSweeper(store: store, resolved: resolved, deadlineDelay: configuration.deadlineDelay, now: now),
+            QueueSweeper(store: store, resolved: resolved, deadlineDelay: configuration.deadlineDelay, now: now) {
+                try await herald.announce(now: $0)
+            },
             PeriodicService(name: "worker activity", every: .seconds(2)) { try await activity.flush() },
             PeriodicService(name: "claim probe", every: .seconds(5), jitter: 0.2) { dispatch.probe() },
             PeriodicService(name: "expiry", every: configuration.expiryInterval) { try await sweeper.sweep() },
@@ -248,6 +258,7 @@ public struct LocalTaskcluster: Sendable {
             Migration(version: 3, name: "V0003_tcl_workers", bytes: PackageResources.V0003_tcl_workers_sql),
             Migration(version: 4, name: "V0004_tcl_objects", bytes: PackageResources.V0004_tcl_objects_sql),
             Migration(version: 5, name: "V0005_tcl_notify", bytes: PackageResources.V0005_tcl_notify_sql),
+            Migration(version: 6, name: "V0006_tcl_notices", bytes: PackageResources.V0006_tcl_notices_sql),
         ]
         _ = try await Migrator.migrate(pool, schema: "tcl", migrations: migrations)
     }

@@ -19,6 +19,8 @@ public struct NotificationRoutes: Sendable {
     public var matrix: (url: String, token: String)?
     /// The base URL of Slack's methods and the token of our application there.
     public var slack: (url: String, token: String)?
+    /// Exceptions of tasks that nobody is told about, because somebody wanted them.
+    public var quietReasons: Set<String> = ["canceled"]
 
     /// Keeps mail in a directory and sends nothing else.
     public init(mailDirectory: String) {

@@ -11,19 +11,24 @@ public struct QueueSweeper: Service {
     private let store: QueueStore
     private let resolved: Signal
     private let deadlineDelay: Duration
+    private let announce: @Sendable (Timestamp) async throws -> Bool
     private let now: @Sendable () -> Timestamp
 
     /// Sweeps every second, and at once when `resolved` is notified.
+    ///
+    /// - Parameter announce: Tells people of some of the events they asked about; true while there are more.
     public init(
         store: QueueStore,
         resolved: Signal,
         deadlineDelay: Duration,
-        now: @escaping @Sendable () -> Timestamp
+        now: @escaping @Sendable () -> Timestamp,
+        announce: @escaping @Sendable (Timestamp) async throws -> Bool = { _ in false }
     ) {
         self.store = store
         self.resolved = resolved
         self.deadlineDelay = deadlineDelay
         self.now = now
+        self.announce = announce
     }
 
     /// Sweeps until graceful shutdown.
@@ -42,14 +47,20 @@ public struct QueueSweeper: Service {
     public func sweep() async throws {
         while try await store.expireClaims(now: now()) == 32 {}
         while try await store.handleDeadlines(delay: deadlineDelay, now: now()) == 32 {}
+        try await follow()
+    }
+
+    /// Handles what follows from events.
+    private func follow() async throws {
         while try await store.drawConsequences(now: now()) {}
+        while try await announce(now()) {}
     }
 
     private func followResolutions() async {
         while !Task.isCancelled, !Task.isShuttingDownGracefully {
             guard await resolved.wait(timeout: .seconds(1)) else { continue }
             do {
-                while try await store.drawConsequences(now: now()) {}
+                try await follow()
             } catch {
                 Logger.current.warning("resolutions wait for the next sweep", metadata: ["error": "\(error)"])
             }

@@ -108,6 +108,9 @@ extension QueueStore {
             priorities.append(facts.status.priority.rawValue)
             places.append(try row.int("seq"))
             decision.statements += transition.events.map { Self.announce(messages.message($0, facts)) }
+            let notices = Self.notices(of: [.running], facts)
+            decision.statements += notices
+            decision.aftermath.notices = decision.aftermath.notices || !notices.isEmpty
         }
         guard let queue = decision.answer.first?.status.taskQueueID else { return decision }
         decision.aftermath.messages = true

@@ -12,7 +12,7 @@ extension QueueStore {
     /// - Throws: `QueueProblem` with `conflict` if the id is taken by another definition or the group does not take the
     ///   task, with `input` if dependencies are missing or expire too early.
     public func createTask(_ task: TaskDefinition, now: Timestamp) async throws -> TaskStatus {
-        task.dependencies.isEmpty
+        task.dependencies.isEmpty && !Self.isNoticed(task)
             ? try await createFreeTask(task, now: now)
             : try await createDependentTask(task, now: now)
     }
@@ -55,6 +55,9 @@ extension QueueStore {
             let satisfied = try satisfiedDependencies(of: task, rows[3])
             var decision = Decision<TaskStatus?>(answer: nil)
             decision.aftermath.messages = true
+            let undefined = TaskFacts(status: task.initialStatus, routes: task.routes, tags: task.tags)
+            decision.statements = Self.notices(of: [.defined], undefined)
+            decision.aftermath.notices = !decision.statements.isEmpty
             if !satisfied.isEmpty {
                 decision.statements.append(
                     """

@@ -95,7 +95,6 @@ extension QueueStore {
             Self.openEdges(resolved: resolved, completed: completed, limit: limit),
             Self.resolvedGroups(groups),
             Self.indexRoutes(of: completed),
-            Self.mailRoutes(of: resolved),
         ])
         let edges = looked[0]
         var aftermath = Aftermath()
@@ -120,7 +119,6 @@ extension QueueStore {
                 aftermath.messages = true
             }
             for row in looked[2] { statements += try Self.indexing(row, now: now) }
-            for row in looked[3] { statements += try mails(row, now: now) }
             let ids = try resolutions.map { try $0.int("id") }
             statements.append("delete from tcl.resolutions where id = any(\(ids)::bigint[])")
         }
@@ -187,27 +185,6 @@ extension QueueStore {
         from tcl.tasks t where t.task_id = any(\(completed)::text[])
             and exists (select from unnest(t.routes) route where route like 'index.%')
         """
-    }
-
-    private static func mailRoutes(of resolved: [String]) -> SQL {
-        """
-        select t.task_id, t.definition -> 'metadata' ->> 'name' as name, s.state,
-            s.runs -> -1 ->> 'reasonResolved' as reason, t.routes
-        from tcl.tasks t join tcl.task_status s on s.task_id = t.task_id where t.task_id = any(\(resolved)::text[])
-            and exists (select from unnest(t.routes) route where route like 'notify.email.%')
-        """
-    }
-
-    private func mails(_ row: PostgresRow, now: Timestamp) throws -> [SQL] {
-        let taskID = try row.string("task_id")
-        return TaskMail.notifications(
-            routes: try row.strings("routes"),
-            taskID: taskID,
-            name: try row.optionalString("name") ?? "",
-            state: try row.string("state"),
-            reason: try row.optionalString("reason"),
-            link: "\(rootURL)/tasks/\(taskID)"
-        ).map { NotificationStore.insertion(of: $0, deliverable: true, now: now) }
     }
 
     private static func indexing(_ row: PostgresRow, now: Timestamp) throws -> [SQL] {

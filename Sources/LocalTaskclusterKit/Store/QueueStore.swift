@@ -42,7 +42,8 @@ public struct QueueStore: Sendable {
 public struct QueueObserver: Sendable {
     /// So many runs have become claimable in this queue.
     public var pendingAdded: @Sendable (_ taskQueueID: String, _ count: Int) -> Void
-    /// Some task has been resolved; its dependents and its group are to be looked at.
+    /// Some task has been resolved, so its dependents and its group are to be looked at; or somebody is to be told of an
+    /// event.
     public var taskResolved: @Sendable () -> Void
     /// The outbox has new messages.
     public var messagesAdded: @Sendable () -> Void
@@ -71,6 +72,7 @@ struct Aftermath: Sendable {
     var added: [String: Int] = [:]
     var resolved = false
     var messages = false
+    var notices = false
 }
 
 extension QueueStore {
@@ -113,7 +115,7 @@ extension QueueStore {
 
     func notify(_ aftermath: Aftermath) {
         for (queue, count) in aftermath.added { observer.pendingAdded(queue, count) }
-        if aftermath.resolved { observer.taskResolved() }
+        if aftermath.resolved || aftermath.notices { observer.taskResolved() }
         if aftermath.messages { observer.messagesAdded() }
     }
 }
@@ -175,6 +177,14 @@ extension QueueStore {
         for event in transition.events {
             statements.append(Self.announce(messages.message(event, facts)))
             aftermath.messages = true
+        }
+        if transition.isChange {
+            let notices = Self.notices(
+                of: transition.events.compactMap { $0.taskEvent(isFinal: transition.isFinal) },
+                facts
+            )
+            statements += notices
+            aftermath.notices = aftermath.notices || !notices.isEmpty
         }
         return statements
     }

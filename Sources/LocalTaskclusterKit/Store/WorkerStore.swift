@@ -45,6 +45,22 @@ public struct WorkerStore: Sendable {
         return try QueueRecord(row: row)
     }
 
+    /// Stores what registration tools say about a task queue; what they leave out stays.
+    public func declare(queue taskQueueID: String, _ facts: JSONValue, now: Timestamp) async throws {
+        let expires = facts["expires"]?.string.flatMap { Timestamp($0) } ?? now + .seconds(5 * 86_400)
+        try await pool.execute(
+            """
+            insert into tcl.queues (task_queue_id, description, stability, expires, last_date_active)
+            values (\(taskQueueID), coalesce(\(facts["description"]?.string)::text, ''),
+                coalesce(\(facts["stability"]?.string)::text, 'experimental'), \(expires), \(now))
+            on conflict (task_queue_id) do update
+            set description = coalesce(\(facts["description"]?.string)::text, queues.description),
+                stability = coalesce(\(facts["stability"]?.string)::text, queues.stability),
+                expires = greatest(queues.expires, excluded.expires)
+            """
+        )
+    }
+
     // MARK: - Provisioners
 
     /// The provisioners after the given one, by name.
