@@ -20,7 +20,7 @@ final class RawSocket: Sendable {
         }
         guard result == 0 else { throw TestSchemas.Failed() }
         // Whoever waits for bytes that never come fails instead of hanging.
-        var limit = timeval(tv_sec: 20, tv_usec: 0)
+        var limit = timeval(tv_sec: 60, tv_usec: 0)
         setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
     }
 
@@ -29,7 +29,7 @@ final class RawSocket: Sendable {
         _ = write(descriptor, bytes, bytes.count)
     }
 
-    /// Everything until the other side closes; nil if it does not within twenty seconds.
+    /// Everything until the other side closes; nil if it does not within a minute.
     func receiveAll() async -> String? {
         await withCheckedContinuation { continuation in
             // Waiting for the network would block a thread that other tests need.

@@ -135,9 +135,9 @@ final class Events: Sendable {
 
     func has(_ fact: String) -> Bool { all.contains(fact) }
 
-    /// Waits until a fact was noted; false after five seconds without it.
+    /// Waits until a fact was noted; false after a minute without it.
     func wait(for fact: String) async throws -> Bool {
-        let deadline = ContinuousClock.now + .seconds(5)
+        let deadline = ContinuousClock.now + .seconds(60)
         while ContinuousClock.now < deadline {
             if facts.withLock({ $0.contains(fact) }) { return true }
             try await Task.sleep(for: .milliseconds(5))

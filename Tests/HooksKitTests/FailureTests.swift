@@ -3,8 +3,10 @@
 import Core
 import HTTPClient
 import JSON
+import Logging
 import Postgres
 import Schedules
+import Synchronization
 import Taskcluster
 import TestSupport
 import Testing
@@ -77,7 +79,8 @@ struct FailureTests {
         }
     }
 
-    @Test func `nothing advances while an instant is repeated, and the schedule goes on afterwards`() async throws {
+    @Test func `H49: nothing advances while an instant is repeated, and the schedule goes on afterwards`() async throws
+    {
         try await HooksWorld.with { (world: HooksWorld) async throws -> Void in
             try await world.create([:], ["schedule": ["0 * * * * *"]])
             let first = try await world.call("GET", "/hooks/g/h/status").body["nextScheduledDate"]
@@ -183,14 +186,21 @@ struct FailureTests {
         }
     }
 
-    @Test func `H52: a refused or impossible letter holds up nothing`() async throws {
-        try await HooksWorld.with { (world: HooksWorld) async throws -> Void in
+    @Test func `H52: a refused or impossible letter is a warning and holds up nothing`() async throws {
+        let lines = Mutex<[String]>([])
+        let handler = LineLogHandler(service: "tests") { line in lines.withLock { $0.append(line) } }
+        try await HooksWorld.with(logger: Logger(label: "tests") { _ in handler }) {
+            (world: HooksWorld) async throws -> Void in
             try await world.create([:], hourly)
             world.queue.state.withLock { $0.mailRefusals = [(400, "DenylistedAddress")] }
             try await failHourly(world, hours: 2)
             #expect(world.queue.mails == 0)
             #expect(try await world.history().count == 2)
         }
+        let told = lines.withLock { $0 }.filter { $0.contains("mail was not sent") }
+        #expect(told.count == 1)
+        #expect(told.first?.contains("\"severity\":\"WARNING\"") == true)
+        #expect(told.first?.contains("DenylistedAddress") == true)
     }
 
     @Test func `H52: a letter waits for a mail service that is unwell, and stays the same`() async throws {

@@ -29,6 +29,8 @@ struct FiringTests {
             #expect(try await world.history().first?["firedBy"] == "schedule")
             let next = try await world.call("GET", "/hooks/g/h/status").body["nextScheduledDate"]?.string ?? ""
             #expect(next > due)
+            #expect(next > world.clock.now().iso8601)
+            #expect(try await world.history().count == 1)
         }
     }
 
@@ -61,18 +63,22 @@ struct FiringTests {
         }
     }
 
-    @Test func `H50, H61: a permanent failure is mailed once and the schedule goes on`() async throws {
+    @Test(arguments: [400, 403, 499])
+    func `H50, H61: a permanent failure is mailed once and the schedule goes on`(_ status: Int) async throws {
         try await HooksWorld.with { (world: HooksWorld) async throws -> Void in
             try await world.create([:], minutely)
             for _ in 0..<3 {
-                world.queue.refuse(400, "InputError")
+                world.queue.refuse(status, "InputError")
                 try await world.passNextInstant()
                 try await world.scheduler.fireDue()
                 try await settled(world)
                 try await world.mailer.sendDue()
             }
-            #expect(try await world.history().count == 3)
+            let history = try await world.history()
+            #expect(history.map { $0["result"] } == ["error", "error", "error"])
+            #expect(Set(history.map { $0["taskId"] }).count == 3)
             #expect(world.queue.mails == 1)
+            #expect(world.queue.state.withLock { $0.calls.count } == 3)
         }
     }
 
@@ -210,7 +216,25 @@ struct FiringTests {
                 try await settled(world)
             }
             let results = try await world.history().map { $0["result"]?.string }
-            #expect(Set(results) == ["success", "error"])
+            #expect(results == ["success", "error"])
+        }
+    }
+
+    @Test func `H80: a message that the template cannot use is an error in the history and does not stop the next`()
+        async throws
+    {
+        try await HooksWorld.with { (world: HooksWorld) async throws -> Void in
+            let template: JSONValue = ["payload": ["n": "${payload.n}"]]
+            try await world.create(template, ["triggerSchema": ["type": "object"]])
+            for body in ["{}", #"{"n":1}"#] {
+                let message = PulseDelivery(exchange: "e", routingKey: "k", body: Array(body.utf8))
+                try await world.intake.accept([message], for: HookName(group: "g", hook: "h"), queue: "q")
+                try await settled(world)
+            }
+            #expect(world.queue.tasks.count == 1)
+            let rows = try await world.history()
+            #expect(rows.map { $0["result"] } == ["success", "error"])
+            #expect(rows.last?["error"]?.string?.contains("object has no property") == true)
         }
     }
 }

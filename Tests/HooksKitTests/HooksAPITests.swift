@@ -2,9 +2,10 @@
 
 import JSON
 import Postgres
+import Schedules
 import Taskcluster
-import Testing
 import TestSupport
+import Testing
 
 @Suite(.timeLimit(.minutes(8)))
 struct HooksAPITests {
@@ -15,7 +16,10 @@ struct HooksAPITests {
             let created = try await world.create()
             #expect(created.status == 200)
             let read = try await world.call("GET", "/hooks/g/h")
+            #expect(read.status == 200)
             #expect(read.body == created.body)
+            #expect(read.body["hookGroupId"] == "g")
+            #expect(read.body["hookId"] == "h")
             #expect(read.body["metadata"]?["emailOnError"] == true)
             #expect(read.body["schedule"] == [])
             #expect(read.body["bindings"] == [])
@@ -25,21 +29,27 @@ struct HooksAPITests {
 
     @Test func `H2, H3, H5: the same definition again succeeds and another one conflicts`() async throws {
         try await HooksWorld.with { (world: HooksWorld) async throws -> Void in
-            try await world.create()
+            let first = try await world.create()
             let token = try await world.call("GET", "/hooks/g/h/token").body["token"]
             #expect(try await world.create().status == 200)
             #expect(try await world.call("GET", "/hooks/g/h/token").body["token"] == token)
-            let other = try await world.create(["payload": ["other": true]])
-            #expect(other.status == 409)
-            #expect(other.body["code"] == "RequestConflict")
+            let metadata: JSONValue = ["name": "n", "description": "another", "owner": "owner@example.com"]
+            for other: JSONObject in [["metadata": metadata], ["task": ["payload": ["other": true]]]] {
+                let refused = try await world.create(["payload": [:]], other)
+                #expect(refused.status == 409)
+                #expect(refused.body["code"] == "RequestConflict")
+                #expect(refused.body["message"]?.string?.hasPrefix("hook `g/h` already exists.") == true)
+            }
+            #expect(try await world.call("GET", "/hooks/g/h").body == first.body)
             let messages = try await world.pool.query(
                 "select exchange, routing_key, body from hooks.outbox order by id"
             )
             #expect(messages.count == 2)
-            let exchange = try messages.first?.string("exchange")
-            let routingKey = try messages.first?.string("routing_key")
-            #expect(exchange == "exchange/taskcluster-hooks/v1/hook-created")
-            #expect(routingKey == "_")
+            for message in messages {
+                let (exchange, key) = (try message.string("exchange"), try message.string("routing_key"))
+                #expect(exchange == "exchange/taskcluster-hooks/v1/hook-created")
+                #expect(key == "_")
+            }
         }
     }
 
@@ -135,11 +145,18 @@ struct HooksAPITests {
             try await world.create()
             let first = try await world.call("GET", "/hooks/g/h/token").body["token"]?.string ?? ""
             #expect(Slugid.isValid(first))
+            #expect(first.utf8.count == 22)
+            #expect(try await world.call("GET", "/hooks/g/h/token").body["token"]?.string == first)
+            let wrong = try await world.call("POST", "/hooks/g/h/trigger/\(Slugid.make())", [:], scopes: nil)
+            #expect(wrong.status == 401)
+            #expect(wrong.body["code"] == "AuthenticationFailed")
+            #expect(world.queue.tasks.isEmpty)
             let fired = try await world.call("POST", "/hooks/g/h/trigger/\(first)", [:], scopes: nil)
             #expect(fired.status == 200)
             #expect(world.queue.tasks[fired.body["taskId"]?.string ?? ""] != nil)
             let second = try await world.call("POST", "/hooks/g/h/token").body["token"]?.string ?? ""
             #expect(second != first)
+            #expect(try await world.call("GET", "/hooks/g/h/token").body["token"]?.string == second)
             let old = try await world.call("POST", "/hooks/g/h/trigger/\(first)", [:], scopes: "Hawk garbage")
             #expect(old.status == 401)
             #expect(old.body["code"] == "AuthenticationFailed")
@@ -163,7 +180,12 @@ struct HooksAPITests {
             ]
             _ = try await world.call("POST", "/hooks/g/h", HooksWorld.request([:], ["triggerSchema": schema]))
             let both = try await world.call("POST", "/hooks/g/h/trigger", ["x": "a"])
-            #expect(both.body["message"]?.string?.contains("; ") == true)
+            #expect(both.status == 400)
+            #expect(both.body["code"] == "InputError")
+            let message = both.body["message"]?.string ?? ""
+            let problems = message.split(separator: "\n").first?.split(separator: "; ").map(String.init) ?? []
+            let wanted = ["data must have required property 'y'", "data/x must be integer"]
+            #expect(problems.sorted() == wanted)
         }
     }
 
@@ -174,11 +196,13 @@ struct HooksAPITests {
             let answer = try await world.call("POST", "/hooks/g/h/trigger", ["who": "me"])
             let id = answer.body["taskId"]?.string ?? ""
             let task = world.queue.tasks[id]
-            let created = task?["created"]?.string ?? "?"
-            #expect(task?["payload"]?["t"]?.string == "me c triggerHook \(id) \(created)")
+            let text = task?["created"]?.string ?? "?"
+            #expect(task?["payload"]?["t"]?.string == "me c triggerHook \(id) \(text)")
             #expect(task?["taskGroupId"]?.string == id)
-            #expect(task?["deadline"] != nil)
-            #expect(task?["expires"] != nil)
+            let created = try #require(Timestamp(text))
+            #expect(created > .now() - .seconds(240) && created <= .now())
+            #expect(task?["deadline"]?.string == (created + .seconds(86_400)).iso8601)
+            #expect(task?["expires"]?.string == (created + .seconds(30 * 86_400)).iso8601)
             #expect(task?["schedulerId"] == nil)
         }
     }
@@ -195,8 +219,15 @@ struct HooksAPITests {
             #expect(try await world.history().count == 1)
             let other = try await world.call("POST", "/hooks/g/h/trigger", ["taskId": JSONValue(id), "x": 1])
             #expect(other.status == 400)
-            #expect(try await world.call("POST", "/hooks/g/h/trigger", ["taskId": "nope"]).status == 400)
-            #expect(try await world.call("POST", "/hooks/g/h/trigger", ["taskId": ""]).status == 200)
+            let nope = try await world.call("POST", "/hooks/g/h/trigger", ["taskId": "nope"])
+            #expect(nope.status == 400)
+            #expect(nope.body["message"]?.string?.hasPrefix("Invalid taskId format: nope") == true)
+            #expect(world.queue.tasks.count == 1)
+            let empty = try await world.call("POST", "/hooks/g/h/trigger", ["taskId": ""])
+            #expect(empty.status == 200)
+            let random = empty.body["taskId"]?.string ?? ""
+            #expect(Slugid.isValid(random))
+            #expect(random != id)
         }
     }
 
@@ -207,9 +238,11 @@ struct HooksAPITests {
             #expect(declined.status == 200)
             #expect(declined.body == [:])
             #expect(try await world.call("GET", "/hooks/g/h/last-fires").status == 404)
+            #expect(world.queue.state.withLock { $0.calls.isEmpty })
             _ = try await world.call("POST", "/hooks/g/h", HooksWorld.request(["x": "${nope}"], open))
             let failed = try await world.call("POST", "/hooks/g/h/trigger", [:])
             #expect(failed.status == 400)
+            #expect(failed.body["code"] == "InputError")
             #expect(failed.body["message"]?.string?.hasPrefix("While firing hook:") == true)
             let row = try await world.history().first
             #expect(row?["result"] == "error")
@@ -223,13 +256,16 @@ struct HooksAPITests {
             world.queue.refuse(403, "InsufficientScopes")
             let scopes = try await world.call("POST", "/hooks/g/h/trigger", [:])
             #expect(scopes.status == 403)
-            #expect(scopes.body["message"]?.string?.contains("hook-id:g/h") == true)
+            #expect(scopes.body["code"] == "InsufficientScopes")
+            #expect(scopes.body["message"]?.string?.hasPrefix("The role `hook-id:g/h` does not have") == true)
             #expect(scopes.body["message"]?.string?.contains("the queue's reason") == true)
             let error = try await world.call("GET", "/hooks/g/h/status").body["lastFire"]?["error"]
             #expect(error?["statusCode"] == 403)
+            #expect(error?["code"] == "InsufficientScopes")
             world.queue.refuse(400, "InputValidationError")
             let invalid = try await world.call("POST", "/hooks/g/h/trigger", [:])
             #expect(invalid.status == 400)
+            #expect(invalid.body["code"] == "InputError")
             #expect(
                 invalid.body["message"]?.string?.hasPrefix("While calling createTask: InputValidationError") == true
             )

@@ -33,6 +33,8 @@ final class StubServices: HTTPTransport {
         var states: [String: String] = [:]
         /// The scopes that the creation of tasks was restricted to, call by call.
         var authorizedScopes: [[String]] = []
+        /// Ends when the next attempt to create a task may go on.
+        var hold: AsyncStream<Never>?
     }
 
     let state = Mutex(State())
@@ -44,7 +46,21 @@ final class StubServices: HTTPTransport {
         state.withLock { $0.refusals += Array(repeating: (status, code), count: times) }
     }
 
+    /// Lets the next attempt to create a task wait, all others pass it; answers what ends the waiting.
+    func holdFirstCall() -> AsyncStream<Never>.Continuation {
+        let (stream, continuation) = AsyncStream<Never>.makeStream()
+        state.withLock { $0.hold = stream }
+        return continuation
+    }
+
     func send(_ request: HTTPRequest) async throws(HTTPClientError) -> HTTPResponse {
+        if request.method == "PUT" {
+            let hold = state.withLock { state in
+                defer { state.hold = nil }
+                return state.hold
+            }
+            if let hold { for await _ in hold {} }
+        }
         let body: JSONValue =
             if case .bytes(let bytes) = request.body { (try? JSONValue(parsing: bytes)) ?? .null } else { .null }
         let path = request.url.split(separator: "/").map(String.init)

@@ -26,26 +26,29 @@ struct ListenerTests {
     }
 
     @Test func `H72: what the default schema refuses is dropped, counted once and gone from the queue`() async throws {
-        try await ListenerWorld.with { world in
+        try await ListenerWorld.with(listeners: 0) { world in
             let request = HooksWorld.request(["payload": [:]], ["bindings": [world.binding("#")]])
-            _ = try await world.hooks.call("PUT", "/hooks/g/h", request)
-            try await world.inStep()
-            try await world.publish(#"{"n":1}"#)
-            try await eventually(within: .seconds(60), "it is counted") {
-                try await world.status()["listener"]?["messages"]?["rejected"] == 1
+            try await world.listening {
+                _ = try await world.hooks.call("PUT", "/hooks/g/h", request)
+                try await world.inStep()
+                try await world.publish(#"{"n":1}"#)
+                try await eventually(within: .seconds(60), "it is counted") {
+                    try await world.status()["listener"]?["messages"]?["rejected"] == 1
+                }
+                #expect(try await world.hooks.call("GET", "/hooks/g/h/last-fires").status == 404)
+                try await world.publish("{}")
+                #expect(try await world.tasks(1).count == 1)
             }
-            try await world.publish("{}")
-            #expect(try await world.tasks(1).count == 1)
+            // Whatever a listener had not acknowledged when it left is in its queue again.
+            #expect(try await world.waiting("h") == 0)
+            // Another listener finds nothing to count once more.
+            try await world.listening {
+                try await world.publish("{}")
+                #expect(try await world.tasks(2).count == 2)
+            }
             #expect(try await world.status()["listener"]?["messages"]?["rejected"] == 1)
-            #expect(try await world.hooks.history().count == 1)
-            let reconciler = QueueReconciler(
-                store: ListenerStore(pool: world.hooks.pool),
-                pulse: world.pulse,
-                options: HookQueueOptions(),
-                listener: "test"
-            )
-            let queue = reconciler.queue(of: HookName(group: "g", hook: "h"))
-            #expect(try await world.pulse.declareQueue(queue) == 0)
+            #expect(try await world.hooks.history().count == 2)
+            #expect(try await world.waiting("h") == 0)
         }
     }
 

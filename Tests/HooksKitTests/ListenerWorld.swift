@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
 
-import HooksKit
 import JSON
 import Postgres
 import Pulse
 import TestSupport
+
+@testable import HooksKit
 
 /// Hooks with listeners on a real broker, under a namespace of their own.
 struct ListenerWorld: Sendable {
@@ -136,6 +137,17 @@ struct ListenerWorld: Sendable {
         ).first?.string("queue_name") ?? ""
     }
 
+    /// How many messages are in a hook's queue, while no listener has any of them.
+    func waiting(_ name: String) async throws -> Int {
+        let reconciler = QueueReconciler(
+            store: ListenerStore(pool: hooks.pool),
+            pulse: pulse,
+            options: HookQueueOptions(),
+            listener: "test"
+        )
+        return try await pulse.declareQueue(reconciler.queue(of: HookName(group: "g", hook: name)))
+    }
+
     // MARK: - Messages
 
     /// Publishes a message, with a made-up id unless told otherwise.
@@ -146,7 +158,7 @@ struct ListenerWorld: Sendable {
     }
 
     /// Waits for a number of tasks, and for no more of them to come.
-    func tasks(_ count: Int, within limit: Duration = .seconds(20)) async throws -> [JSONValue] {
+    func tasks(_ count: Int, within limit: Duration = .seconds(90)) async throws -> [JSONValue] {
         try await eventually(within: limit, "\(count) tasks exist") { hooks.queue.tasks.count >= count }
         try await eventually(within: limit, "all fires ended") { try await hooks.openFires() == 0 }
         return hooks.queue.tasks.values.compactMap { $0["payload"] }

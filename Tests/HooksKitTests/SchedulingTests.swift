@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
 
+import Core
 import HTTPClient
 import JSON
+import Logging
 import Postgres
 import Schedules
+import Synchronization
 import TaskclusterClient
 import TestSupport
 import Testing
@@ -190,6 +193,23 @@ struct SchedulingTests {
         }
     }
 
+    @Test func `H55: a fire whose task takes its time holds up no other one`() async throws {
+        try await HooksWorld.with { (world: HooksWorld) async throws -> Void in
+            try await world.create(template, minutely)
+            try await world.multiply(200)
+            let gate = world.queue.holdFirstCall()
+            try await world.passNextInstant()
+            while try await world.scheduler.fireDue() > 0 {}
+            try await eventually(within: .seconds(120), "all but the one have fired") {
+                world.queue.tasks.count == 200
+            }
+            #expect(try await world.openFires() >= 1)
+            gate.finish()
+            try await settled(world)
+            #expect(world.queue.tasks.count == 201)
+        }
+    }
+
     @Test func `H53: a hook whose schedule cannot be used does not hold up the others`() async throws {
         try await HooksWorld.with { (world: HooksWorld) async throws -> Void in
             try await world.create(template, minutely)
@@ -266,9 +286,17 @@ struct SchedulingTests {
             try await world.create(template, minutely)
             try await world.passNextInstant()
             _ = try await world.pool.execute("alter table hooks.fires rename to gone")
+            let lines = Mutex<[String]>([])
+            let handler = LineLogHandler(service: "tests") { line in lines.withLock { $0.append(line) } }
             try await withThrowingTaskGroup(of: Void.self) { group in
-                group.addTask { try await world.scheduler.run() }
-                try await Task.sleep(for: .milliseconds(300))
+                group.addTask {
+                    try await withLogger(Logger(label: "tests") { _ in handler }) { _ in
+                        try await world.scheduler.run()
+                    }
+                }
+                try await eventually(within: .seconds(60), "a poll failed") {
+                    lines.withLock { $0.contains { $0.contains("\"severity\":\"ERROR\"") } }
+                }
                 _ = try await world.pool.execute("alter table hooks.gone rename to fires")
                 try await eventually(within: .seconds(30), "the hook fired") { world.queue.tasks.count == 1 }
                 group.cancelAll()

@@ -30,7 +30,7 @@ public struct EventuallyError: Error, CustomStringConvertible {
 
 /// Asks again and again until the answer is yes, and fails after a limit.
 public func eventually(
-    within limit: Duration = .seconds(30),
+    within limit: Duration = .seconds(90),
     _ what: String = "the condition",
     _ condition: () async throws -> Bool
 ) async throws {
