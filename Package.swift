@@ -24,6 +24,7 @@ extension Target.Dependency {
     static let arguments = product(name: "ArgumentParser", package: "swift-argument-parser")
     static let collections = product(name: "OrderedCollections", package: "swift-collections")
     static let crypto = product(name: "Crypto", package: "swift-crypto")
+    static let cryptoExtras = product(name: "CryptoExtras", package: "swift-crypto")
     static let httpTypes = product(name: "HTTPTypes", package: "swift-http-types")
     static let coreMetrics = product(name: "CoreMetrics", package: "swift-metrics")
     static let hummingbird = product(name: "HummingbirdCore", package: "hummingbird")
@@ -167,6 +168,14 @@ let package = Package(
                 "APIServer", "Core", "HTTPClient", "JSON", "JSONE", "JSONSchema", "Outbox", "Postgres", "Pulse",
                 "Schedules", "Taskcluster",
                 .crypto, .lifecycle, .logging, .metrics,
+            ],
+            migrations: true
+        ),
+        library(
+            "StepKit",
+            [
+                "APIServer", "Core", "HTTPClient", "JSON", "Outbox", "Postgres", "Pulse", "Schedules", "Taskcluster",
+                .crypto, .cryptoExtras, .lifecycle, .logging, .metrics,
             ],
             migrations: true
         ),

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
 
-import HTTPTypes
 import JSON
 import Schedules
 
@@ -86,9 +85,15 @@ enum ErrorBody {
 
 /// What the standard calls a status.
 public enum StatusText {
-    /// The phrase of a status, such as `Not Found`.
+    private static let reasons: [Int: String] = [
+        400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed",
+        409: "Conflict", 410: "Gone", 412: "Precondition Failed", 413: "Content Too Large",
+        415: "Unsupported Media Type", 422: "Unprocessable Content", 429: "Too Many Requests",
+        500: "Internal Server Error", 502: "Bad Gateway", 503: "Service Unavailable", 504: "Gateway Timeout",
+    ]
+
+    /// The phrase of a status of refusal, such as `Not Found`.
     public static func reason(_ status: Int) -> String {
-        let phrase = HTTPResponse.Status(code: status).reasonPhrase
-        return phrase.isEmpty ? "Status \(status)" : phrase
+        reasons[status] ?? "Status \(status)"
     }
 }
