@@ -18,6 +18,7 @@ public final class StepRunner: Service {
     private let lease: Duration
     private let look: @Sendable (StepClaim) async throws -> Void
     private let held = Mutex<[Int: Int]>([:])
+    private let underWay = Mutex(0)
 
     /// Prepares to look at the steps of a store.
     ///
@@ -75,20 +76,19 @@ public final class StepRunner: Service {
 
     private func loop(until isStopping: borrowing Atomic<Bool>) async {
         var failures = 0
-        let underWay = Mutex(0)
         await withDiscardingTaskGroup { group in
             while !Task.isCancelled, !isStopping.load(ordering: .acquiring) {
                 var pause = interval
                 do {
-                    let free = concurrency - underWay.withLock { $0 }
+                    let free = concurrency - self.underWay.withLock { $0 }
                     let claims = free > 0 ? try await store.claim(limit: free, owner: owner, lease: lease) : []
                     if failures > 0 { Logger.current.notice("steps are looked at again") }
                     failures = 0
-                    underWay.withLock { $0 += claims.count }
+                    self.underWay.withLock { $0 += claims.count }
                     for claim in claims {
                         group.addTask {
                             await self.carryOut(claim)
-                            underWay.withLock { $0 -= 1 }
+                            self.underWay.withLock { $0 -= 1 }
                             self.store.changes.workIsDue()
                         }
                     }

@@ -205,13 +205,9 @@ public struct StepStore: Sendable {
 
     /// Changes the step of a name under its lock; an unknown name is a refusal.
     ///
-    /// - Parameters:
-    ///   - uid: The name.
-    ///   - actor: Who changes.
-    ///   - match: The entity tags that the caller accepts; nil for any.
-    ///   - key: Under which a repetition of the request is recognised.
-    ///   - body: Changes the step and the tables that belong to it.
-    /// - Returns: The step as it is now, and what the body returned.
+    /// With `match`, a step of another entity tag is refused; a request that comes again under its `key` gets its first
+    /// answer. The body changes the step and the tables that belong to it. Answers the step as it is now, and what the
+    /// body returned.
     public func change<R: Sendable>(
         _ uid: String,
         actor: String,
