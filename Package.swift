@@ -172,6 +172,14 @@ let package = Package(
             migrations: true
         ),
         library(
+            "RollerKit",
+            [
+                "APIServer", "Core", "HTTPClient", "JSON", "JSONSchema", "Outbox", "Postgres", "Pulse", "Schedules",
+                "Taskcluster", "TaskclusterClient", .crypto, .lifecycle, .logging, .metrics,
+            ],
+            migrations: true
+        ),
+        library(
             "StepKit",
             [
                 "APIServer", "Core", "HTTPClient", "JSON", "Outbox", "Postgres", "Pulse", "Schedules", "Taskcluster",
@@ -258,6 +266,13 @@ let package = Package(
         tests("Postgres", ["Core", "JSON", "Schedules", "TestSupport", .lifecycle, .logging]),
         tests("Processes", ["Core"]),
         tests("Pulse", ["Core", "JSON", "TestSupport", .lifecycle, .logging]),
+        tests(
+            "RollerKit",
+            [
+                "APIServer", "Core", "HTTPClient", "JSON", "Outbox", "Postgres", "Pulse", "Schedules", "Taskcluster",
+                "TaskclusterClient", "TestSupport", .lifecycle, .logging,
+            ]
+        ),
         tests("Schedules", []),
         tests(
             "ScriptworkerKit",

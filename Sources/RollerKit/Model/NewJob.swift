@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package import JSON
+package import Schedules
+
+/// A job that somebody asks for, with everything about it that was found out beforehand.
+package struct NewJob: Sendable {
+    /// The id it gets if it is a job of its own.
+    package var id: String
+    package var action: ActionDescription
+    package var parameters: JSONObject
+    /// The machine's id.
+    package var machine: String?
+    package var worker: WorkerName
+    package var clientID: String
+    package var origin: String?
+    package var source: JobSource
+    package var isDryRun = false
+    /// 50 is usual; higher comes first.
+    package var priority = 50
+    package var pool = "default"
+    package var deadline: Timestamp?
+    package var idempotencyKey: String?
+    package var parent: String?
+    package var sourceAddress: String?
+    package var requestID: String?
+
+    package init(
+        id: String = JobID.make(),
+        _ action: ActionDescription,
+        parameters: JSONObject = [:],
+        machine: String?,
+        worker: WorkerName,
+        clientID: String,
+        source: JobSource
+    ) {
+        self.id = id
+        self.action = action
+        self.parameters = parameters
+        self.machine = machine
+        self.worker = worker
+        self.clientID = clientID
+        self.source = source
+    }
+
+    /// The same for requests that ask for the same thing.
+    var duplicateKey: String {
+        let target = machine ?? "worker:\(worker.workerGroup ?? ""):\(worker.workerID)"
+        let trial = isDryRun ? "dry" : "wet"
+        return "\(target)|\(action.name)|\(trial)|\(JSONValue.object(parameters).text(.sorted))"
+    }
+}
+
+/// What happens to a second request for what is already under way.
+package enum DuplicatePolicy: String, Sendable, Hashable, CaseIterable {
+    /// The second request is answered with the first one's job.
+    case join
+    /// The second request is refused.
+    case reject
+    /// Both are jobs.
+    case allow
+}
+
+/// How much one client may ask for, and how often one machine may be hit.
+package struct JobLimits: Sendable, Hashable {
+    /// Requests of one client in a minute.
+    package var perClientAndMinute = 60
+    /// Destructive jobs on one machine in an hour.
+    package var perMachineAndHour = 6
+
+    package init(perClientAndMinute: Int = 60, perMachineAndHour: Int = 6) {
+        self.perClientAndMinute = perClientAndMinute
+        self.perMachineAndHour = perMachineAndHour
+    }
+}
+
+/// What a request for a job led to.
+package enum JobCreation: Sendable {
+    case created(Job)
+    /// The same was asked for before and is not finished.
+    case joined(Job)
+    /// The same was asked for before, and the policy refuses to ask twice.
+    case rejected(Job)
+    /// The client has sent this very request before.
+    case repeated(Job)
+    /// The client has used this key for another request.
+    case keyTaken(Job)
+    /// Too often; the number of seconds until it makes sense to ask again.
+    case throttled(seconds: Int)
+}
+
+/// Identifiers of jobs: version 4 UUIDs in lower case.
+package enum JobID {
+    /// A fresh id.
+    package static func make() -> String {
+        var bytes = (0..<16).map { _ in UInt8.random(in: .min ... .max) }
+        bytes[6] = bytes[6] & 0x0F | 0x40
+        bytes[8] = bytes[8] & 0x3F | 0x80
+        var text = ""
+        for (index, byte) in bytes.enumerated() {
+            if [4, 6, 8, 10].contains(index) { text += "-" }
+            text += String(byte >> 4, radix: 16) + String(byte & 15, radix: 16)
+        }
+        return text
+    }
+
+    /// Whether a text is an id as we make them.
+    package static func isValid(_ text: String) -> Bool {
+        let bytes = Array(text.utf8)
+        guard bytes.count == 36 else { return false }
+        return bytes.enumerated().allSatisfy { index, byte in
+            switch index {
+            case 8, 13, 18, 23: byte == UInt8(ascii: "-")
+            case 14: byte == UInt8(ascii: "4")
+            case 19: "89ab".utf8.contains(byte)
+            default: "0123456789abcdef".utf8.contains(byte)
+            }
+        }
+    }
+}
