@@ -227,11 +227,11 @@ def test_migrating_without_a_database_says_so_and_fails(running, name, kind):
         "no such database": url._replace(path="/no-such-database").geturl(),
     }[kind]
     done = run(name, "migrate", env=environment(running, name, DATABASE_URL=changed))
-    assert done.returncode == 1, done.stderr
-    last = json.loads(done.stderr.splitlines()[-1])
+    assert done.returncode == 1 and done.stderr == "", done.stderr
+    last = json.loads(done.stdout.splitlines()[-1])
     assert last["severity"] == "CRITICAL" and "DATABASE_URL" in last["Fields"]["error"], last
-    assert PASSWORD not in done.stderr
-    assert len(done.stderr.splitlines()) <= 3, done.stderr
+    assert PASSWORD not in done.stdout
+    assert len(done.stdout.splitlines()) <= 3, done.stdout
 
 
 @pytest.mark.parametrize("name", DAEMONS)
@@ -292,8 +292,8 @@ def test_hooks_without_the_deployment_answer_500_and_go_on_when_it_is_back(runni
 def test_a_taken_port_is_told_and_harms_nobody(running, name, tmp_path):
     taken = running.suite.ports()[name]
     done = run(name, "run", env=environment(running, name, HTTP_PORT=str(taken)))
-    assert done.returncode == 1, done.stderr
-    last = json.loads([line for line in done.stderr.splitlines() if "CRITICAL" in line][-1])
+    assert done.returncode == 1 and done.stderr == "", done.stderr
+    last = json.loads([line for line in done.stdout.splitlines() if "CRITICAL" in line][-1])
     assert last["Fields"]["error"] == (
         f"cannot listen on 127.0.0.1:{taken}: another process listens there; stop it or choose another HTTP_PORT"
     )

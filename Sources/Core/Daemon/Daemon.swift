@@ -131,7 +131,7 @@ public enum Daemon {
         }
         let format = settings.string(
             "log.format",
-            default: isatty(2) == 1 ? "human" : "json",
+            default: isatty(1) == 1 ? "human" : "json",
             "how log lines look: json or human"
         )
         if format != "human", format != "json" { settings.fail("log.format", "must be json or human") }

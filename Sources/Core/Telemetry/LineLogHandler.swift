@@ -3,9 +3,8 @@
 import Glibc
 public import Logging
 import Schedules
-import Synchronization
 
-/// Writes each log event as one line on standard error: JSON for machines, plain text on a terminal.
+/// Writes each log event as one line on standard output: JSON for machines, plain text on a terminal.
 ///
 /// A line of JSON has the shape that Mozilla's log pipeline and Taskcluster's own services use. A message that is one
 /// dotted or dashed word, such as `monitor.apiMethod`, is the type of the line and its metadata are the fields of that
@@ -42,7 +41,7 @@ public struct LineLogHandler: LogHandler {
         child: String? = nil,
         level: Logger.Level = .info,
         format: Format = .json,
-        write: @escaping @Sendable (String) -> Void = { StandardError.write($0) }
+        write: @escaping @Sendable (String) -> Void = { StandardOutput.write($0) }
     ) {
         logLevel = level
         self.format = format
@@ -144,27 +143,6 @@ extension Logger.Level {
     /// The severity as syslog names it.
     fileprivate var syslogName: String {
         self == .trace ? "DEBUG" : rawValue.uppercased()
-    }
-}
-
-/// Standard error, written line by line without interleaving.
-public enum StandardError {
-    private static let lock = Mutex<Void>(())
-
-    /// Writes a text as a whole, whatever other threads write at the same time.
-    public static func write(_ text: String) {
-        var text = text
-        lock.withLock { _ in
-            text.withUTF8 { bytes in
-                var rest = UnsafeRawBufferPointer(bytes)
-                while let base = rest.baseAddress, !rest.isEmpty {
-                    let count = Glibc.write(2, base, rest.count)
-                    if count < 0, errno == EINTR { continue }
-                    guard count > 0 else { return }
-                    rest = UnsafeRawBufferPointer(rebasing: rest[count...])
-                }
-            }
-        }
     }
 }
 
