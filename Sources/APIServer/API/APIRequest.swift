@@ -122,26 +122,7 @@ public struct APIRequest: Sendable {
     public func withDisconnect<Value: Sendable>(
         _ body: @escaping @Sendable () async throws -> Value
     ) async throws -> Value {
-        guard let watch = await state.head.disconnectWatch() else { return try await body() }
-        return try await withThrowingTaskGroup(of: Value?.self) { group in
-            group.addTask {
-                do {
-                    return try await body()
-                } catch  where watch.isGone {
-                    throw ClientLeft()
-                }
-            }
-            group.addTask {
-                await watch.waitUntilGone()
-                return nil
-            }
-            defer { group.cancelAll() }
-            while let result = try await group.next() {
-                if let result { return result }
-                group.cancelAll()
-            }
-            throw CancellationError()
-        }
+        try await state.head.withDisconnect(body)
     }
 }
 

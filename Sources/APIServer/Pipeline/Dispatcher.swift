@@ -42,7 +42,7 @@ struct Dispatcher: Sendable {
         self.raw = raw
         self.proxies = proxies
         routes = RouteTable(apis)
-        rawMetrics = raw.map { RequestMetrics(service: "raw", name: $0.name, method: $0.method.rawValue) }
+        rawMetrics = raw.map { RequestMetrics(service: "raw", name: $0.name, method: $0.method?.rawValue ?? "*") }
         references = References(apis: apis.filter { $0.mount == .versioned }, proxies: proxies, rootURL: rootURL)
         standard = StandardFields(forcesTLS: configuration.forcesTLS)
         Metrics.describe(
@@ -276,16 +276,15 @@ struct Dispatcher: Sendable {
 
     private func rawRoute(_ head: RequestHead) -> Int? {
         guard !raw.isEmpty else { return nil }
-        let method = head.method == "HEAD" ? "GET" : head.method
         return raw.firstIndex {
-            head.path.hasPrefix($0.prefix) && (method == "OPTIONS" || $0.method.rawValue == method)
+            head.path.hasPrefix($0.prefix) && (head.method == "OPTIONS" || $0.answers(head.method))
         }
     }
 
     private func answerRaw(_ index: Int, _ head: RequestHead) async -> Reply {
         let route = raw[index]
-        guard head.method != "OPTIONS" else {
-            let methods = raw.filter { head.path.hasPrefix($0.prefix) }.map(\.method.rawValue)
+        guard head.method != "OPTIONS" || route.method == nil else {
+            let methods = raw.filter { head.path.hasPrefix($0.prefix) }.compactMap(\.method?.rawValue)
             return Reply(200, fields: [.allow: (methods + ["OPTIONS"]).joined(separator: ",")])
         }
         let started = ContinuousClock.now
@@ -318,6 +317,8 @@ struct Dispatcher: Sendable {
                 throw APIError(.resourceNotFound, "There is no such file")
             }
             return reply
+        case .stream(let next):
+            return Reply(response.status, fields: fields, body: .stream(next))
         }
     }
 

@@ -83,6 +83,32 @@ struct RequestHead: Sendable {
     func disconnectWatch() async -> DisconnectWatch? {
         try? await channel.pipeline.handler(type: DisconnectWatch.self).get()
     }
+
+    /// Runs a long operation that is cancelled as soon as the client goes away.
+    func withDisconnect<Value: Sendable>(
+        _ body: @escaping @Sendable () async throws -> Value
+    ) async throws -> Value {
+        guard let watch = await disconnectWatch() else { return try await body() }
+        return try await withThrowingTaskGroup(of: Value?.self) { group in
+            group.addTask {
+                do {
+                    return try await body()
+                } catch  where watch.isGone {
+                    throw ClientLeft()
+                }
+            }
+            group.addTask {
+                await watch.waitUntilGone()
+                return nil
+            }
+            defer { group.cancelAll() }
+            while let result = try await group.next() {
+                if let result { return result }
+                group.cancelAll()
+            }
+            throw CancellationError()
+        }
+    }
 }
 
 /// Remembers that reading a body has begun.

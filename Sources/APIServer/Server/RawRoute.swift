@@ -12,8 +12,8 @@ public struct RawRoute: Sendable {
     /// The function that answers.
     public typealias Handler = @Sendable (RawRequest) async throws -> RawResponse
 
-    /// The request method; a `GET` answers `HEAD` as well.
-    public let method: HTTPMethodName
+    /// The request method; a `GET` answers `HEAD` as well. Nil is every method there is, `OPTIONS` among them.
+    public let method: HTTPMethodName?
     /// What the path begins with, byte for byte.
     public let prefix: String
     /// The name in metrics, logs and error bodies.
@@ -27,6 +27,19 @@ public struct RawRoute: Sendable {
         self.prefix = prefix
         self.name = name
         self.handler = handler
+    }
+
+    /// Declares a raw route that answers every method itself.
+    public init(anyMethod prefix: String, name: String, handler: @escaping Handler) {
+        method = nil
+        self.prefix = prefix
+        self.name = name
+        self.handler = handler
+    }
+
+    func answers(_ method: String) -> Bool {
+        guard let own = self.method?.rawValue else { return true }
+        return own == (method == "HEAD" ? "GET" : method)
     }
 }
 
@@ -63,6 +76,28 @@ public struct RawRequest: Sendable {
 
     /// The address of the caller, or of the caller's proxy.
     public var remoteAddress: String? { head.remoteAddress() }
+
+    /// The address at the other end of the connection, whatever a proxy says.
+    public var peerAddress: String? { head.peerAddress }
+
+    /// The path of the target, undecoded.
+    public var path: Substring { head.path }
+
+    /// The query of the target, undecoded.
+    public var rawQuery: Substring? { head.rawQuery }
+
+    /// Decodes a piece of a path once; nil for a broken escape or for bytes that are not UTF-8.
+    public static func decoded(_ piece: Substring) -> String? { PercentEncoding.decode(piece) }
+
+    /// Decodes a key or value of a query once, where a plus sign is a blank.
+    public static func decoded(query piece: Substring) -> String? { PercentEncoding.decodeQuery(piece) }
+
+    /// Runs a long operation that is cancelled as soon as the client goes away.
+    public func withDisconnect<Value: Sendable>(
+        _ operation: @escaping @Sendable () async throws -> Value
+    ) async throws -> Value {
+        try await head.withDisconnect(operation)
+    }
 
     /// The decoded value of a query option; nil if it is absent or malformed.
     public func query(_ name: String) -> String? {
@@ -124,6 +159,8 @@ public struct RawResponse: Sendable {
         case bytes([UInt8])
         /// A file, streamed; with status 200, ranges and `If-None-Match` are honoured.
         case file(path: String)
+        /// Bytes as they come, until there are no more or the client is gone.
+        case stream(APIResponse.NextPiece)
     }
 
     /// The status.
