@@ -42,7 +42,8 @@ public final class CurlTransport: HTTPTransport {
             recipients: message.recipients,
             requiresTLS: server.requiresTLS,
             user: server.user,
-            password: server.password
+            password: server.password,
+            authorities: server.authorities
         )
         return try await send(request, envelope: envelope).status
     }

@@ -10,6 +10,8 @@ public struct MailServer: Sendable {
     public var user: String?
     /// The account's password.
     public var password: String?
+    /// A PEM file of the authorities that are trusted, instead of the system's.
+    public var authorities: String?
     /// The limit of handing over a message.
     public var timeout: Duration
 
@@ -19,12 +21,14 @@ public struct MailServer: Sendable {
         requiresTLS: Bool = true,
         user: String? = nil,
         password: String? = nil,
+        authorities: String? = nil,
         timeout: Duration = .seconds(30)
     ) {
         self.url = url
         self.requiresTLS = requiresTLS
         self.user = user
         self.password = password
+        self.authorities = authorities
         self.timeout = timeout
     }
 }
@@ -53,4 +57,5 @@ struct MailEnvelope: Sendable {
     let requiresTLS: Bool
     let user: String?
     let password: String?
+    let authorities: String?
 }

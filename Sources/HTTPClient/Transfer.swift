@@ -128,6 +128,7 @@ final class Transfer: @unchecked Sendable {
         ccurl_set_long(easy, CURLOPT_USE_SSL, envelope.requiresTLS ? ccurl_tls_required : ccurl_tls_never)
         if let user = envelope.user { ccurl_set_string(easy, CURLOPT_USERNAME, user) }
         if let password = envelope.password { ccurl_set_string(easy, CURLOPT_PASSWORD, password) }
+        if let file = envelope.authorities { ccurl_set_string(easy, CURLOPT_CAINFO, file) }
     }
 
     private func prepareBody(_ easy: UnsafeMutableRawPointer) throws(HTTPClientError) {

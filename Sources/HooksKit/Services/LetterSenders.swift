@@ -59,6 +59,10 @@ package enum LetterSenders {
         let user = settings.optional("smtp.user", "the account at the mail server")
         let password = settings.optional("smtp.password", secret: true, "the account's password")
         let requiresTLS = settings.bool("smtp.tls", default: true, "say nothing before the connection is encrypted")
+        let authorities = settings.optional(
+            "smtp.ca.file",
+            "a PEM file of the authorities that may vouch for the mail server"
+        )
         let from = settings.string("mail.from", default: "hooks@localhost", "the address that letters come from")
         guard let url else { return NotifySender(client: client) }
         if !["smtp://", "smtps://"].contains(where: url.hasPrefix) || url.contains("@") {
@@ -69,7 +73,13 @@ package enum LetterSenders {
         }
         return SMTPSender(
             transport: transport,
-            server: MailServer(url: url, requiresTLS: requiresTLS, user: user, password: password),
+            server: MailServer(
+                url: url,
+                requiresTLS: requiresTLS,
+                user: user,
+                password: password,
+                authorities: authorities
+            ),
             from: from
         )
     }
