@@ -1178,6 +1178,15 @@ def test_registration_tools_of_old_declare_actions(server, queue):
     SCHEMAS.check("/schemas/queue/v1/provisioner-response.json", json.loads(answer))
     queue.claimWork(f"{name}/type", {"workerGroup": "g", "workerId": "w"})
     assert queue.getWorker(name, "type", "g", "w")["actions"] == [action]
+    assert queue.getProvisioner(name)["actions"] == [action] and queue.getWorkerType(name, "type")["actions"] == []
+
+    body = json.dumps({"description": "the first rack", "stability": "stable"}).encode()
+    url += "/worker-types/other"
+    sender = mohawk.Sender(credentials, url, "PUT", content=body, content_type="application/json")
+    _, _, answer = fetch(url, {"Content-Type": "application/json", "Authorization": sender.request_header}, "PUT", body)
+    SCHEMAS.check("/schemas/queue/v1/workertype-response.json", json.loads(answer))
+    assert queue.getWorkerType(name, "other")["description"] == "the first rack"
+    assert queue.getTaskQueue(f"{name}/other")["stability"] == "stable"
 
 
 def test_q100_the_index(server, queue):
@@ -1309,14 +1318,70 @@ def test_q104_notify(deployment, server):
         bus.close()
 
 
-def test_tasks_send_mail_by_their_routes(deployment, queue):
-    address = f"{unique('route')}@example.com"
-    claim = claimed(queue, routes=[f"notify.email.{address}.on-failed", f"notify.email.{address}.on-completed"])
-    queue.reportFailed(claim["status"]["taskId"], 0)
+def spooled(deployment, address):
+    """The subjects of the mails to an address."""
     spool = deployment.folder / "blobs" / "mail"
-    mails = lambda: [path for path in spool.glob("*.eml") if f"To: {address}" in path.read_text()]
-    eventually(mails, 15)
-    assert len(mails()) == 1
+    mails = [path.read_text() for path in spool.glob("*.eml")]
+    return sorted(re.search("^Subject: (.*)$", text, re.M)[1] for text in mails if f"To: {address}" in text)
+
+
+def test_tasks_send_mail_by_their_routes(deployment, queue):
+    failed, every, quiet = (f"{unique(name)}@example.com" for name in ("failed", "every", "quiet"))
+    routes = [
+        f"notify.email.{failed}.on-failed",
+        f"notify.email.{failed}.on-completed",
+        f"notify.email.{every}.on-transition",
+        f"notify.email.{quiet}.on-resolved",
+    ]
+    claim = claimed(queue, routes=routes, retries=1)
+    task_id = claim["status"]["taskId"]
+    queue.reportException(task_id, 0, {"reason": "intermittent-task"})
+    queue.claimWork(claim["status"]["taskQueueId"], {"workerGroup": "g", "workerId": "w"})
+    queue.reportFailed(task_id, 1)
+    eventually(lambda: len(spooled(deployment, every)) >= 6 and spooled(deployment, failed), 30)
+    said = [subject.split()[1].rstrip(":") for subject in spooled(deployment, every)]
+    assert sorted(said) == ["defined", "failed", "pending", "pending", "running", "running"]
+    assert spooled(deployment, failed) == spooled(deployment, quiet) == [f"Task failed: claimed - {task_id}"]
+    gone = claimed(queue, routes=[f"notify.email.{quiet}.on-exception", f"notify.email.{failed}.on-running"])
+    queue.cancelTask(gone["status"]["taskId"])
+    eventually(lambda: len(spooled(deployment, failed)) == 2, 30)
+    assert len(spooled(deployment, quiet)) == 1, "a cancelled task is what somebody wanted"
+    assert deployment.query("select count(*) from tcl.notices") == "0"
+
+
+def test_tasks_wait_for_others_and_tell_when_they_may_start(deployment, queue):
+    address = f"{unique('pending')}@example.com"
+    first = claimed(queue)["status"]["taskId"]
+    second = taskcluster.slugId()
+    routes = [f"notify.email.{address}.on-pending", f"notify.email.{address}.on-defined"]
+    queue.createTask(second, task("second", queue_id="test/none", dependencies=[first], routes=routes))
+    eventually(lambda: spooled(deployment, address) == [f"Task defined: second - {second}"], 30)
+    queue.reportCompleted(first, 0)
+    eventually(lambda: f"Task pending: second - {second}" in spooled(deployment, address), 30)
+
+
+def test_tasks_tell_rooms_channels_and_the_bus_in_their_own_words(deployment, queue):
+    key, room, channel = unique("told") + ".by.task", unique("!room") + ":example.com", unique("C")
+    exchange = deployment.exchange_prefix.replace("-queue/", "-notify/") + "notification"
+    bus = Bus(deployment.amqp_url, [(exchange, f"primary.{key}")])
+    try:
+        extra = {"notify": {"matrixBody": "${task.metadata.name} in ${taskId}", "slackText": "state ${status.state}"}}
+        routes = [
+            f"notify.pulse.{key}.on-running",
+            f"notify.matrix-room.{room}.on-completed",
+            f"notify.slack-channel.{channel}.on-any",
+        ]
+        task_id = claimed(queue, routes=routes, extra=extra)["status"]["taskId"]
+        _, body = bus.wait("notification", lambda body: body["message"]["taskId"] == task_id, 30)
+        SCHEMAS.check("/schemas/notify/v1/notification-message.json", body)
+        assert body["message"]["state"] == "running" and body["message"]["runs"][0]["workerId"] == "w"
+        queue.reportCompleted(task_id, 0)
+        recorded = lambda address: deployment.query(f"select body from tcl.notifications where address = '{address}'")
+        eventually(lambda: recorded(room) and recorded(channel), 30)
+        assert json.loads(recorded(room)) == {"msgtype": "m.notice", "body": f"claimed in {task_id}"}
+        assert json.loads(recorded(channel)) == {"text": "state completed"}
+    finally:
+        bus.close()
 
 
 def test_notifications_are_delivered_to_real_servers_and_tried_again(servers, tmp_path):

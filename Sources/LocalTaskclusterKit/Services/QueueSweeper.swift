@@ -14,9 +14,8 @@ public struct QueueSweeper: Service {
     private let announce: @Sendable (Timestamp) async throws -> Bool
     private let now: @Sendable () -> Timestamp
 
-    /// Sweeps every second, and at once when `resolved` is notified.
-    ///
-    /// - Parameter announce: Tells people of some of the events they asked about; true while there are more.
+    /// Sweeps every second, and at once when `resolved` is notified; `announce` tells people of some of the events they
+    /// asked about, and answers true while there are more.
     public init(
         store: QueueStore,
         resolved: Signal,
