@@ -227,26 +227,35 @@ extension [UInt8]: PostgresBindable {
     }
 }
 
-extension Array where Element == String {
-    fileprivate var arrayText: String {
-        var text = "{"
-        for (index, element) in enumerated() {
-            if index > 0 { text += "," }
-            text += "\""
-            for character in element.unicodeScalars {
-                if character == "\"" || character == "\\" { text += "\\" }
-                text.unicodeScalars.append(character)
-            }
-            text += "\""
+/// The text form of an array of texts; nil is a null.
+private func arrayText(_ elements: [String?]) -> [UInt8] {
+    var text = [UInt8(ascii: "{")]
+    for element in elements {
+        if text.count > 1 { text.append(UInt8(ascii: ",")) }
+        guard let element else {
+            text.append(contentsOf: "NULL".utf8)
+            continue
         }
-        return text + "}"
+        text.append(UInt8(ascii: "\""))
+        for byte in element.utf8 where byte != 0 {
+            if byte == UInt8(ascii: "\"") || byte == UInt8(ascii: "\\") { text.append(UInt8(ascii: "\\")) }
+            text.append(byte)
+        }
+        text.append(UInt8(ascii: "\""))
     }
+    text.append(UInt8(ascii: "}"))
+    return text
 }
 
 extension SQL.Interpolation {
     /// Binds a `text[]`.
     public mutating func appendInterpolation(_ values: [String]) {
-        sql.bind(values.arrayText)
+        sql.bind(text: arrayText(values))
+    }
+
+    /// Binds a `text[]` with nulls in it.
+    public mutating func appendInterpolation(_ values: [String?]) {
+        sql.bind(text: arrayText(values))
     }
 
     /// Binds a `text[]` or null.
@@ -266,12 +275,12 @@ extension SQL.Interpolation {
 
     /// Binds a `jsonb[]`, each element as text.
     public mutating func appendInterpolation(_ values: [JSONValue]) {
-        sql.bind(values.map { $0.text() }.arrayText)
+        sql.bind(text: arrayText(values.map { $0.text() }))
     }
 
     /// Binds a `timestamptz[]`.
     public mutating func appendInterpolation(_ values: [Timestamp]) {
-        sql.bind(values.map(\.iso8601).arrayText)
+        sql.bind(text: arrayText(values.map(\.iso8601)))
     }
 
     /// Binds a `boolean[]`.

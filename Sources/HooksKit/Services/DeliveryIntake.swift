@@ -112,6 +112,20 @@ package final class DeliveryIntake: Sendable {
         let delivery: PulseDelivery
         let payload: Result<JSONValue, any Error>
         let key: String
+
+        var contentHash: String {
+            DeliveryIdentity.contentHash(
+                exchange: delivery.exchange,
+                routingKey: delivery.routingKey,
+                cc: delivery.cc,
+                body: delivery.body
+            )
+        }
+
+        /// The identity of a message that can be recognised by what it says only.
+        func ownIdentity(_ queue: String, _ consumer: String) -> (key: String, trace: DeliveryTrace?) {
+            ("delivery \(key)", DeliveryTrace(queue: queue, consumer: consumer, contentHash: contentHash))
+        }
     }
 
     private struct Sorted: Sendable {
@@ -126,10 +140,15 @@ package final class DeliveryIntake: Sendable {
         queue: String,
         consumer: String
     ) async throws {
-        let places = dispatcher.reserve(arrivals.count)
+        let places = await dispatcher.reserve(arrivals.count, patience: Self.patience)
         var accepted: [Fire] = []
         defer { dispatcher.submit(accepted, reserved: places) }
         let instant = now()
+        if let fires = try await acceptAtOnce(arrivals, for: name, queue, consumer, instant, slots: places) {
+            accepted = fires
+            if fires.count < arrivals.count { dispatcher.lookNow() }
+            return
+        }
         let result = try await store.pool.transaction { connection in
             var sorted = Sorted()
             var program: HookProgram?
@@ -170,6 +189,36 @@ package final class DeliveryIntake: Sendable {
         if result.sorted.drafts.count > accepted.count { dispatcher.lookNow() }
     }
 
+    /// How long messages wait for room among the fires that are being performed.
+    private static let patience: Duration = .milliseconds(100)
+
+    /// Accepts messages in the usual case with one statement: the hook is as it was, and each message makes a task.
+    ///
+    /// Nil when it takes more than that.
+    private func acceptAtOnce(
+        _ arrivals: [Arrival],
+        for name: HookName,
+        _ queue: String,
+        _ consumer: String,
+        _ instant: Timestamp,
+        slots: Int
+    ) async throws -> [Fire]? {
+        guard let program = programs.known(name), let rules = filters.known(name, version: program.version) else {
+            return nil
+        }
+        var drafts: [FireDraft] = []
+        for arrival in arrivals {
+            guard let payload = try? arrival.payload.get(),
+                refusal(arrival.delivery, payload, program, rules, instant) == nil,
+                let identity = firstIdentity(of: arrival, name, queue: queue, consumer: consumer)
+            else { return nil }
+            let draft = draft(arrival.delivery, payload, identity, name, program, nil)
+            guard case .task = draft.rendering else { return nil }
+            drafts.append(draft)
+        }
+        return try await fires.accept(drafts, of: name, version: program.version, slots: slots)
+    }
+
     /// Why a message fires nothing, if so.
     private func refusal(
         _ delivery: PulseDelivery,
@@ -194,6 +243,8 @@ package final class DeliveryIntake: Sendable {
         return UnfiredMessage(kind: .rejected, reason: reason, received: instant, delivery: delivery)
     }
 
+    private typealias Identity = (key: String, trace: DeliveryTrace?)
+
     /// The key of a message and, if it has no id, its trace; nil for a copy of one whose fire is written already.
     private func identity(
         of arrival: Arrival,
@@ -201,22 +252,21 @@ package final class DeliveryIntake: Sendable {
         queue: String,
         consumer: String,
         on connection: PostgresConnection
-    ) async throws -> (key: String, trace: DeliveryTrace?)? {
-        let delivery = arrival.delivery
-        let hash = DeliveryIdentity.contentHash(
-            exchange: delivery.exchange,
-            routingKey: delivery.routingKey,
-            cc: delivery.cc,
-            body: delivery.body
-        )
-        if let id = delivery.messageID {
-            return (DeliveryIdentity.key(messageID: id, contentHash: hash, of: name), nil)
-        }
-        if delivery.redelivered, try await store.absorb(queue: queue, contentHash: hash, on: connection) {
+    ) async throws -> Identity? {
+        if let identity = firstIdentity(of: arrival, name, queue: queue, consumer: consumer) { return identity }
+        if try await store.absorb(queue: queue, contentHash: arrival.contentHash, on: connection) {
             Counter(label: "hooks_redeliveries_absorbed_total").increment()
             return nil
         }
-        return ("delivery \(arrival.key)", DeliveryTrace(queue: queue, consumer: consumer, contentHash: hash))
+        return arrival.ownIdentity(queue, consumer)
+    }
+
+    /// The identity of a message that has an id or comes for the first time; nil if it may be a copy without an id.
+    private func firstIdentity(of arrival: Arrival, _ name: HookName, queue: String, consumer: String) -> Identity? {
+        if let id = arrival.delivery.messageID {
+            return (DeliveryIdentity.key(messageID: id, contentHash: arrival.contentHash, of: name), nil)
+        }
+        return arrival.delivery.redelivered ? nil : arrival.ownIdentity(queue, consumer)
     }
 
     /// The members of a template's context that a message brings.
@@ -231,7 +281,7 @@ package final class DeliveryIntake: Sendable {
     private func draft(
         _ delivery: PulseDelivery,
         _ payload: JSONValue,
-        _ identity: (key: String, trace: DeliveryTrace?),
+        _ identity: Identity,
         _ name: HookName,
         _ program: HookProgram?,
         _ broken: FireFailure?
@@ -291,32 +341,5 @@ package final class DeliveryIntake: Sendable {
     /// Settles everything that was accepted on a connection, after the broker confirmed the closing of its channels.
     func settleAll(connection: Int) async throws {
         try await store.settle(consumer: consumer(connection), olderThan: .zero)
-    }
-}
-
-/// The rules of bindings by version of the definition, read anew only when it changed.
-private final class BindingRules: Sendable {
-    private let known = Mutex<[HookName: (version: Int, rules: [BindingRule])]>([:])
-    private static let limit = 2000
-
-    /// The rules of a hook whose definition has a version; none, which lets everything pass, without a version.
-    func rules(of name: HookName, version: Int?, on connection: PostgresConnection) async throws -> [BindingRule] {
-        guard let version else { return [] }
-        if let known = known.withLock({ $0[name] }), known.version == version { return known.rules }
-        let row = try await connection.query(
-            """
-            select bindings, definition_version from hooks.hooks
-            where hook_group_id = \(name.group) and hook_id = \(name.hook)
-            """
-        ).first
-        guard let row else { return [] }
-        let bindings = try row.json("bindings").array?.compactMap(HookBinding.init(json:)) ?? []
-        let rules = bindings.allSatisfy { $0.filter == nil } ? [] : try bindings.map(BindingRule.init)
-        let read = try row.int("definition_version")
-        known.withLock { known in
-            if known.count >= Self.limit { known.removeAll() }
-            known[name] = (read, rules)
-        }
-        return rules
     }
 }

@@ -15,6 +15,8 @@ package final class FireDispatcher: Service, Sendable {
         var free: Int
         /// Held, whether or not their turn has come; their leases are prolonged.
         var held: Set<Int> = []
+        /// Whether fires that nobody holds may be waiting in the database.
+        var hasBacklog = false
     }
 
     private let fires: FireStore
@@ -26,6 +28,8 @@ package final class FireDispatcher: Service, Sendable {
     private let capacity: Int
     private let state: Mutex<State>
     private let wake = Signal()
+    /// Told when there is room for a batch of fires.
+    private let room = Signal()
     private let work: AsyncStream<Fire>
     private let input: AsyncStream<Fire>.Continuation
 
@@ -50,17 +54,34 @@ package final class FireDispatcher: Service, Sendable {
         }
     }
 
+    /// Keeps places free for a batch of fires about to be accepted, once there is room for a good part of one.
+    ///
+    /// Waiting for room is cheaper than writing fires down for nobody and having them taken afterwards. But it has an end:
+    /// what came due is written down even while the queue is unwell and all places are held.
+    func reserve(_ wanted: Int, patience: Duration) async -> Int {
+        let enough = min(wanted, concurrency)
+        let end = ContinuousClock.now + patience
+        while state.withLock({ $0.free < enough }) {
+            let left = end - ContinuousClock.now
+            guard left > .zero, await room.wait(timeout: left) else { break }
+        }
+        return reserve(wanted)
+    }
+
     /// Performs accepted fires in the places reserved for them, and gives back the places that were not needed.
     func submit(_ accepted: [Fire], reserved: Int) {
-        state.withLock { state in
+        let isRoomy = state.withLock { state in
             state.free += reserved - accepted.count
             for fire in accepted { state.held.insert(fire.id) }
+            return state.free >= concurrency
         }
         for fire in accepted { input.yield(fire) }
+        if isRoomy { room.notify() }
     }
 
     /// Looks for fires in the database at once.
     func lookNow() {
+        state.withLock { $0.hasBacklog = true }
         wake.notify()
     }
 
@@ -118,7 +139,10 @@ package final class FireDispatcher: Service, Sendable {
             let places = reserve(capacity)
             var taken: [Fire] = []
             do {
-                if places > 0 { taken = try await fires.claim(limit: places) }
+                if places > 0 {
+                    taken = try await fires.claim(limit: places)
+                    state.withLock { $0.hasBacklog = taken.count == places }
+                }
                 failures = 0
             } catch {
                 failures += 1
@@ -141,12 +165,13 @@ package final class FireDispatcher: Service, Sendable {
             // The lease ends and the fire is taken again; nothing is lost by giving up here.
             Logger.current.error("fire was interrupted", metadata: ["hook": "\(fire.name)", "error": "\(error)"])
         }
-        let isRunningLow = state.withLock { state in
+        let (free, hasBacklog) = state.withLock { state in
             state.held.remove(fire.id)
             state.free += 1
-            return state.free == capacity - concurrency
+            return (state.free, state.hasBacklog)
         }
-        if isRunningLow { wake.notify() }
+        if free == concurrency { room.notify() }
+        if free == capacity - concurrency, hasBacklog { wake.notify() }
     }
 
     /// Leaves a fire whose turn has not come to other processes, because this one stops.

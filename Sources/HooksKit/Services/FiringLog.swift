@@ -3,6 +3,7 @@
 import Logging
 import Metrics
 import Schedules
+import Synchronization
 
 /// The line and the counters that every fire leaves.
 enum FiringLog {
@@ -15,8 +16,7 @@ enum FiringLog {
                 "taskId": "\(taskID)", "result": "\(result)",
             ]
         )
-        Counter(label: "hooks_fires_total", dimensions: [("fired_by", firedBy.rawValue), ("result", result)])
-            .increment()
+        counters.counter(firedBy, result).increment()
     }
 
     /// Notes the drafts that ended before anybody asked the queue.
@@ -34,9 +34,33 @@ enum FiringLog {
     static func scheduled(_ drafts: [FireDraft]) {
         for draft in drafts where draft.origin == .schedule {
             guard let due = draft.due else { continue }
-            Timer(label: "hooks_schedule_lateness_seconds").recordMilliseconds(
-                max(0, (draft.started - due) / .milliseconds(1))
-            )
+            lateness.recordMilliseconds(max(0, (draft.started - due) / .milliseconds(1)))
+        }
+    }
+
+    private static let counters = Counters()
+    private static let lateness = Timer(label: "hooks_schedule_lateness_seconds")
+
+    /// The counters of fires, made once: to look one up by its labels costs more than to increment it.
+    private final class Counters: Sendable {
+        private struct Key: Hashable {
+            let firedBy: FiredBy
+            let result: String
+        }
+
+        private let known = Mutex<[Key: Counter]>([:])
+
+        func counter(_ firedBy: FiredBy, _ result: String) -> Counter {
+            known.withLock { known in
+                let key = Key(firedBy: firedBy, result: result)
+                if let counter = known[key] { return counter }
+                let counter = Counter(
+                    label: "hooks_fires_total",
+                    dimensions: [("fired_by", firedBy.rawValue), ("result", result)]
+                )
+                known[key] = counter
+                return counter
+            }
         }
     }
 }

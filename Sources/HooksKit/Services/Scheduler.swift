@@ -50,6 +50,9 @@ package struct Scheduler: Service {
     /// A fire later than this is made up for; it does not hurry.
     private static let lateness: Duration = .seconds(60)
 
+    /// How long a batch waits for room among the fires that are being performed.
+    private static let patience: Duration = .milliseconds(100)
+
     /// How long to leave due hooks alone that another scheduler has just locked.
     private static let courtesy: Duration = .milliseconds(250)
 
@@ -97,12 +100,14 @@ package struct Scheduler: Service {
     /// Fires one batch of due hooks and answers how many there were.
     @discardableResult
     package func fireDue() async throws -> Int {
+        let places = await dispatcher.reserve(Self.batch, patience: Self.patience)
         let instant = now()
-        let places = dispatcher.reserve(Self.batch)
         var accepted: [Fire] = []
         defer { dispatcher.submit(accepted, reserved: places) }
+        // No more than there is room for, unless there is none.
+        let limit = places > Self.batch / 4 ? places : Self.batch
         let result = try await schedules.pool.transaction { connection in
-            let due = try await schedules.lockDue(now: instant, limit: Self.batch, on: connection)
+            let due = try await schedules.lockDue(now: instant, limit: limit, on: connection)
             guard !due.isEmpty else { return (batch: Batch(), accepted: [Fire]()) }
             let known = try await programs.programs(of: due.map { ($0.name, $0.version) }, on: connection)
             var batch = Batch()

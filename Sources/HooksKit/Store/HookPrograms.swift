@@ -49,11 +49,16 @@ package final class HookPrograms: Sendable {
         self.limit = max(limit / 2, 1)
     }
 
+    /// The program of a hook as it was defined when it was last asked for, if that is remembered.
+    func known(_ name: HookName) -> HookProgram? {
+        known.withLock { $0.program(of: name, limit: limit) }
+    }
+
     /// The program of a hook as it is defined now, or nil if there is no such hook.
     ///
     /// - Throws: ``FireFailure`` if the definition cannot be compiled.
     func program(of name: HookName, on connection: PostgresConnection? = nil) async throws -> HookProgram? {
-        let cached = known.withLock { $0.program(of: name, limit: limit) }
+        let cached = known(name)
         let version = cached?.version ?? -1
         let sql: SQL = """
             select definition_version,
