@@ -43,6 +43,8 @@ public struct ParameterRule: Sendable, ExpressibleByStringLiteral {
 public struct QueryRule: Sendable, ExpressibleByStringLiteral {
     /// The pattern that refused callers are shown.
     public let pattern: String
+    /// Whether the option may be given several times; the values are joined by commas.
+    public let mayRepeat: Bool
     private let accepts: @Sendable (String) -> Bool
 
     /// Makes a rule from an ECMAScript regular expression, which must be valid.
@@ -51,8 +53,9 @@ public struct QueryRule: Sendable, ExpressibleByStringLiteral {
     }
 
     /// Makes a rule from a pattern to show and a function that decides.
-    public init(pattern: String, matches: @escaping @Sendable (String) -> Bool) {
+    public init(pattern: String, mayRepeat: Bool = false, matches: @escaping @Sendable (String) -> Bool) {
         self.pattern = pattern
+        self.mayRepeat = mayRepeat
         self.accepts = matches
     }
 
@@ -68,6 +71,11 @@ public struct QueryRule: Sendable, ExpressibleByStringLiteral {
 
     /// Any text.
     public static let any = QueryRule(pattern: "^.*$") { _ in true }
+    /// Words with commas between them, or the option several times.
+    public static let words = QueryRule(pattern: "^[A-Za-z_,-]+$", mayRepeat: true) { text in
+        !text.isEmpty
+            && text.utf8.allSatisfy { (65...90).contains($0) || (97...122).contains($0) || "_,-".utf8.contains($0) }
+    }
     /// A number of rows.
     public static let limit = QueryRule(pattern: "^[0-9]+$") { text in
         !text.isEmpty && text.utf8.allSatisfy { (48...57).contains($0) }

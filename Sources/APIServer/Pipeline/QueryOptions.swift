@@ -25,6 +25,11 @@ enum QueryOptions {
                 problems.append("Query option '\(name)' is not supported")
                 continue
             }
+            if rule.mayRepeat, let known = options[key] {
+                options[key] = "\(known),\(value)"
+                if !rule.matches(value) { problems.append("Query option '\(key)' has a value that makes no sense") }
+                continue
+            }
             guard name.count == key.count, options[key] == nil else {
                 problems.append("Query option '\(name)' must be a string")
                 continue

@@ -69,6 +69,8 @@ public struct Step: Sendable, Hashable {
     public var nextCheck: Timestamp?
     /// How many looks in a row failed.
     public internal(set) var checkFailures: Int
+    /// Whether the step is deleted as soon as it has ended.
+    var leavesWhenDone: Bool
 
     var lastSequence: Int
     var lastHash: [UInt8]

@@ -238,23 +238,33 @@ public struct StepStore: Sendable {
         return (outcome.0, outcome.1)
     }
 
-    /// Hides a step: its name is free again, its audit stays.
-    public func bury(_ uid: String, actor: String, match: EntityTags? = nil) async throws {
-        _ = try await change(uid, actor: actor, match: match) { change in
-            guard change.step.state.isTerminal else {
-                throw StepProblem.conflict(
-                    "not_finished",
-                    "The step is \(change.step.state.rawValue); force=true cancels it"
-                )
+    /// Deletes a step: its name is free again, its audit stays.
+    ///
+    /// A step that goes on is refused, unless a body is given that cancels it; then it is deleted when it has ended.
+    public func delete(
+        _ uid: String,
+        actor: String,
+        match: EntityTags? = nil,
+        cancel: ((inout StepTransaction) async throws -> Void)? = nil
+    ) async throws -> Step {
+        try await change(uid, actor: actor, match: match) { change in
+            if !change.step.state.isTerminal {
+                guard let cancel else {
+                    let state = change.step.state.rawValue
+                    throw StepProblem.conflict("not_finished", "The step is \(state); with force=true it is cancelled")
+                }
+                if change.step.state != .stopping { try await cancel(&change) }
             }
+            change.step.leavesWhenDone = true
             change.record("deleted")
-            try await change.connection.execute(
-                """
-                update \(unsafe: schema).steps set deleted_at = \(change.now), next_check_at = null
-                where id = \(change.step.id)
-                """
-            )
-        }
+        }.step
+    }
+
+    /// Whether the last step of a name was deleted after this one ended.
+    public func isDeleted(_ id: Int) async throws -> Bool {
+        try await pool.query(
+            "select deleted_at is not null as gone from \(unsafe: schema).steps where id = \(id)"
+        ).first?.bool("gone") ?? true
     }
 
     // MARK: - Looking after
@@ -376,7 +386,9 @@ public struct StepStore: Sendable {
                 started = \(step.started), finished = \(step.finished), updated = \(step.updated),
                 version = \(step.version), next_check_at = \(step.nextCheck),
                 check_failures = \(step.checkFailures), last_sequence = \(step.lastSequence),
-                last_hash = \(step.lastHash),
+                last_hash = \(step.lastHash), leaves_when_done = \(step.leavesWhenDone),
+                deleted_at = case when \(step.leavesWhenDone && step.state.isTerminal)
+                    then \(change.now)::timestamptz else deleted_at end,
                 lease_until = case when \(change.isReleased) then null else lease_until end
             where id = \(step.id)
             """
@@ -453,7 +465,7 @@ public struct StepStore: Sendable {
     static let columns: SQL = """
         id, uid, incarnation, definition_sha256, state, message, attempt, output, info, links, labels, pipeline, depth,
         ancestors, created_by, created, started, finished, updated, version, next_check_at, check_failures,
-        last_sequence, last_hash
+        last_sequence, last_hash, leaves_when_done
         """
 
     static func step(_ row: PostgresRow) throws -> Step {
@@ -485,6 +497,7 @@ public struct StepStore: Sendable {
             finished: try row.optionalTimestamp("finished"),
             nextCheck: try row.optionalTimestamp("next_check_at"),
             checkFailures: try row.int("check_failures"),
+            leavesWhenDone: try row.bool("leaves_when_done"),
             lastSequence: try row.int("last_sequence"),
             lastHash: try row.bytes("last_hash")
         )

@@ -28,6 +28,7 @@ create table {schema}.steps (
     lease_epoch bigint not null default 0,
     last_sequence integer not null default 0,
     last_hash bytea not null,
+    leaves_when_done boolean not null default false,
     deleted_at timestamptz
 );
 create unique index steps_uid on {schema}.steps (uid) where deleted_at is null;
