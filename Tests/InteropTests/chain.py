@@ -204,7 +204,7 @@ class Graph:
             {"storageType": "s3", "contentType": content_type, "expires": self.created["expires"]},
         )
         request = urllib.request.Request(answer["putUrl"], content, {"Content-Type": content_type}, method="PUT")
-        urllib.request.urlopen(request, timeout=30).close()
+        urllib.request.urlopen(request, timeout=120).close()
 
     def run(self, task_id, artifacts, implementation, stated=None, key=None, change=lambda statement: statement):
         """Claims and completes a task with artifacts; `stated` are other contents that its statement speaks of."""
@@ -358,7 +358,7 @@ def artifact(running, task_id, name):
     import gzip
 
     url = f"{running.root_url}/api/queue/v1/task/{task_id}/artifacts/{name}"
-    with urllib.request.urlopen(url, timeout=30) as response:
+    with urllib.request.urlopen(url, timeout=120) as response:
         content = response.read()
         return gzip.decompress(content) if response.headers["Content-Encoding"] == "gzip" else content
 

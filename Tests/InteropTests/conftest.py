@@ -69,7 +69,7 @@ class Running:
             content_type="",
         )
         request = urllib.request.Request(url, headers={"Authorization": sender.request_header})
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=120) as answer:
             return json.load(answer)
 
 

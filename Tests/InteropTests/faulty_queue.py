@@ -87,7 +87,7 @@ class FaultyQueue:
         return self.answer(handler, status, reply, headers=headers)
 
     def pass_on(self, handler, body):
-        connection = http.client.HTTPConnection(self.upstream.hostname, self.upstream.port, timeout=60)
+        connection = http.client.HTTPConnection(self.upstream.hostname, self.upstream.port, timeout=120)
         try:
             connection.putrequest(handler.command, handler.path, skip_host=True, skip_accept_encoding=True)
             for name, value in handler.headers.items():

@@ -114,7 +114,7 @@ class Process:
                 cwd=deployment.folder,
             )
 
-    def wait_ready(self, seconds=30):
+    def wait_ready(self, seconds=120):
         limit = time.monotonic() + seconds
         while time.monotonic() < limit:
             assert self.process.poll() is None, self.log.read_text(errors="replace")[-2000:]

@@ -57,8 +57,13 @@ def unique(prefix):
     return f"{prefix}-{re.sub('[^a-zA-Z0-9]', 'x', taskcluster.slugId())[:10]}"
 
 
-def eventually(check, seconds=30, every=0.05):
+# The least time that anything gets: waiting ends when the condition holds, so this costs nothing but makes slow machines pass.
+PATIENCE = 90
+
+
+def eventually(check, seconds=PATIENCE, every=0.05):
     """The first truthy answer of `check`; its last exception or a plain failure when time runs out."""
+    seconds = max(seconds, PATIENCE)
     limit = time.monotonic() + seconds
     while True:
         try:
@@ -72,7 +77,7 @@ def eventually(check, seconds=30, every=0.05):
         time.sleep(every)
 
 
-def wait_resolved(queue, task_id, seconds=60):
+def wait_resolved(queue, task_id, seconds=180):
     """The final status of a task."""
     states = ("completed", "failed", "exception")
 

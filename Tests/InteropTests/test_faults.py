@@ -79,6 +79,7 @@ def test_killing_any_process_loses_and_repeats_nothing(running, victim):
 
 @pytest.mark.parametrize("server", ["rabbitmq", "postgres"])
 def test_services_survive_a_restarted_server(running, server):
+    """H78: queues, bindings and messages are there again after a restart of the broker; so is everything in the database."""
     name = bound_hook(running, unique(f"restart-{server}"))
     # RabbitMQ 3.10 loses a quorum queue whose node is killed within a second of its making: half a second to its disk.
     time.sleep(3)

@@ -35,7 +35,7 @@ class Line:
             input=input,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
         )
 
     def text(self, *arguments, **options):

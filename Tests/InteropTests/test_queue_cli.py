@@ -30,7 +30,7 @@ def slipway(server):
             TASKCLUSTER_ACCESS_TOKEN=token or options["accessToken"],
         )
         done = subprocess.run(
-            [str(BINARIES / "slipway"), *arguments], env=environment, input=stdin, capture_output=True, text=True, timeout=60
+            [str(BINARIES / "slipway"), *arguments], env=environment, input=stdin, capture_output=True, text=True, timeout=120
         )
         assert done.returncode == status, (arguments, done.stdout, done.stderr)
         return json.loads(done.stdout) if "--json" in arguments and status == 0 else done.stdout.strip() or done.stderr

@@ -33,7 +33,7 @@ def environment(running, name, **changes):
 
 
 def run(name, *arguments, env):
-    return subprocess.run([str(BINARIES / name), *arguments], env=env, capture_output=True, text=True, timeout=60)
+    return subprocess.run([str(BINARIES / name), *arguments], env=env, capture_output=True, text=True, timeout=120)
 
 
 class Daemon:
@@ -49,7 +49,7 @@ class Daemon:
             )
 
     def request(self, method, path, body=None, headers={}):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
         try:
             connection.request(method, path, body, headers)
             answer = connection.getresponse()
@@ -64,7 +64,7 @@ class Daemon:
             assert self.process.poll() is None, self.text()
             return None
 
-    def wait(self, path, status, seconds=30):
+    def wait(self, path, status, seconds=120):
         eventually(lambda: self.status(path) == status, seconds, 0.005)
 
     def text(self):
@@ -318,7 +318,7 @@ def test_bad_requests_are_refused_and_forgotten(running, service):
     port = urllib.parse.urlsplit(running.root_url).port
 
     def send(body, kind="application/json", **headers):
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
         try:
             connection.request(method, target, body, {"Content-Type": kind, **headers})
             answer = connection.getresponse()
@@ -345,7 +345,7 @@ def test_bad_requests_are_refused_and_forgotten(running, service):
 def test_bytes_that_are_no_request_end_their_connection_only(running, name):
     port = running.suite.ports()[name]
     for bytes in (b"\x00" * 100, b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02\x00", b"GET / HTTP/1.1\r\nHost x\r\n\r\n"):
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        with socket.create_connection(("127.0.0.1", port), timeout=120) as connection:
             connection.sendall(bytes)
             connection.shutdown(socket.SHUT_WR)
             answer = b""

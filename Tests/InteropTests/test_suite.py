@@ -16,7 +16,7 @@ def run(name, *arguments, **environment):
         env={"PATH": os.environ["PATH"], **environment},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
     )
 
 

@@ -27,7 +27,7 @@ def bench(running, tmp_path_factory):
 
 def start(path, environment=None, cwd=None):
     result = subprocess.run(
-        [binary(), path], capture_output=True, text=True, check=False, timeout=30, cwd=cwd,
+        [binary(), path], capture_output=True, text=True, check=False, timeout=120, cwd=cwd,
         env=clean_environment() if environment is None else environment,
     )
     return result.returncode, result.stderr

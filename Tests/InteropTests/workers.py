@@ -241,7 +241,7 @@ class Bench:
     def check(self, name, *arguments):
         result = subprocess.run(
             [binary(), "check", name, "--config", self.path, *arguments],
-            capture_output=True, text=True, check=False, env=clean_environment(), timeout=60,
+            capture_output=True, text=True, check=False, env=clean_environment(), timeout=120,
         )
         return result.returncode, result.stdout
 

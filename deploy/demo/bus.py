@@ -36,7 +36,7 @@ class Bus:
             self.messages.append((time.time(), method.exchange.rpartition("/")[2], json.loads(body)))
             self._changed.notify_all()
 
-    def wait(self, name, matches, seconds=30):
+    def wait(self, name, matches, seconds=90):
         """The first message of exchange `name` that satisfies `matches`, with its arrival time."""
         limit = time.monotonic() + seconds
         with self._changed:

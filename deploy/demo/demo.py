@@ -218,7 +218,7 @@ def fetch(url):
         return gzip.decompress(body) if answer.headers.get("Content-Encoding") == "gzip" else body
 
 
-def wait_for_binding(values, exchange, key, seconds=15):
+def wait_for_binding(values, exchange, key, seconds=90):
     """Waits until a message to `exchange` reaches a queue, by asking the broker to return it otherwise."""
     import pika
 
