@@ -172,6 +172,13 @@ let package = Package(
             migrations: true
         ),
         library(
+            "RollerActionsKit",
+            [
+                "Core", "HTTPClient", "JSON", "Postgres", "Processes", "Pulse", "RollerKit", "Schedules", "Taskcluster",
+                "TaskclusterClient", .lifecycle, .logging, .metrics,
+            ]
+        ),
+        library(
             "RollerKit",
             [
                 "APIServer", "Core", "HTTPClient", "JSON", "JSONSchema", "Outbox", "Postgres", "Pulse", "Schedules",

@@ -42,6 +42,10 @@ public struct HTTPRequest: Sendable {
     public var unixSocket: String?
     /// The proxy's URL; nil for the one in the environment, empty for none.
     public var proxy: String?
+    /// A file of certificate authorities to trust instead of the system's.
+    public var certificateAuthorities: String?
+    /// The only public key to accept, as `sha256//` and the base64 of its digest; no authority is asked then.
+    public var pinnedKey: String?
     /// Where the response's body goes.
     public var sink: Sink = .memory(limit: 64 << 20)
     /// Whether to ask for a compressed body and undo the compression.

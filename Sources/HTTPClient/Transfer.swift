@@ -72,6 +72,15 @@ final class Transfer: @unchecked Sendable {
         prepareLimits(easy)
         if let socket = request.unixSocket { ccurl_set_string(easy, CURLOPT_UNIX_SOCKET_PATH, socket) }
         if let proxy = request.proxy { ccurl_set_string(easy, CURLOPT_PROXY, proxy) }
+        if let file = request.certificateAuthorities { ccurl_set_string(easy, CURLOPT_CAINFO, file) }
+        if let key = request.pinnedKey {
+            guard ccurl_set_string(easy, CURLOPT_PINNEDPUBLICKEY, key) == CURLE_OK, key.hasPrefix("sha256//") else {
+                throw HTTPClientError(.invalidURL, "the pinned key is not well formed")
+            }
+            // The pin says who the peer must be, more exactly than any authority could.
+            ccurl_set_long(easy, CURLOPT_SSL_VERIFYPEER, 0)
+            ccurl_set_long(easy, CURLOPT_SSL_VERIFYHOST, 0)
+        }
         if request.acceptCompressed { ccurl_set_string(easy, CURLOPT_ACCEPT_ENCODING, "") }
         if let envelope {
             try prepareEnvelope(easy, envelope)
@@ -276,7 +285,8 @@ final class Transfer: @unchecked Sendable {
         case CURLE_COULDNT_CONNECT, CURLE_COULDNT_RESOLVE_HOST, CURLE_COULDNT_RESOLVE_PROXY:
             return HTTPClientError(.connect, "cannot connect: \(reason)")
         case CURLE_OPERATION_TIMEDOUT: return HTTPClientError(.timeout, "no answer in time: \(reason)")
-        case CURLE_SSL_CONNECT_ERROR, CURLE_PEER_FAILED_VERIFICATION, CURLE_SSL_CACERT_BADFILE, CURLE_SSL_CERTPROBLEM:
+        case CURLE_SSL_CONNECT_ERROR, CURLE_PEER_FAILED_VERIFICATION, CURLE_SSL_CACERT_BADFILE, CURLE_SSL_CERTPROBLEM,
+            CURLE_SSL_PINNEDPUBKEYNOTMATCH:
             return HTTPClientError(.tls, "no trusted connection: \(reason)")
         case CURLE_URL_MALFORMAT, CURLE_UNSUPPORTED_PROTOCOL: return HTTPClientError(.invalidURL, reason)
         case CURLE_PARTIAL_FILE, CURLE_GOT_NOTHING, CURLE_RECV_ERROR, CURLE_SEND_ERROR, CURLE_HTTP2,

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package import JSON
+package import RollerKit
+
+/// Why an action, or one attempt of it, did not succeed; fit for logs, mails and bugs.
+package struct ActionError: Error, Sendable, Hashable, CustomStringConvertible {
+    /// The kind of failure, as it appears in jobs and attempts.
+    package struct Kind: Sendable, Hashable {
+        /// The word in `error_class`.
+        package let name: String
+
+        /// The host or controller does not answer.
+        package static let unreachable = Kind(name: "unreachable")
+        /// The name of the host cannot be resolved.
+        package static let dns = Kind(name: "dns")
+        /// The time allowed is over.
+        package static let timeout = Kind(name: "timeout")
+        /// The other side said no, or is not who it should be.
+        package static let refused = Kind(name: "refused")
+        /// User, password or key are wrong.
+        package static let credentials = Kind(name: "credentials")
+        /// An IPMI session could not be opened: wrong credentials look like a full session table.
+        package static let credentialsOrSession = Kind(name: "credentials-or-session")
+        /// The certificate is not the expected one.
+        package static let tls = Kind(name: "tls")
+        /// The power distribution unit does not answer.
+        package static let pduUnreachable = Kind(name: "pdu-unreachable")
+        /// The outlet does not show what it was set to.
+        package static let unverifiedOutlet = Kind(name: "unverified-outlet")
+        /// A program that actions need is missing or may not work here.
+        package static let tooling = Kind(name: "tooling")
+        /// The inventory or the settings are wrong.
+        package static let config = Kind(name: "config")
+        /// The controller cannot do this.
+        package static let unsupported = Kind(name: "unsupported")
+        /// Every method failed, and so did the filing of a bug.
+        package static let bugFilingFailed = Kind(name: "bug-filing-failed")
+        /// The soft limit of the job is over.
+        package static let softTimeLimit = Kind(name: "soft-time-limit")
+        /// The hard limit of the job is over.
+        package static let hardTimeLimit = Kind(name: "hard-time-limit")
+        /// The job belongs to somebody else by now.
+        package static let lost = Kind(name: "lost")
+        /// Somebody asked the job to stop.
+        package static let canceled = Kind(name: "canceled")
+        /// It could not be established whether the action had its effect.
+        package static let unverified = Kind(name: "unverified")
+        /// Anything else.
+        package static let other = Kind(name: "other")
+    }
+
+    /// The kind of failure.
+    package let kind: Kind
+    /// One line without secrets.
+    package let message: String
+    /// What is written into the attempt.
+    package let outcome: AttemptOutcome
+    /// Whether the same call may succeed a little later.
+    package let isRetriable: Bool
+    /// What programs should know about it.
+    package var details: JSONObject = [:]
+    /// The bug that was filed about it.
+    package var bugURL: String?
+
+    /// A failure; its outcome follows from the kind where none is given.
+    package init(_ kind: Kind, _ message: String, outcome: AttemptOutcome? = nil, isRetriable: Bool = false) {
+        self.kind = kind
+        self.message = message
+        self.isRetriable = isRetriable
+        self.outcome =
+            outcome
+            ?? {
+                switch kind {
+                case .timeout, .softTimeLimit, .hardTimeLimit: .timeout
+                case .refused: .refused
+                case .unverified: .unverified
+                default: .failed
+                }
+            }()
+    }
+
+    /// The same failure of which one cannot tell whether it had an effect.
+    package var asUnverified: ActionError { ActionError(kind, message, outcome: .unverified) }
+
+    /// Whether the job must end here: no other method may be tried.
+    package var endsJob: Bool { [.lost, .canceled, .softTimeLimit, .hardTimeLimit].contains(kind) }
+
+    /// The kind and the message.
+    package var description: String { "\(kind.name): \(message)" }
+}
