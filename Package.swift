@@ -187,6 +187,14 @@ let package = Package(
             migrations: true
         ),
         library(
+            "SignoffKit",
+            [
+                "APIServer", "Core", "JSON", "Postgres", "Schedules", "StepKit", "Taskcluster", .crypto, .cryptoExtras,
+                .lifecycle, .logging,
+            ],
+            migrations: true
+        ),
+        library(
             "StepKit",
             [
                 "APIServer", "Core", "HTTPClient", "JSON", "Outbox", "Postgres", "Pulse", "Schedules", "Taskcluster",
@@ -217,6 +225,8 @@ let package = Package(
         service("scheduler", ["HooksKit"]),
         service("scriptworker", ["ScriptworkerKit"], examples: true),
         service("taskcluster-local", ["LocalTaskclusterKit"]),
+        service("shipit-oidc-dev", ["SignoffKit", "StepKit"]),
+        service("shipit-signoff", ["SignoffKit", "StepKit"]),
         service("slipway", ["HTTPClient", "JSON", "JSONE", "Schedules", "Taskcluster", "TaskclusterClient"]),
 
         // Figures beside the peers'.
@@ -286,6 +296,13 @@ let package = Package(
             [
                 "Core", "HTTPClient", "JSON", "Processes", "Schedules", "Taskcluster", "TaskclusterClient", "WorkerKit",
                 .crypto,
+            ]
+        ),
+        tests(
+            "SignoffKit",
+            [
+                "APIServer", "Core", "HTTPClient", "JSON", "Outbox", "Postgres", "Pulse", "Schedules", "StepKit",
+                "Taskcluster", "TestSupport", .crypto, .lifecycle, .logging,
             ]
         ),
         tests("Taskcluster", ["JSON", "Schedules"]),

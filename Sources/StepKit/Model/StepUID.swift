@@ -9,7 +9,7 @@ public enum StepUID {
     static let reserved: Set<String> = [
         "step", "steps", "mock", "ticktock", "login", "logout", "docs", "ui", "swagger.json", "openapi.json",
         "metrics", "templates", "freezes", "locks", "events", "auth0", "ping", "fake_auth", "validate_policy",
-        "admin", "api", "references", "schemas", "robots.txt",
+        "admin", "pending", "api", "references", "schemas", "robots.txt",
     ]
 
     /// What is wrong with a name; nil if nothing is.

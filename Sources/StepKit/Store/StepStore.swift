@@ -75,8 +75,14 @@ public struct StepStore: Sendable {
     }
 
     /// A page of the steps that a filter accepts, newest first.
-    public func list(_ filter: StepFilter, after: (created: Int, id: Int)?, limit: Int) async throws -> [Step] {
-        var sql: SQL = "select \(Self.columns) from \(unsafe: schema).steps where deleted_at is null"
+    public func list(
+        _ filter: StepFilter,
+        after: (created: Int, id: Int)?,
+        limit: Int,
+        withDefinition: Bool = false
+    ) async throws -> [Step] {
+        let more: SQL = withDefinition ? ", definition" : ""
+        var sql: SQL = "select \(Self.columns)\(more) from \(unsafe: schema).steps where deleted_at is null"
         sql += filter.condition
         if let after {
             let created = Timestamp(milliseconds: Int64(after.created))

@@ -1,0 +1,369 @@
+// SPDX-License-Identifier: MPL-2.0
+
+public import JSON
+import Postgres
+import Schedules
+public import StepKit
+
+/// Steps that wait for people to approve something.
+public struct SignoffService: StepService {
+    /// `signoff`.
+    public var name: String { "signoff" }
+    /// The path of the original.
+    public var alias: String? { "/step" }
+
+    let store: StepStore
+    let signatures: SignatureStore
+    let rules: SigningRules
+    let directory: GroupDirectory?
+
+    /// Opens the sign-offs of a store.
+    ///
+    /// Second factors and the age of logins, in seconds, are what policies get that do not mention them.
+    public init(
+        store: StepStore,
+        requiresSecondFactor: Bool,
+        longestLogin: Int,
+        directory: GroupDirectory? = nil
+    ) {
+        self.store = store
+        signatures = SignatureStore(pool: store.pool)
+        rules = SigningRules(requiresSecondFactor: requiresSecondFactor, longestLogin: longestLogin)
+        self.directory = directory
+    }
+
+    // MARK: - The contract
+
+    /// A policy, and what is to be approved.
+    public func definition(_ body: JSONObject, uid: String, origin: StepOrigin) async throws -> StepDefinition {
+        try body.allowOnly(["uid", "policy", "parameters"])
+        let parameters = body["parameters"] ?? [:]
+        guard parameters.object != nil else { throw StepProblem.invalid("parameters has to be an object") }
+        let policy = try checked(body["policy"])
+        return StepDefinition(["uid": .string(uid), "policy": policy.json, "parameters": parameters])
+    }
+
+    /// A policy that this service can carry out.
+    func checked(_ json: JSONValue?) throws(StepProblem) -> SignoffPolicy {
+        let policy = try SignoffPolicy(json)
+        var problems = directory?.problems(with: policy) ?? []
+        if policy.revalidates, directory == nil {
+            problems.append("revalidate needs a group directory, and there is none")
+        }
+        guard problems.isEmpty else {
+            throw StepProblem(
+                400,
+                "invalid_policy",
+                "The policy is not valid: " + problems.joined(separator: "; "),
+                members: ["errors": JSONValue(problems)]
+            )
+        }
+        return policy
+    }
+
+    /// The step waits from the beginning.
+    public func begin(_ change: inout StepTransaction) async throws {
+        let policy = try policy(of: change.step)
+        change.step.nextCheck = policy.expires
+        change.move(to: .running, message: "waiting for signatures")
+        describe(policy, [], &change)
+    }
+
+    /// Nobody else has to be asked, so the step ends at once.
+    public func cancel(_ change: inout StepTransaction, reason: String?) async throws {
+        change.move(to: .cancelled, message: reason ?? "cancelled")
+    }
+
+    func policy(of step: Step) throws -> SignoffPolicy {
+        try SignoffPolicy(step.definition["policy"])
+    }
+
+    /// Says in the status who has signed and who is missing.
+    private func describe(
+        _ policy: SignoffPolicy,
+        _ rows: [SignatureStore.Row],
+        _ change: inout StepTransaction
+    ) {
+        let quorum = Quorum(policy, rows.map(\.signature))
+        change.step.info = [
+            "digest": .string(Hexadecimal.encoded(change.step.digest)),
+            "signees": JSONValue(rows.map { $0.signature.email ?? $0.signature.subject }),
+            "signatures": .array(
+                rows.map { row in
+                    [
+                        "name": .string(row.signature.email ?? row.signature.subject),
+                        "group": .string(row.claimedGroup), "created": .string(row.created.iso8601),
+                    ]
+                }
+            ),
+            "missing": .array(
+                quorum.missing.map { missing in
+                    .object(JSONObject(missing.map { (key: $0.key, value: JSONValue($0.count)) }))
+                }
+            ),
+        ]
+    }
+
+    // MARK: - Signing
+
+    /// What a person signs.
+    struct Signing: Sendable {
+        let group: String
+        let digest: String?
+        let origin: SignatureStore.Origin
+    }
+
+    /// Adds a person's signature, and completes the step if it was the last one that was missing.
+    func sign(_ uid: String, _ signing: Signing, by person: Person) async throws -> Step {
+        try await store.change(uid, actor: person.name) { change in
+            let policy = try open(change)
+            let earliest = change.step.created + .seconds(policy.minimumDelay)
+            guard change.now >= earliest else {
+                let wait = (earliest.milliseconds - change.now.milliseconds + 999) / 1000
+                throw StepProblem(
+                    409,
+                    "too_early",
+                    "The step can be signed from \(earliest.iso8601) on",
+                    headers: ["Retry-After": String(wait)]
+                )
+            }
+            try rules.checkLogin(person, policy, now: change.now)
+            let signature = try SigningRules.signature(
+                of: person,
+                for: signing.group,
+                policy,
+                isRequester: isRequester(person, change.step)
+            )
+            let digest = Hexadecimal.encoded(change.step.digest)
+            if let named = signing.digest, named.lowercased() != digest {
+                throw StepProblem.conflict(
+                    "digest_differs",
+                    "What is to be approved is \(digest), not what you have seen"
+                )
+            }
+            if policy.requiresDigest, signing.digest == nil {
+                throw StepProblem.invalid("The policy wants the digest of what you approve", code: "digest_required")
+            }
+            var live = try await signatures.live(change.step.id, on: change.connection)
+            guard !live.contains(where: { Self.isSame($0.signature, signature) }) else {
+                throw StepProblem.conflict("already_signed", "You have signed this step")
+            }
+            guard Quorum(policy, live.map(\.signature)).needs(signature) else {
+                throw StepProblem.conflict("no_slot_left", "Your signature would make no difference any more")
+            }
+            try await signatures.add(
+                signature,
+                group: signing.group,
+                of: person,
+                from: signing.origin,
+                change
+            )
+            change.record(
+                "signed",
+                subject: signing.group,
+                ["sub": .string(person.subject), "digest": .string(digest)]
+            )
+            live = try await signatures.live(change.step.id, on: change.connection)
+            try await settle(policy, live, &change)
+        }.step
+    }
+
+    /// Completes a step whose quorum is met, after a last look at the signers if the policy wants one.
+    private func settle(
+        _ policy: SignoffPolicy,
+        _ rows: [SignatureStore.Row],
+        _ change: inout StepTransaction
+    ) async throws {
+        var rows = rows
+        if policy.revalidates, let directory, Quorum(policy, rows.map(\.signature)).isMet {
+            let gone = rows.filter { !directory.stillHolds($0.signature) }
+            if !gone.isEmpty {
+                let reason = "no longer in the directory"
+                try await signatures.revoke(gone.map(\.id), by: store.announcement.actor, reason: reason, change)
+                for row in gone {
+                    change.record(
+                        "revoked",
+                        subject: row.claimedGroup,
+                        ["sub": .string(row.signature.subject), "reason": .string(reason)],
+                        actor: store.announcement.actor
+                    )
+                }
+                rows.removeAll { row in gone.contains { $0.id == row.id } }
+            }
+        }
+        describe(policy, rows, &change)
+        guard Quorum(policy, rows.map(\.signature)).isMet else { return }
+        change.step.output = [
+            "signees": JSONValue(rows.map { $0.signature.email ?? $0.signature.subject }),
+            "digest": .string(Hexadecimal.encoded(change.step.digest)),
+        ]
+        change.move(to: .completed, message: "signed")
+    }
+
+    /// Takes a person's own signature back.
+    func unsign(_ uid: String, group: String, by person: Person) async throws -> Step {
+        try await store.change(uid, actor: person.name) { change in
+            guard !change.step.state.isTerminal else {
+                throw StepProblem.conflict(
+                    "step_closed",
+                    "The step is \(change.step.state.rawValue) and stays as it is"
+                )
+            }
+            let policy = try policy(of: change.step)
+            guard policy.mentions(group) || (person.email.map { policy.mentions($0) } ?? false) else {
+                throw StepProblem(403, "not_in_policy", "The policy does not ask for the group \(group)")
+            }
+            let live = try await signatures.live(change.step.id, on: change.connection)
+            guard let own = live.first(where: { $0.signature.subject == person.subject && $0.claimedGroup == group })
+            else {
+                throw StepProblem.conflict("not_signed", "You have not signed this step for \(group)")
+            }
+            try await signatures.revoke([own.id], by: person.name, reason: nil, change)
+            change.record("unsigned", subject: group, ["sub": .string(person.subject)])
+            describe(policy, live.filter { $0.id != own.id }, &change)
+        }.step
+    }
+
+    /// Ends a step because one of those who could sign it is against it.
+    func reject(_ uid: String, group: String, reason: String, by person: Person) async throws -> Step {
+        try await store.change(uid, actor: person.name) { change in
+            let policy = try open(change)
+            guard policy.allowsRejection else {
+                throw StepProblem(403, "rejection_not_allowed", "The policy knows no rejection")
+            }
+            try rules.checkLogin(person, policy, now: change.now)
+            _ = try SigningRules.signature(
+                of: person,
+                for: group,
+                policy,
+                isRequester: isRequester(person, change.step)
+            )
+            change.record("rejected", subject: group, ["sub": .string(person.subject), "reason": .string(reason)])
+            change.move(to: .failed, message: "rejected by \(person.name): \(reason)")
+        }.step
+    }
+
+    // MARK: - Administration
+
+    /// Revokes the live signatures of a step that a condition picks; completed steps are refused.
+    func revoke(
+        _ uid: String,
+        by actor: String,
+        reason: String,
+        where picks: @Sendable (SignatureStore.Row) -> Bool
+    ) async throws -> Step {
+        try await store.change(uid, actor: actor) { change in
+            guard !change.step.state.isTerminal else {
+                throw StepProblem.conflict(
+                    "step_closed",
+                    "The step is \(change.step.state.rawValue) and stays as it is"
+                )
+            }
+            let live = try await signatures.live(change.step.id, on: change.connection)
+            let picked = live.filter(picks)
+            guard !picked.isEmpty else { throw StepProblem(404, "not_found", "There is no such signature") }
+            try await signatures.revoke(picked.map(\.id), by: actor, reason: reason, change)
+            for row in picked {
+                change.record(
+                    "revoked",
+                    subject: row.claimedGroup,
+                    ["sub": .string(row.signature.subject), "reason": .string(reason)]
+                )
+            }
+            let rest = live.filter { row in !picked.contains { $0.id == row.id } }
+            describe(try policy(of: change.step), rest, &change)
+        }.step
+    }
+
+    /// Revokes what a person has signed that is still open; answers those steps, and those that stay as they are.
+    func revokeAll(
+        subject: String?,
+        email: String?,
+        by actor: String,
+        reason: String
+    ) async throws -> (revoked: [String], unchanged: [String]) {
+        var revoked: [String] = []
+        var unchanged: [String] = []
+        for step in try await signatures.steps(subject: subject, email: email) {
+            guard step.isOpen else {
+                unchanged.append(step.uid)
+                continue
+            }
+            do {
+                _ = try await revoke(step.uid, by: actor, reason: reason) { row in
+                    subject.map { row.signature.subject == $0 } ?? (row.signature.email == email)
+                }
+                revoked.append(step.uid)
+            } catch let problem as StepProblem where problem.code == "step_closed" {
+                // It was completed in between.
+                unchanged.append(step.uid)
+            }
+        }
+        return (revoked, unchanged)
+    }
+
+    /// The open steps that a person could still sign, newest first.
+    func pending(for person: Person) async throws -> [Step] {
+        var filter = StepFilter()
+        filter.states = [.running]
+        let steps = try await store.list(filter, after: nil, limit: 500, withDefinition: true)
+        let live = try await signatures.live(steps.map(\.id))
+        return try steps.filter { step in
+            let policy = try policy(of: step)
+            let own = live[step.id, default: []].map(\.signature)
+            return person.groups.union(person.email.map { [$0] } ?? []).contains { key in
+                let candidate = try? SigningRules.signature(
+                    of: person,
+                    for: key,
+                    policy,
+                    isRequester: isRequester(person, step)
+                )
+                guard let candidate else { return false }
+                return !own.contains { Self.isSame($0, candidate) } && Quorum(policy, own).needs(candidate)
+            }
+        }
+    }
+
+    /// Gives up a step whose time is over.
+    public func look(_ claim: StepClaim) async throws {
+        _ = try await claim.change { change in
+            change.release()
+            let policy = try policy(of: change.step)
+            guard !change.step.state.isTerminal, let expires = policy.expires, expires <= change.now else {
+                change.step.nextCheck = change.step.state.isTerminal ? nil : policy.expires
+                return
+            }
+            change.record("expired")
+            switch policy.onExpiry {
+            case .failure: change.move(to: .failed, message: "expired without enough signatures")
+            case .cancel: change.move(to: .cancelled, message: "expired without enough signatures")
+            }
+        }
+    }
+
+    // MARK: - Parts
+
+    /// The policy of a step that can still be signed.
+    private func open(_ change: StepTransaction) throws -> SignoffPolicy {
+        let policy = try policy(of: change.step)
+        let isOver = policy.expires.map { $0 <= change.now } ?? false
+        guard !change.step.state.isTerminal, !isOver else {
+            let state = change.step.state.isTerminal ? change.step.state.rawValue : "expired"
+            throw StepProblem.conflict("step_closed", "The step is \(state)")
+        }
+        return policy
+    }
+
+    private func isRequester(_ person: Person, _ step: Step) -> Bool {
+        SigningRules.isRequester(
+            person,
+            createdBy: step.createdBy,
+            parameters: step.definition["parameters"]
+        )
+    }
+
+    /// Whether two signatures are one person's; addresses are compared as well as subjects.
+    private static func isSame(_ first: Signature, _ second: Signature) -> Bool {
+        first.subject == second.subject || (first.email != nil && first.email == second.email)
+    }
+}
