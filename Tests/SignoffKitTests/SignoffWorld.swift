@@ -211,8 +211,12 @@ struct SignoffWorld: Sendable {
         for (key, value) in members { policy[key] = value }
         let answer = try await call("PUT", "/\(uid)", ["policy": .object(policy), "parameters": [:]], as: client)
         guard answer.status == 200 else {
-            throw EventuallyError(description: "no step \(uid): \(answer.status) \(answer.body)")
+            throw NoStep(description: "no step \(uid): \(answer.status) \(answer.body)")
         }
+    }
+
+    struct NoStep: Error, CustomStringConvertible {
+        let description: String
     }
 
     /// Signs for a group.

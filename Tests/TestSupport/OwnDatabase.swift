@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-public import Postgres
+import Postgres
 import Synchronization
 
 /// A whole database for one test, for code whose tables are in schemas with fixed names.
