@@ -138,6 +138,10 @@ struct DirectoryTests {
             #expect(!answer5.isRefused)
             let answer6 = try await directory.ask(directory.client, signed: now - .seconds(16 * 60))
             #expect(answer6.isRefused)
+            for (ahead, isGood) in [(14.0, true), (16, false)] {
+                let answer = try await directory.ask(directory.client, signed: now + .seconds(ahead * 60))
+                #expect(answer.isRefused != isGood)
+            }
         }
     }
 

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
+import Glibc
 import JSON
 import Postgres
 import Schedules
@@ -6,6 +7,12 @@ import Taskcluster
 import TestSupport
 
 @testable import LocalTaskclusterKit
+
+/// How often tests of races try: `QUEUE_RACE_ROUNDS`, or as often as a test run can wait for.
+let raceRounds: Int = {
+    let text = getenv("QUEUE_RACE_ROUNDS").map { String(cString: $0) }
+    return text.flatMap { Int($0) } ?? 60
+}()
 
 /// A queue in a database of its own, because the schema's name is fixed and sweepers look at every row.
 struct QueueFixture: Sendable {

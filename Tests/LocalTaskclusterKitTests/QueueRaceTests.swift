@@ -7,11 +7,11 @@ import Testing
 @testable import LocalTaskclusterKit
 
 /// What happens when two want different things of one task at once.
-@Suite(.timeLimit(.minutes(2)))
+@Suite(.timeLimit(.minutes(10)))
 struct QueueRaceTests {
     @Test func `Q49: a reclaim and the expiry of its claim have one winner`() async throws {
         try await QueueFixture.with { queue in
-            for _ in 0..<50 {
+            for _ in 0..<raceRounds {
                 let id = try await queue.running()
                 let late = queue.start + .seconds(3)
                 async let refused = queue.isRefused {
@@ -29,7 +29,7 @@ struct QueueRaceTests {
 
     @Test func `Q55: of a success and a failure at once one is reported`() async throws {
         try await QueueFixture.with { queue in
-            for _ in 0..<50 {
+            for _ in 0..<raceRounds {
                 let id = try await queue.running()
                 async let completed = queue.isRefused {
                     _ = try await queue.store.complete(taskID: id, run: 0, as: .completed, now: queue.start)
@@ -60,25 +60,38 @@ struct QueueRaceTests {
 
     @Test func `Q78: a wide join is scheduled once`() async throws {
         try await QueueFixture.with { queue in
-            var required: [String] = []
-            for _ in 0..<60 { required.append(try await queue.running()) }
+            let required = try await withThrowingTaskGroup(of: [String].self) { group in
+                for _ in 0..<16 {
+                    group.addTask {
+                        var ids: [String] = []
+                        for _ in 0..<63 { ids.append(try await queue.running()) }
+                        return ids
+                    }
+                }
+                return try await group.reduce(into: []) { $0 += $1 }
+            }
             let joined = try await queue.create(
                 Slugid.make(),
                 ["dependencies": .array(required.map { .string($0) })]
             ).taskID
-            let ids = required
             try await withThrowingTaskGroup(of: Void.self) { group in
-                for lane in 0..<4 {
+                for lane in 0..<16 {
                     group.addTask {
-                        for id in stride(from: lane, to: ids.count, by: 4).map({ ids[$0] }) {
-                            _ = try await queue.store.complete(taskID: id, run: 0, as: .completed, now: queue.start)
-                            try await queue.drawAll()
+                        for position in stride(from: lane, to: required.count, by: 16) {
+                            _ = try await queue.store.complete(
+                                taskID: required[position],
+                                run: 0,
+                                as: .completed,
+                                now: queue.start
+                            )
+                            if position % 5 == 0 { try await queue.drawAll() }
                         }
                     }
                 }
                 try await group.waitForAll()
             }
             try await queue.drawAll()
+            #expect(required.count > 1000)
             #expect(try await queue.store.status(joined).runs.map(\.state) == [.pending])
             #expect(try await queue.announced(joined).filter { $0 == "task-pending" }.count == 1)
         }

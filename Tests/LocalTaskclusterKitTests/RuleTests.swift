@@ -52,6 +52,21 @@ struct RuleTests {
         }
     }
 
+    @Test func `Q90: an address for an upload is good for one blob, one verb and its time`() throws {
+        let addresses = BlobAddresses(rootURL: "http://localhost/") { [1, 2, 3] }
+        let others = BlobAddresses(rootURL: "http://localhost/") { [1, 2, 4] }
+        let url = addresses.upload("blob", until: now + .seconds(60))
+        #expect(url.hasPrefix("http://localhost/blobs/u/blob?access_token="))
+        let token = String(url.split(separator: "=")[1])
+        #expect(addresses.isValid(token, "put", "blob", now: now + .seconds(59)))
+        #expect(!addresses.isValid(token, "put", "blob", now: now + .seconds(60)))
+        #expect(!addresses.isValid(token, "put", "other", now: now))
+        #expect(!addresses.isValid(token, "get", "blob", now: now))
+        #expect(!others.isValid(token, "put", "blob", now: now))
+        #expect(!addresses.isValid("9" + token.dropFirst(), "put", "blob", now: now), "a longer time")
+        #expect(!addresses.isValid(nil, "put", "blob", now: now))
+    }
+
     @Test func `a mail cannot be broken out of`() {
         let mail = MailText(
             Notification(

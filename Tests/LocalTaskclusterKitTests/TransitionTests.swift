@@ -114,6 +114,26 @@ struct TransitionTests {
         #expect(throws: TransitionRefusal.self) { try status.report(run: 0, .failed, now: start) }
     }
 
+    @Test func `Q58: a cancelled run takes artifacts for twenty-five minutes`() throws {
+        var status = try running()
+        _ = try status.cancel(now: start)
+        let artifact = Artifact(
+            taskID: status.taskID,
+            runID: 0,
+            name: "public/log",
+            content: .blob,
+            contentType: "a/b",
+            expires: status.expires
+        )
+        try ArtifactRules.check(artifact, of: status, now: start + .seconds(24 * 60))
+        #expect(throws: QueueProblem.self) {
+            try ArtifactRules.check(artifact, of: status, now: start + .seconds(25 * 60))
+        }
+        var completed = try running()
+        _ = try completed.report(run: 0, .completed, now: start)
+        #expect(throws: QueueProblem.self) { try ArtifactRules.check(artifact, of: completed, now: start) }
+    }
+
     @Test func `Q59: cancelling a resolved task changes nothing`() throws {
         var status = try running()
         _ = try status.report(run: 0, .completed, now: start)
@@ -169,6 +189,7 @@ struct TransitionTests {
         _ = try status.report(run: 0, .completed, now: start)
         let reached = status.reachDeadline(now: start + .seconds(3600))
         #expect(reached == nil)
+        #expect(status.runs.map(\.reasonResolved) == [.completed])
     }
 
     @Test func `a run survives being stored`() throws {
