@@ -12,7 +12,9 @@ public struct RawRoute: Sendable {
     /// The function that answers.
     public typealias Handler = @Sendable (RawRequest) async throws -> RawResponse
 
-    /// The request method; a `GET` answers `HEAD` as well. Nil is every method there is, `OPTIONS` among them.
+    /// The request method; nil is every method there is.
+    ///
+    /// A `GET` answers `HEAD` as well.
     public let method: HTTPMethodName?
     /// What the path begins with, byte for byte.
     public let prefix: String

@@ -105,8 +105,16 @@ package struct MachineDetail: Sendable, Hashable {
 
 /// Spellings of places on controllers.
 package enum Locator {
+    /// Members that name a place by themselves; others say how to get there.
+    private static let identities = ["addr", "outlet", "vm_uuid", "vmid", "system", "mac"]
+
     /// One spelling for every way to write a locator.
     package static func key(_ locator: JSONObject) -> String {
-        JSONValue.object(locator).text(.sorted).lowercased()
+        for name in identities {
+            if let value = locator[name], !value.isNull {
+                return "\(name)=\(value.string ?? value.text())".lowercased()
+            }
+        }
+        return JSONValue.object(locator).text(.sorted).lowercased()
     }
 }

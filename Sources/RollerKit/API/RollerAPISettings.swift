@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package import Core
+import JSON
+import JSONSchema
+
+/// What the API of roller lets in, and how it answers.
+///
+/// ## Configuration keys
+/// - `ALLOWED_HOSTS`: host names that requests may be for, with commas; `.example.com` allows subdomains, `*` all; default `*`.
+/// - `CORS_ORIGIN`: sites whose pages may call, with commas; default `*`.
+/// - `TRUSTED_PROXIES`: addresses or networks whose `X-Forwarded-*` fields are believed, with commas; default none.
+/// - `USE_X_FORWARDED_HOST`, `USE_X_FORWARDED_PORT`: whether trusted proxies tell the host and port that was signed.
+/// - `SCOPE_PREFIX`: what scopes begin with; default `project:releng:roller:`.
+/// - `REQUIRED_TASKCLUSTER_SCOPE_SETS`: scopes of which a caller needs one besides, with commas.
+/// - `TASK_NAMES`: the actions that can be asked for, with commas; default all there are.
+/// - `VALID_WORKER_ID_REGEX`: the workers that may be worked on; default all.
+/// - `CLIENT_ID_REGEX`: the clients that may ask; default all.
+/// - `FQDN_PATTERNS`: full names that `{worker_id}`, `{worker_group}`, `{provisioner_id}` and `{worker_type}` may make.
+/// - `DUPLICATE_POLICY`: `join`, `reject` or `allow`; default `join`.
+/// - `CREATES_PER_MINUTE`: requests of one client for jobs; default 60.
+/// - `DESTRUCTIVE_PER_HOUR`: destructive jobs on one machine; default 6.
+/// - `ROLLER_ADHOC_PING`: whether read-only actions may name workers nobody knows; default true.
+/// - `ROLLER_PUBLIC_JOB_STATUS`: whether whoever knows a job's id may see its state; default true.
+/// - `ROLLER_STRICT_H`: whether lists of jobs are refused as they were in 2018; default false.
+/// - `ROLLER_DRY_RUN`: whether nothing is touched, whatever is asked for; default false.
+/// - `JOB_DEADLINE`: how long a job may wait before it expires; default 1h.
+package struct RollerAPISettings: Sendable {
+    package var allowedHosts = ["*"]
+    package var origins = ["*"]
+    package var trustedProxies: [AddressRange] = []
+    package var usesForwardedHost = false
+    package var usesForwardedPort = false
+    package var scopePrefix = "project:releng:roller:"
+    package var requiredScopes: [String] = []
+    package var taskNames: [String]?
+    package var validWorker = "^.*"
+    package var validClient = "^.+$"
+    package var fqdnPatterns: [String] = []
+    package var duplicates = DuplicatePolicy.join
+    package var limits = JobLimits()
+    package var allowsUnknownWorkers = true
+    package var showsStateToAll = true
+    package var isStrict = false
+    package var isDryRun = false
+    package var patience: Duration = .seconds(3600)
+
+    package init() {}
+
+    package init(settings: Settings) {
+        allowedHosts = Self.list(settings, "allowed.hosts", "host names that requests may be for") ?? allowedHosts
+        origins = Self.list(settings, "cors.origin", "sites whose pages may call") ?? origins
+        for text in Self.list(settings, "trusted.proxies", "addresses of proxies that are believed") ?? [] {
+            guard let range = AddressRange(text) else {
+                settings.fail("trusted.proxies", "must be IP addresses or networks such as 10.0.0.0/8")
+                continue
+            }
+            trustedProxies.append(range)
+        }
+        usesForwardedHost = settings.bool("use.x.forwarded.host", default: false, "whether proxies tell the host")
+        usesForwardedPort = settings.bool("use.x.forwarded.port", default: false, "whether proxies tell the port")
+        scopePrefix = settings.string("scope.prefix", default: scopePrefix, "what scopes begin with")
+        requiredScopes =
+            Self.list(settings, "required.taskcluster.scope.sets", "scopes of which callers need one besides") ?? []
+        taskNames = Self.list(settings, "task.names", "the actions that can be asked for")
+        validWorker = settings.string("valid.worker.id.regex", default: validWorker, "workers that may be worked on")
+        validClient = settings.string("client.id.regex", default: validClient, "clients that may ask")
+        for (key, pattern) in [("valid.worker.id.regex", validWorker), ("client.id.regex", validClient)]
+        where TextPattern(matchingFromStart: pattern) == nil {
+            settings.fail(key, "is not a regular expression")
+        }
+        fqdnPatterns = Self.list(settings, "fqdn.patterns", "full names made of a worker's names") ?? []
+        let policy = settings.string("duplicate.policy", default: "join", "what a second request leads to")
+        if let known = DuplicatePolicy(rawValue: policy) {
+            duplicates = known
+        } else {
+            settings.fail("duplicate.policy", "must be join, reject or allow")
+        }
+        limits = JobLimits(
+            perClientAndMinute: settings.int(
+                "creates.per.minute",
+                default: 60,
+                in: 1...1_000_000,
+                "requests of one client for jobs in a minute"
+            ),
+            perMachineAndHour: settings.int(
+                "destructive.per.hour",
+                default: 6,
+                in: 1...1_000_000,
+                "destructive jobs on one machine in an hour"
+            )
+        )
+        allowsUnknownWorkers = settings.bool("roller.adhoc.ping", default: true, "look at workers nobody knows")
+        showsStateToAll = settings.bool("roller.public.job.status", default: true, "show the state of jobs to all")
+        isStrict = settings.bool("roller.strict.h", default: false, "refuse lists of jobs")
+        isDryRun = settings.bool("roller.dry.run", default: false, "touch nothing")
+        patience = settings.duration(
+            "job.deadline",
+            default: patience,
+            in: .seconds(1)...(.seconds(30 * 86400)),
+            "how long a job may wait before it expires"
+        )
+    }
+
+    private static func list(_ settings: Settings, _ key: String, _ help: String) -> [String]? {
+        settings.optional(key, help).map { text in
+            text.split(separator: ",").map { String($0).trimmed }.filter { !$0.isEmpty }
+        }
+    }
+}
+
+/// A regular expression of the configuration.
+struct TextPattern: Sendable {
+    private let schema: JSONSchema
+
+    /// Nil for what is no regular expression. It matches from the first character on, and need not reach the last.
+    init?(matchingFromStart pattern: String) {
+        guard let schema = try? JSONSchema(["type": "string", "pattern": .string("^(?:\(pattern))")]) else {
+            return nil
+        }
+        self.schema = schema
+    }
+
+    func matches(_ text: String) -> Bool { schema.validate(.string(text)).isEmpty }
+}
+
+extension StringProtocol {
+    /// The text without white space at its ends.
+    var trimmed: String {
+        guard let first = firstIndex(where: { !$0.isWhitespace }), let last = lastIndex(where: { !$0.isWhitespace })
+        else { return "" }
+        return String(self[first...last])
+    }
+}

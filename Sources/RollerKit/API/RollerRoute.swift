@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: MPL-2.0
+
+/// What a path below `/api/v1/` means.
+enum RollerRoute: Sendable, Hashable {
+    case jobs
+    case workerJobs(worker: String)
+    case workerGroupJobs(worker: String, group: String)
+    case job(String)
+    case jobCancel(String)
+    case jobLog(String)
+    case actions
+    case ping
+    case machines
+    case machine(String)
+    case machineImport
+    case machineExport
+    case groups
+    case group(String)
+    case controllers
+    case controller(String)
+    case workers
+    case worker(Int)
+    case windows
+    case window(Int)
+    case audit
+    case locks
+    case summary
+
+    /// Reads a path; nil for one that means nothing.
+    init?(_ segments: [String]) {
+        switch segments.count {
+        case 1:
+            guard let route = Self.lists[segments[0]] else { return nil }
+            self = route
+        case 2:
+            guard let route = Self.item(segments[0], segments[1]) else { return nil }
+            self = route
+        case 3:
+            switch (segments[0], segments[1], segments[2]) {
+            case ("jobs", let id, "cancel") where JobID.isValid(id): self = .jobCancel(id)
+            case ("jobs", let id, "log") where JobID.isValid(id): self = .jobLog(id)
+            case ("workers", let worker, "jobs") where Names.isWorkerWord(worker): self = .workerJobs(worker: worker)
+            default: return nil
+            }
+        case 5:
+            guard segments[0] == "workers", segments[2] == "group", segments[4] == "jobs",
+                Names.isWorkerWord(segments[1]), Names.isWorkerWord(segments[3])
+            else { return nil }
+            self = .workerGroupJobs(worker: segments[1], group: segments[3])
+        default:
+            return nil
+        }
+    }
+
+    private static let lists: [String: RollerRoute] = [
+        "jobs": .jobs, "actions": .actions, "ping": .ping, "machines": .machines, "groups": .groups,
+        "controllers": .controllers, "workers": .workers, "windows": .windows, "audit": .audit, "locks": .locks,
+        "summary": .summary,
+    ]
+
+    private static func item(_ kind: String, _ name: String) -> RollerRoute? {
+        switch kind {
+        case "jobs" where JobID.isValid(name): .job(name)
+        case "machines" where name == "import": .machineImport
+        case "machines" where name == "export": .machineExport
+        case "machines" where Names.isInventoryName(name): .machine(name)
+        case "groups" where Names.isInventoryName(name): .group(name)
+        case "controllers" where Names.isInventoryName(name): .controller(name)
+        case "workers": Int(name).flatMap { $0 > 0 ? .worker($0) : nil }
+        case "windows": Int(name).flatMap { $0 > 0 ? .window($0) : nil }
+        default: nil
+        }
+    }
+
+    /// The methods the path answers, beside `OPTIONS`.
+    func methods(strict: Bool) -> [String] {
+        switch self {
+        case .jobs, .workerJobs, .workerGroupJobs: strict ? ["POST"] : ["GET", "POST"]
+        case .job, .jobLog, .actions, .ping, .audit, .locks, .summary, .machineExport: ["GET"]
+        case .jobCancel, .machineImport: ["POST"]
+        case .machines, .groups, .controllers, .workers: ["GET"]
+        case .windows: ["GET", "POST"]
+        case .machine, .group, .controller: ["DELETE", "GET", "PATCH", "PUT"]
+        case .worker, .window: ["DELETE", "GET"]
+        }
+    }
+
+    /// Whether anybody may ask, without credentials.
+    var isPublic: Bool { self == .actions || self == .ping }
+
+    /// Whether a path creates jobs, whose historic clients see a method list of their own.
+    var createsJobs: Bool {
+        switch self {
+        case .jobs, .workerJobs, .workerGroupJobs: true
+        default: false
+        }
+    }
+}
