@@ -245,7 +245,7 @@ let package = Package(
         // Tests.
         .target(
             name: "TestSupport",
-            dependencies: ["Core", "HTTPClient", "JSON", "Postgres", "Pulse", "Schedules"],
+            dependencies: ["Core", "HTTPClient", "JSON", "Postgres", "Pulse", "Schedules", "Taskcluster"],
             path: "Tests/TestSupport",
             swiftSettings: house
         ),

@@ -14,49 +14,9 @@ import TestSupport
 
 @testable import BridgesKit
 
-/// Believes callers whose authorization is a list of scopes.
-struct TrustingAuthenticator: RequestAuthenticator {
-    func authenticate(_ request: AuthenticationRequest) async throws -> AuthenticationResult {
-        let expires = Timestamp.now() + .seconds(900)
-        guard let text = request.authorization else { return .none(scopes: [], expires: expires) }
-        return .success(clientID: "c", expires: expires, scopes: text.split(separator: " ").map(String.init), hash: nil)
-    }
-}
-
-/// Lets few worlds live at a time: each takes connections of the one database server.
-private final class Turns: Sendable {
-    private let state = Mutex((free: 4, waiting: [CheckedContinuation<Void, Never>]()))
-
-    func enter() async {
-        await withCheckedContinuation { continuation in
-            let mayEnter = state.withLock { state in
-                guard state.free == 0 else {
-                    state.free -= 1
-                    return true
-                }
-                state.waiting.append(continuation)
-                return false
-            }
-            if mayEnter { continuation.resume() }
-        }
-    }
-
-    func leave() {
-        let next = state.withLock { state -> CheckedContinuation<Void, Never>? in
-            guard !state.waiting.isEmpty else {
-                state.free += 1
-                return nil
-            }
-            return state.waiting.removeFirst()
-        }
-        next?.resume()
-    }
-}
-
 /// A database with the tables of bridges, a namespace of the broker, and servers that receive webhooks.
 struct BridgesWorld: Sendable {
     static let secret = "a secret of the tests"
-    private static let turns = Turns()
 
     let pool: PostgresPool
     let pulse: PulseConnection
@@ -89,51 +49,33 @@ struct BridgesWorld: Sendable {
         exchanges: [String] = ["github"],
         _ body: @Sendable @escaping (BridgesWorld) async throws -> R
     ) async throws -> R {
-        await turns.enter()
-        defer { turns.leave() }
-        let admin = PostgresPool(
-            PostgresConfiguration(url: try TestDatabase.url(), applicationName: "bridges-tests", poolSize: 1)
-        )
-        let database = "test_bridges_" + String(UInt64.random(in: .min ... .max), radix: 36)
-        _ = try await admin.execute("create database \(unsafe: database)")
-        let pool = PostgresPool(
-            PostgresConfiguration(url: try url(of: database), applicationName: "bridges-tests", poolSize: 6)
-        )
-        let pulse = PulseConnection(try PulseConfiguration(url: Broker.url), name: "bridges-tests")
-        let curl = CurlTransport()
-        let namespace = Broker.uniqueName()
-        func cleanUp() async {
-            _ = try? await pulse.deleteQueue("queue/\(namespace)/all")
-            for name in exchanges { try? await pulse.deleteExchange("exchange/\(namespace)/v1/\(name)") }
-            await pulse.shutDown()
-            curl.shutdown()
-            pool.close()
-            _ = try? await admin.execute("drop database if exists \(unsafe: database) with (force)")
-            admin.close()
-        }
-        do {
-            try await BridgesMigrations.migrate(pool)
-            let bare = BridgesWorld(pool: pool, pulse: pulse, namespace: namespace, curl: curl, urls: [])
-            try await pulse.declareQueue(bare.queue)
-            for name in exchanges {
-                let exchange = BridgeExchange.name(name, namespace: namespace)
-                try await pulse.declareExchange(exchange)
-                try await pulse.bind(queue: bare.queue.name, exchange: exchange, routingKey: "#")
+        try await OwnDatabase.with("bridges", poolSize: 6) { pool, _ in
+            let pulse = PulseConnection(try PulseConfiguration(url: Broker.url), name: "bridges-tests")
+            let curl = CurlTransport()
+            let namespace = Broker.uniqueName()
+            func cleanUp() async {
+                _ = try? await pulse.deleteQueue("queue/\(namespace)/all")
+                for name in exchanges { try? await pulse.deleteExchange("exchange/\(namespace)/v1/\(name)") }
+                await pulse.shutDown()
+                curl.shutdown()
             }
-            let result = try await serve(bare, sources, servers, body)
-            await cleanUp()
-            return result
-        } catch {
-            await cleanUp()
-            throw error
+            do {
+                try await BridgesMigrations.migrate(pool)
+                let bare = BridgesWorld(pool: pool, pulse: pulse, namespace: namespace, curl: curl, urls: [])
+                try await pulse.declareQueue(bare.queue)
+                for name in exchanges {
+                    let exchange = BridgeExchange.name(name, namespace: namespace)
+                    try await pulse.declareExchange(exchange)
+                    try await pulse.bind(queue: bare.queue.name, exchange: exchange, routingKey: "#")
+                }
+                let result = try await serve(bare, sources, servers, body)
+                await cleanUp()
+                return result
+            } catch {
+                await cleanUp()
+                throw error
+            }
         }
-    }
-
-    private static func url(of database: String) throws -> String {
-        let url = try TestDatabase.url()
-        guard let slash = url.lastIndex(of: "/") else { return url }
-        let query = url[slash...].firstIndex(of: "?").map { String(url[$0...]) } ?? ""
-        return url[...slash] + database + query
     }
 
     private static func serve<R: Sendable>(

@@ -126,47 +126,6 @@ final class StubServices: HTTPTransport {
     }
 }
 
-/// Believes callers whose authorization is a list of scopes.
-struct TrustingAuthenticator: RequestAuthenticator {
-    func authenticate(_ request: AuthenticationRequest) async throws -> AuthenticationResult {
-        let expires = Timestamp.now() + .seconds(900)
-        guard let text = request.authorization else { return .none(scopes: [], expires: expires) }
-        return .success(clientID: "c", expires: expires, scopes: text.split(separator: " ").map(String.init), hash: nil)
-    }
-}
-
-/// Lets few worlds live at a time, as each takes several connections of the one test server.
-private final class Gate: Sendable {
-    static let shared = Gate()
-
-    private let state = Mutex((free: 14, waiting: [CheckedContinuation<Void, Never>]()))
-
-    func enter() async {
-        await withCheckedContinuation { continuation in
-            let enters = state.withLock { state in
-                guard state.free > 0 else {
-                    state.waiting.append(continuation)
-                    return false
-                }
-                state.free -= 1
-                return true
-            }
-            if enters { continuation.resume() }
-        }
-    }
-
-    func leave() {
-        let next = state.withLock { state -> CheckedContinuation<Void, Never>? in
-            guard !state.waiting.isEmpty else {
-                state.free += 1
-                return nil
-            }
-            return state.waiting.removeFirst()
-        }
-        next?.resume()
-    }
-}
-
 /// Everything of hooks in one process, on a database of its own.
 struct HooksWorld {
     let pool: PostgresPool
@@ -190,20 +149,6 @@ struct HooksWorld {
         Logger(label: "hooks-tests") { _ in SwiftLogNoOpLogHandler() }
     }
 
-    /// Makes and drops the databases of all worlds.
-    private static let admin = Result {
-        // Making and dropping databases takes its time on a busy machine.
-        PostgresPool(
-            PostgresConfiguration(
-                url: try TestDatabase.url(),
-                applicationName: "hooks-tests",
-                poolSize: 4,
-                acquireTimeout: .seconds(240),
-                statementTimeout: .seconds(120)
-            )
-        )
-    }
-
     /// Builds a world, serves its API, and takes everything down afterwards.
     static func with<R: Sendable>(
         namespace: String = "taskcluster-hooks",
@@ -219,36 +164,12 @@ struct HooksWorld {
         _ ignoresTokenQuery: Bool,
         _ body: @Sendable @escaping (HooksWorld) async throws -> R
     ) async throws -> R {
-        await Gate.shared.enter()
-        defer { Gate.shared.leave() }
-        let admin = try Self.admin.get()
-        let database = "test_hooks_" + String(UInt64.random(in: .min ... .max), radix: 36)
-        _ = try await admin.execute("create database \(unsafe: database)")
-        let pool = PostgresPool(
-            PostgresConfiguration(url: try url(of: database), applicationName: "hooks-tests", poolSize: 4)
-        )
-        let curl = CurlTransport()
-        func cleanUp() async {
-            curl.shutdown()
-            pool.close()
-            _ = try? await admin.execute("drop database if exists \(unsafe: database) with (force)")
-        }
-        do {
+        try await OwnDatabase.with("hooks", poolSize: 4) { pool, _ in
+            let curl = CurlTransport()
+            defer { curl.shutdown() }
             try await HooksMigrations.migrate(pool)
-            let result = try await serve(pool, curl, namespace, ignoresTokenQuery, body)
-            await cleanUp()
-            return result
-        } catch {
-            await cleanUp()
-            throw error
+            return try await serve(pool, curl, namespace, ignoresTokenQuery, body)
         }
-    }
-
-    private static func url(of database: String) throws -> String {
-        let url = try TestDatabase.url()
-        guard let slash = url.lastIndex(of: "/") else { return url }
-        let query = url[slash...].firstIndex(of: "?").map { String(url[$0...]) } ?? ""
-        return url[...slash] + database + query
     }
 
     private static func serve<R: Sendable>(

@@ -1,20 +1,31 @@
 // SPDX-License-Identifier: MPL-2.0
 
-import Postgres
+public import Postgres
 import Synchronization
 
 /// A whole database for one test, for code whose tables are in schemas with fixed names.
 public enum OwnDatabase {
-    private static let turns = Turns(4)
+    /// Makes and drops databases, which takes its time on a busy machine.
+    private static let admin = Result {
+        PostgresPool(
+            PostgresConfiguration(
+                url: try TestDatabase.url(),
+                applicationName: "tests",
+                poolSize: 4,
+                acquireTimeout: .seconds(240),
+                statementTimeout: .seconds(120)
+            )
+        )
+    }
+
+    /// Each database takes connections of the one server.
+    private static let turns = Turns(14)
 
     /// Creates a database, lends its URL to a body and drops it whatever happens; few are lent at a time.
     public static func with<R: Sendable>(_ label: String, _ body: (String) async throws -> R) async throws -> R {
         await turns.enter()
         defer { turns.leave() }
-        let admin = PostgresPool(
-            PostgresConfiguration(url: try TestDatabase.url(), applicationName: label, poolSize: 1)
-        )
-        defer { admin.close() }
+        let admin = try Self.admin.get()
         let name = "test_\(label)_" + String(UInt64.random(in: .min ... .max), radix: 36)
         try await admin.execute("create database \(unsafe: name)")
         do {
@@ -24,6 +35,25 @@ public enum OwnDatabase {
         } catch {
             await drop(name, admin)
             throw error
+        }
+    }
+
+    /// Creates a database and lends a pool for it as well.
+    public static func with<R: Sendable>(
+        _ label: String,
+        poolSize: Int,
+        _ body: (_ pool: PostgresPool, _ url: String) async throws -> R
+    ) async throws -> R {
+        try await with(label) { url in
+            let configuration = PostgresConfiguration(
+                url: url,
+                applicationName: "\(label)-tests",
+                poolSize: poolSize,
+                acquireTimeout: .seconds(120)
+            )
+            let pool = PostgresPool(configuration)
+            defer { pool.close() }
+            return try await body(pool, url)
         }
     }
 
@@ -40,7 +70,7 @@ public enum OwnDatabase {
     }
 }
 
-/// Lets few in at a time.
+/// Lets few in at a time, in the order in which they came.
 private final class Turns: Sendable {
     private let state: Mutex<(free: Int, waiting: [CheckedContinuation<Void, Never>])>
 
