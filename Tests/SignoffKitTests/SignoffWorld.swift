@@ -158,7 +158,7 @@ struct SignoffWorld: Sendable {
         _ name: String,
         _ groups: [String] = ["releng"],
         email: String? = nil,
-        _ changes: JSONObject = [:],
+        claims changes: JSONObject = [:],
         header: JSONObject = [:]
     ) throws -> String {
         var claims = claims(name, groups, email: email)
@@ -220,6 +220,7 @@ struct SignoffWorld: Sendable {
     }
 
     /// Signs for a group.
+    @discardableResult
     func sign(_ uid: String, _ group: String = "releng", as person: String, server: Int = 0) async throws -> Answer {
         try await call("PUT", "/\(uid)/sign", ["group": .string(group)], as: person, server: server)
     }

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: MPL-2.0
+
+import Crypto
+import HTTPClient
+import JSON
+import Schedules
+import StepKit
+import Taskcluster
+import Testing
+import TestSupport
+
+@testable import SignoffKit
+
+/// Which tokens are believed.
+@Suite(.timeLimit(.minutes(3)))
+struct TokenTests {
+    /// Tries a token on a step of its own; answers what came of it.
+    private func attempt(_ world: SignoffWorld, _ token: String) async throws -> SignoffWorld.Answer {
+        let uid = "t\(UInt32.random(in: .min ... .max))"
+        try await world.create(uid, ["releng": 1])
+        return try await world.sign(uid, as: token)
+    }
+
+    private func seconds(_ world: SignoffWorld, _ offset: Int) -> JSONValue {
+        JSONValue(Int(world.clock.now().milliseconds / 1000) + offset)
+    }
+
+    @Test func `47: an expired token is refused, one that expired within the leeway is not`() async throws {
+        try await SignoffWorld.with { world in
+            let old = try await attempt(world, try world.bearer("a", claims: ["exp": seconds(world, -120)]))
+            #expect(old.status == 401)
+            #expect(old.code == "token_expired")
+            #expect(try await attempt(world, try world.bearer("a", claims: ["exp": seconds(world, -30)])).status == 200)
+            #expect(try await attempt(world, try world.bearer("a", claims: ["exp": nil])).code == "invalid_claims")
+            let eternal = try world.bearer("a", claims: ["exp": seconds(world, 90_000)])
+            #expect(try await attempt(world, eternal).code == "invalid_claims")
+            let early = try world.bearer("a", claims: ["nbf": seconds(world, 120)])
+            #expect(try await attempt(world, early).code == "invalid_claims")
+        }
+    }
+
+    @Test func `48: tokens for others, and of others, are refused`() async throws {
+        try await SignoffWorld.with { world in
+            let wrong: [JSONObject] = [
+                ["aud": "somebody-else"], ["aud": []], ["iss": "https://evil.example.com/"],
+                ["iss": "https://login.example.com"], ["aud": ["shipit-tests", "userinfo"]],
+                ["aud": ["shipit-tests", "userinfo"], "azp": "stranger"], ["sub": ""],
+            ]
+            for claims in wrong {
+                let answer = try await attempt(world, try world.bearer("a", claims: claims))
+                #expect(answer.status == 401, "\(claims)")
+                #expect(answer.code == "invalid_claims", "\(claims)")
+            }
+            let several: JSONObject = ["aud": ["shipit-tests", "userinfo"], "azp": "ui"]
+            #expect(try await attempt(world, try world.bearer("a", claims: several)).status == 200)
+        }
+    }
+
+    @Test func `49: tokens that sign for themselves are refused without asking anybody`() async throws {
+        try await SignoffWorld.with { world in
+            let claims = JSONValue.object(world.claims("a", ["releng"])).bytes()
+            func unsigned(_ header: JSONValue, _ signature: String) -> String {
+                "Bearer \(Base64.urlEncoded(header.bytes())).\(Base64.urlEncoded(claims)).\(signature)"
+            }
+            let kid = JSONValue(world.issuer.keyID)
+            let head: JSONValue = ["alg": "HS256", "kid": kid]
+            let text = "\(Base64.urlEncoded(head.bytes())).\(Base64.urlEncoded(claims))"
+            let key = SymmetricKey(data: Array(world.issuer.publicKeyText.utf8))
+            let code = HMAC<SHA256>.authenticationCode(for: Array(text.utf8), using: key)
+            let tokens = [
+                unsigned(["alg": "none", "kid": kid], ""),
+                unsigned(["alg": "none", "kid": kid], "AA"),
+                unsigned(["alg": "None", "kid": kid], "AA"),
+                "Bearer \(text).\(Base64.urlEncoded(Array(code)))",
+                try world.bearer("a", header: ["kid": nil]),
+                try world.bearer("a", header: ["jku": "https://evil.example.com/keys"]),
+                try world.bearer("a", header: ["x5u": "https://evil.example.com/cert"]),
+                try world.bearer("a", header: ["jwk": ["kty": "RSA"]]),
+                try world.bearer("a", header: ["crit": ["x"]]),
+                try world.bearer("a", header: ["alg": "PS256"]),
+                "Bearer",
+                "Bearer a b",
+                "Bearer a.b",
+                "Bearer " + String(repeating: "a", count: 20_000),
+            ]
+            for token in tokens {
+                let answer = try await attempt(world, token)
+                #expect(answer.status == 401, "\(token.prefix(60))")
+            }
+            #expect(world.keys.asked.isEmpty)
+            var broken = try world.bearer("a")
+            broken = String(broken.dropLast(8)) + "AAAAAAAA"
+            #expect(try await attempt(world, broken).code == "invalid_signature")
+            #expect(world.keys.asked.allSatisfy { $0.hasPrefix("https://login.example.com/") })
+        }
+    }
+
+    @Test func `50: a new key is fetched once, and unknown names of keys fetch nothing more for a while`() async throws
+    {
+        try await SignoffWorld.with { world in
+            let old = try world.bearer("a")
+            #expect(try await attempt(world, old).status == 200)
+            #expect(world.keys.asked.count == 1)
+            try world.issuer.rotate()
+            world.clock.advance(by: .seconds(31))
+            let fresh = try world.bearer("a")
+            #expect(try await attempt(world, fresh).status == 200)
+            #expect(world.keys.asked.count == 2)
+            // What the old key signed is worth nothing now.
+            #expect(try await attempt(world, old).code == "invalid_key")
+            for number in 0..<20 {
+                let flood = try world.bearer("a", header: ["kid": .string("k\(number)")])
+                #expect(try await attempt(world, flood).code == "invalid_key")
+            }
+            #expect(world.keys.asked.count == 2)
+            world.clock.advance(by: .seconds(31))
+            try await withThrowingTaskGroup(of: String.self) { group in
+                for number in 0..<10 {
+                    let flood = try world.bearer("a", header: ["kid": .string("m\(number)")])
+                    group.addTask { try await attempt(world, flood).code }
+                }
+                for try await code in group { #expect(code == "invalid_key") }
+            }
+            #expect(world.keys.asked.count == 3)
+        }
+    }
+
+    @Test func `51: kept keys serve on while the issuer is away, and without any nobody signs`() async throws {
+        try await SignoffWorld.with { world in
+            #expect(try await attempt(world, try world.bearer("a")).status == 200)
+            world.keys.takeDown(true)
+            world.clock.advance(by: .seconds(3 * 3600))
+            #expect(try await attempt(world, try world.bearer("a")).status == 200)
+            world.clock.advance(by: .seconds(22 * 3600))
+            let late = try await attempt(world, try world.bearer("a"))
+            #expect(late.status == 503)
+            #expect(late.code == "keys_unavailable")
+        }
+        try await SignoffWorld.with { world in
+            world.keys.takeDown(true)
+            let cold = try await attempt(world, try world.bearer("a"))
+            #expect(cold.status == 503)
+            world.keys.takeDown(false)
+            world.clock.advance(by: .seconds(31))
+            let warm = try await attempt(world, try world.bearer("a"))
+            #expect(warm.status == 200)
+        }
+    }
+
+    @Test func `52: without a second factor, or with an old login, a signer is asked to log in again`() async throws {
+        try await SignoffWorld.with { world in
+            let weak: [JSONObject] = [
+                ["amr": ["pwd"]], ["amr": nil], ["auth_time": seconds(world, -43_300)], ["auth_time": nil],
+            ]
+            for claims in weak {
+                let answer = try await attempt(world, try world.bearer("a", claims: claims))
+                #expect(answer.status == 401, "\(claims)")
+                #expect(answer.code == "mfa_required")
+                let challenge = answer.headers["WWW-Authenticate"] ?? ""
+                #expect(challenge.contains("error=\"insufficient_user_authentication\""))
+                #expect(challenge.contains("max_age=\"43200\""))
+            }
+            try await world.create("short", ["releng": 1], ["max_auth_age_s": 60])
+            let older = try world.bearer("a", claims: ["auth_time": seconds(world, -61)])
+            #expect(try await world.sign("short", as: older).code == "mfa_required")
+            try await world.create("lax", ["releng": 1], ["require_mfa": false])
+            #expect(try await world.sign("lax", as: try world.bearer("a", claims: ["amr": ["pwd"]])).status == 200)
+        }
+    }
+
+    @Test func `53: a clock 45 seconds ahead of ours is borne, one ten minutes ahead is not`() async throws {
+        try await SignoffWorld.with { world in
+            let near = try world.bearer("a", claims: ["iat": seconds(world, 45)])
+            #expect(try await attempt(world, near).status == 200)
+            let ahead = try world.bearer("a", claims: ["iat": seconds(world, 600), "exp": seconds(world, 4200)])
+            #expect(try await attempt(world, ahead).code == "invalid_claims")
+        }
+    }
+
+    @Test func `54: machines do not sign, whatever they may do otherwise`() async throws {
+        try await SignoffWorld.with { world in
+            let hawk = try await attempt(world, "Hawk id=\"root\", ts=\"1\", nonce=\"a\", mac=\"b\"")
+            #expect(hawk.status == 401)
+            #expect(hawk.code == "human_required")
+            for claims: JSONObject in [["gty": "client-credentials"], ["sub": "abc@clients"]] {
+                let machine = try await attempt(world, try world.bearer("a", claims: claims))
+                #expect(machine.status == 401)
+                #expect(machine.code == "human_required")
+            }
+            let nobody = try await world.call("PUT", "/x/sign", ["group": "releng"], as: nil)
+            #expect(nobody.status == 401)
+            #expect(nobody.code == "authorization_header_missing")
+        }
+    }
+
+    @Test func `56: a token in the query is refused and not repeated`() async throws {
+        try await SignoffWorld.with { world in
+            try await world.create("s", ["releng": 1])
+            let token = try world.bearer("a").dropFirst(7)
+            let answer = try await world.call("PUT", "/s/sign?access_token=\(token)", ["group": "releng"], as: nil)
+            #expect(answer.status == 400)
+            #expect(!answer.body.text().contains(token))
+        }
+    }
+
+    @Test func `issuers for tests are refused outside development`() async throws {
+        let issuer = try TestIssuer()
+        let keys = KeyServer(issuer)
+        var rules = TokenRules(issuer: SignoffWorld.issuerURL, audience: SignoffWorld.audience)
+        let token = TestUser("a", [:]).claims(
+            issuer: SignoffWorld.issuerURL,
+            audience: SignoffWorld.audience,
+            now: .now()
+        )
+        let text = "Bearer " + (try issuer.token(token))
+        let strict = TokenVerifier(rules: rules, keysURL: "k", transport: keys)
+        await #expect(throws: StepProblem.self) { try await strict.person(text) }
+        rules.refusesTestIssuers = false
+        let lax = TokenVerifier(rules: rules, keysURL: "k", transport: keys)
+        #expect(try await lax.person(text).subject == "ad|test|a")
+    }
+}
