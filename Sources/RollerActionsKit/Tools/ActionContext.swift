@@ -188,11 +188,17 @@ extension ActionContext {
         return copy
     }
 
-    /// Waits; throws when the job is to stop meanwhile.
+    /// Waits; throws within a second when the job is to stop meanwhile.
     func pause(_ duration: Duration) async throws(ActionError) {
-        do { try await Task.sleep(for: duration) } catch {
-            try await conduct.checkpoint()
-            throw ActionError(.canceled, "interrupted")
+        let end = ContinuousClock.now + duration
+        while true {
+            let left = end - ContinuousClock.now
+            guard left > .zero else { return }
+            do { try await Task.sleep(for: min(left, .seconds(1))) } catch {
+                try await conduct.checkpoint()
+                throw ActionError(.canceled, "interrupted")
+            }
+            if duration > .seconds(1), !isRestoring { try await conduct.checkpoint() }
         }
     }
 

@@ -27,8 +27,7 @@ package struct ActionRegistry: Sendable {
     package static let standard = ActionRegistry(
         [
             PingAction(), StatusAction(), UptimeAction(), RebootAction(), SSHReboot(), XenAPIReboot(), ILOReboot(),
-            WakeOnLAN(),
-            FileBugzillaBug(), RecoverAction(),
-        ] + IPMIAction.all + RedfishAction.all + SNMPAction.all
+            WakeOnLAN(), FileBugzillaBug(), RecoverAction(), LoanAction(),
+        ] + IPMIAction.all + RedfishAction.all + SNMPAction.all + ReimageAction.all
     )
 }

@@ -82,7 +82,8 @@ package struct JobStore: Sendable {
         return versions
     }
 
-    static let columns: SQL = """
+    /// What `Job.init(row:)` reads.
+    package static let columns: SQL = """
         id, task_name, params, machine, worker_id, worker_group, provisioner_id, worker_type, client_id, http_origin, \
         source, dry_run, is_destructive, is_read_only, state, reason, error_class, priority, pool, created, deadline, \
         started, finished, runner, fence, attempts, cancel_requested is not null as is_cancel_requested, waiting_for, \

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package import Core
+import Glibc
+import JSON
+import Logging
+import RollerKit
+package import ServiceLifecycle
+
+/// How a worker is put together.
+package enum RollerWorker {
+    /// The services of a worker, in start order.
+    ///
+    /// ## Configuration keys
+    /// - `ROLLER_CONCURRENCY`: how many jobs at a time; `ROLLER_POOL`: the pool of jobs it takes.
+    /// - `ROLLER_LEASE`: how long a worker may be silent before its jobs are taken from it.
+    /// - `CELERY_TASK_TIME_LIMIT`: how long after its start a job's programs are killed.
+    /// - `LOCK_WAIT_MAX`, `MAX_DESTRUCTIVE_PER_GROUP`, `QUARANTINE_POLICY`, `DRAIN_TIMEOUT`, `ROLLER_DRY_RUN`.
+    package static func services(_ context: DaemonContext) throws -> [any Service] {
+        let settings = context.settings
+        let foundation = RollerFoundation(context)
+        let actions = ActionSettings(settings: settings)
+        let hardLimit = settings.duration(
+            "celery.task.time.limit",
+            default: .seconds(1200),
+            in: .seconds(1)...(.seconds(86_400)),
+            "how long after its start a job's programs are killed"
+        )
+        let concurrency = settings.int("roller.concurrency", default: 20, in: 1...1000, "how many jobs at a time")
+        let dispatch = dispatchStore(settings, foundation)
+        let lockWait = settings.duration(
+            "lock.wait.max",
+            default: .seconds(900),
+            in: .seconds(1)...(.seconds(86_400)),
+            "how long a job waits for a lock or a limit"
+        )
+        let quarantine = quarantine(settings, foundation, span: hardLimit)
+        let isDryRun = settings.bool("roller.dry.run", default: false, "whether no job touches anything")
+        let poll = settings.duration(
+            "roller.poll",
+            default: .seconds(15),
+            in: .milliseconds(100)...(.seconds(600)),
+            "how often to look for jobs without being told"
+        )
+        try settings.check()
+        let runner = JobRunner(
+            jobs: foundation.jobs,
+            inventory: foundation.inventory,
+            dispatch: dispatch,
+            settings: actions,
+            transport: foundation.transport,
+            credentials: foundation.credentials,
+            quarantine: quarantine,
+            hardLimit: hardLimit,
+            isDryRun: isDryRun
+        )
+        let dispatcher = JobDispatcher(
+            store: dispatch,
+            runner: runner,
+            pulse: foundation.pulse,
+            exchanges: foundation.exchanges,
+            concurrency: concurrency,
+            interval: poll
+        )
+        let reaper = Reaper(
+            jobs: foundation.jobs,
+            inventory: foundation.inventory,
+            dispatch: dispatch,
+            lockWait: lockWait
+        )
+        let pool = foundation.pool
+        context.health.register("database") { try await pool.checkHealth() }
+        let host = hostName()
+        return foundation.services + [
+            PeriodicService(name: "heartbeat", every: .seconds(15)) {
+                try await dispatch.beat(capacity: concurrency, host: host, process: Int(getpid()))
+            },
+            PeriodicService(name: "reaper", every: min(.seconds(5), dispatch.lease / 2)) { try await reaper.sweep() },
+            dispatcher,
+        ]
+    }
+
+    private static func dispatchStore(_ settings: Settings, _ foundation: RollerFoundation) -> DispatchStore {
+        let poolName = settings.string("roller.pool", default: "default", "the pool of jobs that this worker takes")
+        let lease = settings.duration(
+            "roller.lease",
+            default: .seconds(30),
+            in: .seconds(1)...(.seconds(600)),
+            "how long a worker may be silent before its jobs are taken from it"
+        )
+        let groupLimit = settings.int(
+            "max.destructive.per.group",
+            default: 10,
+            in: 1...100_000,
+            "how many machines of a group may be in destructive jobs at once, or a tenth if that is more"
+        )
+        let name = "\(hostName())-\(getpid())-\(String(UInt32.random(in: .min ... .max), radix: 36))"
+        return DispatchStore(
+            pool: foundation.pool,
+            runner: name,
+            poolName: poolName,
+            lease: lease,
+            groupLimit: groupLimit
+        )
+    }
+
+    private static func quarantine(
+        _ settings: Settings,
+        _ foundation: RollerFoundation,
+        span: Duration
+    ) -> Quarantine? {
+        let timeout = settings.duration(
+            "drain.timeout",
+            default: .seconds(3600),
+            in: .seconds(1)...(.seconds(86_400)),
+            "how long a worker's task may take to end before its machine is worked on"
+        )
+        guard let text = settings.optional("quarantine.policy", "what to do with workers, by action, as JSON") else {
+            return nil
+        }
+        guard let policies = (try? JSONValue(parsing: text)).flatMap(Quarantine.policies) else {
+            settings.fail("quarantine.policy", "must be a JSON object of none, before, drain or on_failure by action")
+            return nil
+        }
+        return Quarantine(client: foundation.client, policies: policies, drainTimeout: timeout, span: span)
+    }
+
+    private static func hostName() -> String {
+        var bytes = [CChar](repeating: 0, count: 256)
+        guard gethostname(&bytes, bytes.count - 1) == 0 else { return "localhost" }
+        return String(decoding: bytes.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+}
