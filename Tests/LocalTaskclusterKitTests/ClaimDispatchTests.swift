@@ -116,6 +116,22 @@ struct ClaimDispatchTests {
         #expect(try await next.value.count == 1)
     }
 
+    @Test func `nothing is kept of queues that nobody asks about any more`() async throws {
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            for number in 0..<50 {
+                group.addTask { [dispatch] in
+                    let found = try await dispatch.claim(from: "local/wt\(number)", within: .milliseconds(number)) {
+                        []
+                    }
+                    #expect(found.isEmpty)
+                }
+            }
+            try await group.waitForAll()
+        }
+        dispatch.wake("local/never", count: 3)
+        #expect(dispatch.isForgetful)
+    }
+
     @Test func `at the end every waiter is let go and nobody waits any more`() async throws {
         let dispatch = dispatch
         var waiting: [Task<[TaskClaim], any Error>] = []

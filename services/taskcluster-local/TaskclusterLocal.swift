@@ -2,6 +2,7 @@
 
 import Core
 import DaemonCommand
+import Glibc
 import LocalTaskclusterKit
 import Postgres
 
@@ -22,5 +23,17 @@ enum TaskclusterLocal: DaemonDescription {
 
 @main
 enum Main {
-    static func main() async { await DaemonCommand<TaskclusterLocal>.main() }
+    static func main() async {
+        allowManyConnections()
+        await DaemonCommand<TaskclusterLocal>.main()
+    }
+
+    /// Each waiting worker is a descriptor; a usual session allows fewer than there may be workers.
+    private static func allowManyConnections() {
+        var limit = rlimit()
+        guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return }
+        limit.rlim_cur = max(limit.rlim_cur, min(limit.rlim_max, 65_536))
+        // Where that is refused, the limit stays what it was.
+        _ = setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+    }
 }

@@ -1,22 +1,25 @@
 // SPDX-License-Identifier: MPL-2.0
+import Core
 import Synchronization
 
 /// Lets workers wait for work without holding a connection or a thread.
 ///
 /// Waiters of a queue are served in the order they came. When runs become pending, as many waiters are woken as there
 /// are runs; whoever finds nothing goes back to the head of the line. A wake-up between a fruitless look and the wait
-/// is noticed by a counter, so none is lost.
+/// is noticed by a counter, so none is lost. A waiter costs a continuation and a timer, no task of its own.
 public final class ClaimDispatch: Sendable {
     private struct Line {
         var generation = 0
+        /// How many requests are about this queue, waiting or looking; the line goes with the last one.
+        var visitors = 0
         var waiters: [(id: Int, continuation: CheckedContinuation<Bool, Never>)] = []
     }
 
     private struct State {
         var lines: [String: Line] = [:]
         var next = 0
-        /// Those who left before they had parked.
-        var left: Set<Int> = []
+        /// Those who are about to park, and whether they shall leave at once instead.
+        var arriving: [Int: Bool] = [:]
         var isClosed = false
     }
 
@@ -28,11 +31,10 @@ public final class ClaimDispatch: Sendable {
     /// Wakes up to `count` waiters of a queue.
     public func wake(_ taskQueueID: String, count: Int) {
         let woken = state.withLock { state -> [CheckedContinuation<Bool, Never>] in
-            var line = state.lines[taskQueueID] ?? Line()
-            line.generation += 1
+            guard let line = state.lines[taskQueueID] else { return [] }
             let some = line.waiters.prefix(count).map(\.continuation)
-            line.waiters.removeFirst(some.count)
-            state.lines[taskQueueID] = line
+            state.lines[taskQueueID]?.generation += 1
+            state.lines[taskQueueID]?.waiters.removeFirst(some.count)
             return some
         }
         for continuation in woken { continuation.resume(returning: true) }
@@ -57,6 +59,9 @@ public final class ClaimDispatch: Sendable {
     /// How many waiters there are, in all queues.
     public var waiting: Int { state.withLock { $0.lines.values.reduce(0) { $0 + $1.waiters.count } } }
 
+    /// Whether nothing is kept because nobody is here.
+    var isForgetful: Bool { state.withLock { $0.lines.isEmpty && $0.arriving.isEmpty } }
+
     /// Looks for work until some is found, the time is up, or the calling task is cancelled.
     public func claim(
         from taskQueueID: String,
@@ -65,6 +70,13 @@ public final class ClaimDispatch: Sendable {
     ) async throws -> [TaskClaim] {
         let end = ContinuousClock.now + timeout
         var isWoken = false
+        state.withLock { $0.lines[taskQueueID, default: Line()].visitors += 1 }
+        defer {
+            state.withLock { state in
+                state.lines[taskQueueID]?.visitors -= 1
+                if state.lines[taskQueueID]?.visitors == 0 { state.lines[taskQueueID] = nil }
+            }
+        }
         while true {
             let generation = state.withLock { $0.lines[taskQueueID]?.generation ?? 0 }
             do {
@@ -93,30 +105,22 @@ public final class ClaimDispatch: Sendable {
     private func wait(in queue: String, since generation: Int, atHead: Bool, timeout: Duration) async -> Bool {
         let id = state.withLock { state in
             state.next += 1
+            state.arriving[state.next] = false
             return state.next
         }
-        return await withTaskGroup(of: Bool?.self) { group in
-            group.addTask {
-                if (try? await Task.sleep(for: timeout)) != nil { self.leave(queue, id) }
-                return nil
-            }
-            let woken = await self.park(queue, id: id, since: generation, atHead: atHead)
-            group.cancelAll()
-            await group.waitForAll()
-            self.state.withLock { _ = $0.left.remove(id) }
-            return woken
-        }
+        let timer = Reactor.shared.after(timeout) { self.leave(queue, id) }
+        defer { Reactor.shared.cancel(timer) }
+        return await park(queue, id: id, since: generation, atHead: atHead)
     }
 
     private func park(_ queue: String, id: Int, since generation: Int, atHead: Bool) async -> Bool {
         await withTaskCancellationHandler {
             await withCheckedContinuation { continuation in
                 let answer: Bool? = state.withLock { state in
-                    if state.left.remove(id) != nil || state.isClosed { return false }
-                    var line = state.lines[queue] ?? Line()
+                    let isLeaving = state.arriving.removeValue(forKey: id) ?? true
+                    guard !isLeaving, !state.isClosed, let line = state.lines[queue] else { return false }
                     guard line.generation == generation else { return true }
-                    line.waiters.insert((id, continuation), at: atHead ? 0 : line.waiters.count)
-                    state.lines[queue] = line
+                    state.lines[queue]?.waiters.insert((id, continuation), at: atHead ? 0 : line.waiters.count)
                     return nil
                 }
                 if let answer { continuation.resume(returning: answer) }
@@ -128,10 +132,8 @@ public final class ClaimDispatch: Sendable {
 
     private func leave(_ queue: String, _ id: Int) {
         let continuation = state.withLock { state -> CheckedContinuation<Bool, Never>? in
-            guard let index = state.lines[queue]?.waiters.firstIndex(where: { $0.id == id }) else {
-                state.left.insert(id)
-                return nil
-            }
+            if state.arriving[id] != nil { state.arriving[id] = true }
+            guard let index = state.lines[queue]?.waiters.firstIndex(where: { $0.id == id }) else { return nil }
             return state.lines[queue]?.waiters.remove(at: index).continuation
         }
         continuation?.resume(returning: false)
