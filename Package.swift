@@ -222,6 +222,7 @@ let package = Package(
         // Deployables.
         service("hooks-service", ["HooksKit"]),
         service("pulse-listener", ["BridgesKit", "HooksKit"]),
+        service("roller-api", ["RollerActionsKit", "RollerKit"]),
         service("roller-worker", ["APIServer", "JSON", "RollerActionsKit", "RollerKit"]),
         service("scheduler", ["HooksKit"]),
         service("scriptworker", ["ScriptworkerKit"], examples: true),
