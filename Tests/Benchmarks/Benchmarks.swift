@@ -12,6 +12,7 @@ enum Benchmarks {
     private static let usage = """
         usage: slipway-bench jsone|jsone-render TEMPLATE CONTEXT | jsone-result TEMPLATE CONTEXT NOW | hawk | amqp MESSAGES
                | queue-setup NAME | queue-empty | queue CONNECTIONS SECONDS | queue-http CONNECTIONS SECONDS
+               | queue-backlog SHORT LONG ROUNDS | queue-wake COUNT | queue-idle WORKERS
                | trigger CONNECTIONS COUNT | messages SINGLE BURST | due HOOKS MINUTES | lateness COUNT
                | bind HOOKS | unbind RUN | change COUNT
         """
@@ -51,6 +52,10 @@ enum Benchmarks {
             let url = try environment("QUEUE_DATABASE_URL")
             print(try await QueueBenchmark.run(url: url, connections: numbers[0], seconds: numbers[1]))
         case ("queue-http", 2, 2): try await HooksBenchmark().work(connections: numbers[0], seconds: numbers[1])
+        case ("queue-backlog", 3, 3):
+            try await QueueLoadBenchmark().backlog(numbers[0], numbers[1], rounds: numbers[2])
+        case ("queue-wake", 1, 1): try await QueueLoadBenchmark().wake(count: numbers[0])
+        case ("queue-idle", 1, 1): try QueueLoadBenchmark().idle(count: numbers[0])
         case ("trigger", 2, 2): try await HooksBenchmark().trigger(connections: numbers[0], count: numbers[1])
         case ("messages", 2, 2): try await HooksBenchmark().messages(single: numbers[0], burst: numbers[1])
         case ("due", 2, 2): try await HooksBenchmark().due(hooks: numbers[0], minutes: numbers[1])

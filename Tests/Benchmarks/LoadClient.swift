@@ -36,12 +36,21 @@ final class LoadConnection {
 
     /// Sends a request and reads the whole answer.
     func send(_ request: [UInt8]) throws -> (status: Int, body: [UInt8]) {
+        try write(request)
+        return try answer()
+    }
+
+    /// Sends a request whose answer nobody may ever read.
+    func write(_ request: [UInt8]) throws {
         var sent = 0
         while sent < request.count {
-            let count = request[sent...].withUnsafeBytes { write(descriptor, $0.baseAddress, $0.count) }
+            let count = request[sent...].withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress, $0.count) }
             guard count > 0 else { throw BenchmarkError("the connection broke while sending") }
             sent += count
         }
+    }
+
+    private func answer() throws -> (status: Int, body: [UInt8]) {
         buffer.removeAll(keepingCapacity: true)
         var end: Int?
         while end == nil {
