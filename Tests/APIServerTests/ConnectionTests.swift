@@ -17,7 +17,7 @@ struct ConnectionTests {
 
     @Test func `an idle connection is closed after the configured time`() async throws {
         var configuration = HTTPServerConfiguration()
-        configuration.keepAlive = .milliseconds(100)
+        configuration.keepAlive = .seconds(1)
         try await TestServer.run(configuration: configuration) { (server) async throws in
             let socket = try RawSocket(port: server.port)
             defer { socket.close() }
@@ -30,7 +30,7 @@ struct ConnectionTests {
 
     @Test func `a request that takes longer than the idle time is not cut`() async throws {
         var configuration = HTTPServerConfiguration()
-        configuration.keepAlive = .milliseconds(100)
+        configuration.keepAlive = .seconds(1)
         try await TestServer.run(configuration: configuration) { (server) async throws in
             let socket = try RawSocket(port: server.port)
             defer { socket.close() }

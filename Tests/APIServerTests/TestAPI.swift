@@ -147,7 +147,7 @@ enum TestAPI {
                 description: "Takes a moment."
             ) { _ in
                 events.note("slow began")
-                try await Task.sleep(for: .milliseconds(300))
+                try await Task.sleep(for: .milliseconds(1500))
                 return .json([:])
             },
             Endpoint(

@@ -47,6 +47,7 @@ struct BridgesWorld: Sendable {
         _ sources: [WebhookSource] = [gitHub()],
         servers: Int = 1,
         exchanges: [String] = ["github"],
+        patience: Duration = .seconds(60),
         _ body: @Sendable @escaping (BridgesWorld) async throws -> R
     ) async throws -> R {
         try await OwnDatabase.with("bridges", poolSize: 6) { pool, _ in
@@ -68,7 +69,7 @@ struct BridgesWorld: Sendable {
                     try await pulse.declareExchange(exchange)
                     try await pulse.bind(queue: bare.queue.name, exchange: exchange, routingKey: "#")
                 }
-                let result = try await serve(bare, sources, servers, body)
+                let result = try await serve(bare, sources, servers, patience, body)
                 await cleanUp()
                 return result
             } catch {
@@ -82,6 +83,7 @@ struct BridgesWorld: Sendable {
         _ bare: BridgesWorld,
         _ sources: [WebhookSource],
         _ count: Int,
+        _ patience: Duration,
         _ body: @Sendable @escaping (BridgesWorld) async throws -> R
     ) async throws -> R {
         let schemas = try SchemaStore.locate()
@@ -96,7 +98,7 @@ struct BridgesWorld: Sendable {
                     apis: [BridgesAPI(deliveries: bare.store, repositories: repositories).api(schemas: schemas)],
                     authenticator: TrustingAuthenticator(),
                     health: HealthRegistry(),
-                    raw: [WebhookReceiver(sources: sources, store: bare.store, patience: .seconds(1)).route]
+                    raw: [WebhookReceiver(sources: sources, store: bare.store, patience: patience).route]
                 )
                 group.addTask { try await server.run() }
                 urls.append("http://127.0.0.1:\(await server.waitUntilListening())")

@@ -249,9 +249,9 @@ struct PollerTests {
             let poller = poller(world, url)
             try await poller.store.register(poller.repositories)
             let names = poller.repositories.map(\.name)
-            #expect(try await poller.store.take(names, limit: 4, lease: .seconds(1)).count == 1)
-            #expect(try await poller.store.take(names, limit: 4, lease: .seconds(1)).isEmpty)
-            try await eventually { try await poller.store.take(names, limit: 4, lease: .seconds(1)).count == 1 }
+            #expect(try await poller.store.take(names, limit: 4, lease: .seconds(4)).count == 1)
+            #expect(try await poller.store.take(names, limit: 4, lease: .seconds(4)).isEmpty)
+            try await eventually { try await poller.store.take(names, limit: 4, lease: .seconds(4)).count == 1 }
         }
     }
 }

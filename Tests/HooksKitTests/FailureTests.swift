@@ -19,7 +19,7 @@ struct FailureTests {
     private let hourly: JSONObject = ["schedule": ["0 0 * * * *"]]
 
     private func settled(_ world: HooksWorld) async throws {
-        try await eventually(within: .seconds(60), "all fires ended") { try await world.openFires() == 0 }
+        try await eventually(within: .seconds(120), "all fires ended") { try await world.openFires() == 0 }
     }
 
     /// Lets the hook come due once an hour, each time refused.
@@ -236,7 +236,7 @@ struct FailureTests {
     private func sender(_ sink: MailSink, _ transport: CurlTransport, tls: Bool = false) -> SMTPSender {
         SMTPSender(
             transport: transport,
-            server: MailServer(url: sink.url, requiresTLS: tls, timeout: .seconds(10)),
+            server: MailServer(url: sink.url, requiresTLS: tls, timeout: .seconds(60)),
             from: "hooks@example.org"
         )
     }

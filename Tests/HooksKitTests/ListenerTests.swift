@@ -32,7 +32,7 @@ struct ListenerTests {
                 _ = try await world.hooks.call("PUT", "/hooks/g/h", request)
                 try await world.inStep()
                 try await world.publish(#"{"n":1}"#)
-                try await eventually(within: .seconds(60), "it is counted") {
+                try await eventually(within: .seconds(120), "it is counted") {
                     try await world.status()["listener"]?["messages"]?["rejected"] == 1
                 }
                 #expect(try await world.hooks.call("GET", "/hooks/g/h/last-fires").status == 404)
@@ -91,7 +91,7 @@ struct ListenerTests {
 
             try await world.pulse.declareExchange(later)
             try await world.hooks.pool.execute("update hooks.queues set retry_at = now()")
-            try await eventually(within: .seconds(60), "the binding is made") {
+            try await eventually(within: .seconds(120), "the binding is made") {
                 try await world.status()["listener"]?["bindings"]?.array?.allSatisfy { $0["state"] == "bound" } == true
             }
             try await world.pulse.publish(
@@ -144,7 +144,7 @@ struct ListenerTests {
             _ = try await world.tasks(1)
             try await world.pulse.deleteQueue(queue)
             // Whoever publishes before the queue is there again reaches nobody.
-            try await eventually(within: .seconds(60), "messages fire again") {
+            try await eventually(within: .seconds(120), "messages fire again") {
                 try await world.publish(#"{"n":2}"#)
                 return world.hooks.queue.tasks.count > 1
             }
@@ -217,7 +217,7 @@ struct ListenerTests {
             for number in 0..<60 { try await world.publish(#"{"n":\#(number)}"#) }
             try await world.listening(options: options) {
                 #expect(try await world.tasks(50).count == 50)
-                try await eventually(within: .seconds(60), "the others are dead letters") {
+                try await eventually(within: .seconds(120), "the others are dead letters") {
                     try await world.status()["listener"]?["messages"]?["dead"] == 10
                 }
                 let first = try await world.hooks.call("GET", "/hooks/g/h/dead-letters?limit=4").body
@@ -284,7 +284,7 @@ struct ListenerTests {
             try await world.publish(#"{"branch":"main"}"#, "a.c")
             try await world.publish(#"{"no":"branch"}"#, "a.b")
             try await world.publish(#"{"branch":"any"}"#, "always")
-            try await eventually(within: .seconds(60), "all were looked at") {
+            try await eventually(within: .seconds(120), "all were looked at") {
                 let messages = try await world.status()["listener"]?["messages"]
                 return messages?["declined"] == 2 && messages?["rejected"] == 1
             }
@@ -314,7 +314,7 @@ struct ListenerTests {
         try await ListenerWorld.with { world in
             try await world.create("h", [world.binding("#", filter: "false")])
             for number in 0..<50 { try await world.publish(#"{"n":\#(number)}"#) }
-            try await eventually(within: .seconds(60), "all are counted") {
+            try await eventually(within: .seconds(120), "all are counted") {
                 try await world.status()["listener"]?["messages"]?["declined"] == 50
             }
             let kept = try await world.hooks.call("GET", "/hooks/g/h/unfired-messages").body["messages"]?.array ?? []
@@ -334,12 +334,12 @@ struct ListenerTests {
                     bodies.map { PulseMessage(exchange: world.exchange, routingKey: "k", body: $0, messageID: id) }
                 )
                 for target in [100, 250, 400] {
-                    try await eventually(within: .seconds(30), "\(target) fires") {
+                    try await eventually(within: .seconds(120), "\(target) fires") {
                         world.hooks.queue.tasks.count >= target
                     }
                     relay.cut()
                 }
-                let tasks = try await world.tasks(600, within: .seconds(40))
+                let tasks = try await world.tasks(600, within: .seconds(120))
                 #expect(tasks.count == 600)
                 #expect(Set(tasks).count == 600)
             }

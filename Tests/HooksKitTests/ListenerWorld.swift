@@ -55,7 +55,7 @@ struct ListenerWorld: Sendable {
                 connections.append(connection)
                 let listener = listener(on: connection, options: options)
                 group.addTask { try await listener.run() }
-                try await eventually(within: .seconds(60), "listener \(number) is ready") {
+                try await eventually(within: .seconds(120), "listener \(number) is ready") {
                     do { try await listener.checkReady() } catch { return false }
                     return true
                 }
@@ -121,7 +121,7 @@ struct ListenerWorld: Sendable {
 
     /// Waits until every wish was carried out.
     func inStep() async throws {
-        try await eventually(within: .seconds(60), "the broker is in step") {
+        try await eventually(within: .seconds(120), "the broker is in step") {
             let rows = try await hooks.pool.query("select count(*) as n from hooks.queues where wanted <> made")
             return try rows.first?.int("n") == 0
         }

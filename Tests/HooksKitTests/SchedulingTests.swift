@@ -23,7 +23,7 @@ struct SchedulingTests {
     }
 
     private func settled(_ world: HooksWorld) async throws {
-        try await eventually(within: .seconds(60), "all fires ended") { try await world.openFires() == 0 }
+        try await eventually(within: .seconds(120), "all fires ended") { try await world.openFires() == 0 }
     }
 
     private func ledger(_ world: HooksWorld, _ query: String = "") async throws -> [JSONValue] {
@@ -294,11 +294,11 @@ struct SchedulingTests {
                         try await world.scheduler.run()
                     }
                 }
-                try await eventually(within: .seconds(60), "a poll failed") {
+                try await eventually(within: .seconds(120), "a poll failed") {
                     lines.withLock { $0.contains { $0.contains("\"severity\":\"ERROR\"") } }
                 }
                 _ = try await world.pool.execute("alter table hooks.gone rename to fires")
-                try await eventually(within: .seconds(30), "the hook fired") { world.queue.tasks.count == 1 }
+                try await eventually(within: .seconds(120), "the hook fired") { world.queue.tasks.count == 1 }
                 group.cancelAll()
             }
         }
@@ -312,7 +312,7 @@ struct SchedulingTests {
                 // A hook that comes due each second, created while the scheduler sleeps for an hour.
                 try await Task.sleep(for: .milliseconds(200))
                 try await world.create(template, ["schedule": ["* * * * * *"]])
-                try await eventually(within: .seconds(30), "several instants fired") { world.queue.tasks.count >= 3 }
+                try await eventually(within: .seconds(120), "several instants fired") { world.queue.tasks.count >= 3 }
                 group.cancelAll()
             }
         }
