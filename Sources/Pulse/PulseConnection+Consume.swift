@@ -27,26 +27,6 @@ extension PulseConnection {
         }
     }
 
-    /// Consumes a queue in batches: the handler gets whatever has arrived, in order, up to `prefetch` messages at once.
-    ///
-    /// The next batch comes after the handler returned; then the whole batch is acknowledged. When the handler throws for
-    /// a batch of several messages, each is handled again alone, and the rule of `consume` applies to those that throw
-    /// again. So a handler must stand being called twice for one message.
-    public func consumeBatches(
-        _ subscription: PulseSubscription,
-        handler: @escaping @Sendable ([PulseDelivery]) async throws -> Void
-    ) async throws {
-        try await withLink(subscription) { link in
-            var items: [ConsumerLink.Item] = []
-            while await link.next(&items) {
-                link.beginBurst()
-                await self.handleBatch(items, link, handler)
-                link.endBurst(self.mailbox)
-                items.removeAll(keepingCapacity: true)
-            }
-        }
-    }
-
     /// Subscribes, runs the body until the link is finished, and unsubscribes.
     private func withLink(
         _ subscription: PulseSubscription,
@@ -67,13 +47,12 @@ extension PulseConnection {
                 mailbox.post(.cancelConsumer(link))
             }
         } onCancel: {
-            link.discardItems()
-            link.finish(nil)
+            link.deliveries.finish(nil, dropping: true)
         }
         let closed = Completion()
         if mailbox.post(.closeConsumer(link, closed)) { _ = await closed.waitShielded() }
         try Task.checkCancellation()
-        if let error = link.error { throw error }
+        if let error = link.deliveries.error { throw error }
     }
 
     /// Starts a handler for each delivery; they are bounded by the broker, which sends no more than `prefetch`.
@@ -82,23 +61,23 @@ extension PulseConnection {
         _ handler: @escaping @Sendable (PulseDelivery) async throws -> PulseDisposition
     ) async {
         await withDiscardingTaskGroup { group in
-            var items: [ConsumerLink.Item] = []
-            while await link.next(&items) {
-                link.beginBurst()
+            var items: [DeliveryLink.Item] = []
+            while await link.deliveries.next(&items) {
+                link.deliveries.beginBurst()
                 for item in items {
                     // Runs right here until the handler suspends for the first time: no hop for those that never do.
                     group.addImmediateTask {
                         await self.handle(item, link, handler)
                     }
                 }
-                link.endBurst(self.mailbox)
+                if link.deliveries.endBurst() { self.mailbox.noteSettlements(of: .consumer(link)) }
                 items.removeAll(keepingCapacity: true)
             }
         }
     }
 
     private func handle(
-        _ item: ConsumerLink.Item,
+        _ item: DeliveryLink.Item,
         _ link: ConsumerLink,
         _ handler: @Sendable (PulseDelivery) async throws -> PulseDisposition
     ) async {
@@ -110,29 +89,13 @@ extension PulseConnection {
             if Task.isCancelled { return }
             disposition = refusal(of: item, link, error)
         }
-        link.settle(item, disposition, mailbox: mailbox)
-    }
-
-    private func handleBatch(
-        _ items: [ConsumerLink.Item],
-        _ link: ConsumerLink,
-        _ handler: @Sendable ([PulseDelivery]) async throws -> Void
-    ) async {
-        do {
-            try await handler(items.map(\.delivery))
-            for item in items { link.settle(item, .ack, mailbox: mailbox) }
-        } catch {
-            if Task.isCancelled { return }
-            guard items.count > 1 else {
-                for item in items { link.settle(item, refusal(of: item, link, error), mailbox: mailbox) }
-                return
-            }
-            for item in items { await handleBatch([item], link, handler) }
+        if link.deliveries.settle(CollectionOfOne(item), disposition) {
+            mailbox.noteSettlements(of: .consumer(link))
         }
     }
 
     /// What becomes of a delivery whose handler threw: back to the queue once, then dropped.
-    private func refusal(of item: ConsumerLink.Item, _ link: ConsumerLink, _ error: any Error) -> PulseDisposition {
+    private func refusal(of item: DeliveryLink.Item, _ link: ConsumerLink, _ error: any Error) -> PulseDisposition {
         guard item.delivery.redelivered else { return .requeue }
         Logger(label: "pulse").error(
             "message dropped: its handler failed again",

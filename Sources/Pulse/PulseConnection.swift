@@ -180,9 +180,9 @@ extension Command {
         switch self {
         case .publish(let batch): batch.abandon(error)
         case .operate(let operation): operation.completion.complete(error)
-        case .subscribe(let link), .cancelConsumer(let link): link.finish(error)
+        case .subscribe(let link), .cancelConsumer(let link): link.deliveries.finish(error)
         case .closeConsumer(_, let completion), .closeGroup(_, let completion): completion.complete()
-        case .openGroup(let link): link.finish(error)
+        case .openGroup(let link): link.deliveries.finish(error, dropping: true)
         case .consumeQueue, .stopQueue: break
         case .shutDown: break
         }

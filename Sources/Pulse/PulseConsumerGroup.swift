@@ -34,7 +34,7 @@ public final class PulseConsumerGroup: Sendable {
     }
 
     private struct Work {
-        var waiting: [String: [GroupLink.Item]] = [:]
+        var waiting: [String: [DeliveryLink.Item]] = [:]
         var ready = Fifo<String>()
         var busy: Set<String> = []
         var workers = 0
@@ -85,8 +85,8 @@ public final class PulseConsumerGroup: Sendable {
         await withTaskCancellationHandler {
             await withGracefulShutdownHandler {
                 await withDiscardingTaskGroup { group in
-                    var items: [GroupLink.Item] = []
-                    while await self.link.next(&items) {
+                    var items: [DeliveryLink.Item] = []
+                    while await self.link.deliveries.next(&items) {
                         for _ in 0..<self.file(&items) { group.addTask { await self.handleBatches() } }
                     }
                 }
@@ -99,7 +99,7 @@ public final class PulseConsumerGroup: Sendable {
         let closed = Completion()
         if pulse.mailbox.post(.closeGroup(link, closed)) { _ = await closed.waitShielded() }
         try Task.checkCancellation()
-        if let error = link.error { throw error }
+        if let error = link.deliveries.error { throw error }
     }
 
     private func stopAll() {
@@ -107,13 +107,13 @@ public final class PulseConsumerGroup: Sendable {
             work.isStopped = true
             work.waiting = [:]
         }
-        link.finish(nil)
+        link.deliveries.finish(nil, dropping: true)
     }
 
     // MARK: Handing out
 
     /// Sorts what has arrived by queue; answers how many workers more are needed.
-    private func file(_ items: inout [GroupLink.Item]) -> Int {
+    private func file(_ items: inout [DeliveryLink.Item]) -> Int {
         defer { items.removeAll(keepingCapacity: true) }
         return work.withLock { work in
             guard !work.isStopped else { return 0 }
@@ -140,7 +140,7 @@ public final class PulseConsumerGroup: Sendable {
         }
     }
 
-    private func next() -> [GroupLink.Item]? {
+    private func next() -> [DeliveryLink.Item]? {
         work.withLock { work in
             guard !work.isStopped, let queue = work.ready.popFirst(),
                 let items = work.waiting.removeValue(forKey: queue)
@@ -160,7 +160,7 @@ public final class PulseConsumerGroup: Sendable {
         }
     }
 
-    private func handle(_ items: [GroupLink.Item]) async {
+    private func handle(_ items: [DeliveryLink.Item]) async {
         let batch = PulseBatch(
             queue: items[0].queue,
             connection: items[0].connection,
@@ -168,7 +168,7 @@ public final class PulseConsumerGroup: Sendable {
         )
         do {
             try await handler(batch)
-            link.settle(items, .ack, mailbox: pulse.mailbox)
+            settle(items, .ack)
         } catch {
             // A cancelled handler says nothing about the messages: closing the channel sends them back.
             if Task.isCancelled { return }
@@ -177,13 +177,17 @@ public final class PulseConsumerGroup: Sendable {
                 return
             }
             guard items[0].delivery.redelivered else {
-                return link.settle(items, .requeue, mailbox: pulse.mailbox)
+                return settle(items, .requeue)
             }
             Logger(label: "pulse").error(
                 "message rejected: its handler failed again",
                 metadata: ["pulse.queue": "\(batch.queue)", "error": "\(error)"]
             )
-            link.settle(items, .reject, mailbox: pulse.mailbox)
+            settle(items, .reject)
         }
+    }
+
+    private func settle(_ items: [DeliveryLink.Item], _ disposition: PulseDisposition) {
+        if link.deliveries.settle(items, disposition) { pulse.mailbox.noteSettlements(of: .group(link)) }
     }
 }

@@ -18,7 +18,8 @@ struct ConnectionTests {
                 """
                 select \("text ' \" ü")::text as t, \(-42)::bigint as i, \(1.5)::float8 as d, \(true)::boolean as b,
                     \(json)::json as j, \(moment)::timestamptz as m, \([0, 255, 92] as [UInt8])::bytea as y,
-                    \(awkward)::text[] as s, \([1, 2])::bigint[] as n, \(nothing)::text as z
+                    \(awkward)::text[] as s, (\(awkward + [nil])::text[])[8] is null as e,
+                    (\(awkward + [nil])::text[])[1:7] as f, \([1, 2])::bigint[] as n, \(nothing)::text as z
                 """
             )
             let row = try #require(rows.first)
@@ -31,6 +32,8 @@ struct ConnectionTests {
             #expect(try row.timestamp("m") == moment)
             #expect(try row.bytes("y") == [0, 255, 92])
             #expect(try row.strings("s") == awkward)
+            #expect(try row.bool("e"))
+            #expect(try row.strings("f") == awkward)
             #expect(try row.string("n") == "{1,2}")
             #expect(try row.optionalString("z") == nil)
             #expect(throws: PostgresError.self) { try row.string("z") }

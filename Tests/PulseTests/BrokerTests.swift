@@ -253,29 +253,6 @@ struct BrokerTests {
         }
     }
 
-    @Test func `batches are acknowledged whole, and a failing message is singled out`() async throws {
-        try await Broker.lend { pulse, exchange, queue in
-            try await pulse.declareQueue(PulseQueue(queue))
-            try await pulse.bind(queue: queue, exchange: exchange, routingKey: "#")
-            try await pulse.publish((0..<100).map { PulseMessage($0 == 50 ? "bad" : "\($0)", to: exchange) })
-            let journal = Journal()
-            let wanted = subscription(queue, exchange, prefetch: 20)
-            try await withThrowingTaskGroup { group in
-                group.addTask {
-                    do {
-                        try await pulse.consumeBatches(wanted) { deliveries in
-                            if deliveries.contains(where: { $0.body == Array("bad".utf8) }) { throw Failure() }
-                            for delivery in deliveries { journal.note(delivery) }
-                        }
-                    } catch is CancellationError {}
-                }
-                try await eventually("all good ones are handled") { Set(journal.texts).count == 99 }
-                group.cancelAll()
-                try await group.waitForAll()
-            }
-        }
-    }
-
     @Test func `a graceful stop loses nothing and hands nothing out twice`() async throws {
         try await Broker.lend { pulse, exchange, queue in
             try await pulse.declareQueue(PulseQueue(queue))

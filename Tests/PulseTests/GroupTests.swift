@@ -91,7 +91,7 @@ struct GroupTests {
         }
     }
 
-    @Test func `three hundred queues share two channels and each message is handled once`() async throws {
+    @Test func `three hundred queues share a few channels and each message is handled once`() async throws {
         try await lend(queues: 300) { pulse, group, journal, exchange, queues in
             for queue in queues { group.consume(queue) }
             for round in 0..<3 {

@@ -19,6 +19,8 @@ package final class HookListeners: Service, Sendable {
         /// The hooks of the queues that are or were consumed here.
         var names: [String: HookName] = [:]
         var consumed: Set<String> = []
+        /// Those of them for which the broker has not answered yet.
+        var unanswered: Set<String> = []
         var share: ListenerShare
         var connection = 0
         /// Hooks whose queues were made or removed, by whoever.
@@ -95,7 +97,7 @@ package final class HookListeners: Service, Sendable {
 
     /// Throws until every queue that falls to this listener is consumed for the first time.
     package func checkReady() async throws {
-        if !state.withLock({ $0.hasWalked && $0.hasCarriedOut }) { throw NotReady() }
+        if !state.withLock({ $0.hasWalked && $0.hasCarriedOut && $0.unanswered.isEmpty }) { throw NotReady() }
     }
 
     private struct NotReady: Error, CustomStringConvertible {
@@ -165,13 +167,16 @@ package final class HookListeners: Service, Sendable {
                 state.withLock { state in
                     state.connection = number
                     state.consumed = []
+                    state.unanswered = []
                 }
                 askForWalk(makingAgain: true)
             case .consuming(let queue):
+                state.withLock { _ = $0.unanswered.remove(queue) }
                 await noteConsumption(of: queue, problem: nil)
             case .lost(let queue, let error):
                 let name = state.withLock { state in
                     state.consumed.remove(queue)
+                    state.unanswered.remove(queue)
                     return state.names[queue]
                 }
                 guard let name else { continue }
@@ -272,7 +277,12 @@ package final class HookListeners: Service, Sendable {
         let isMine = state.withLock { state in
             state.names[queue.queue] = queue.name
             let isMine = state.share.includes(queue.name)
-            if isMine { state.consumed.insert(queue.queue) } else { state.consumed.remove(queue.queue) }
+            if isMine {
+                if state.consumed.insert(queue.queue).inserted { state.unanswered.insert(queue.queue) }
+            } else {
+                state.consumed.remove(queue.queue)
+                state.unanswered.remove(queue.queue)
+            }
             return isMine
         }
         if isMine { group.consume(queue.queue) } else { group.stop(queue.queue) }
@@ -282,6 +292,7 @@ package final class HookListeners: Service, Sendable {
         state.withLock { state in
             state.names[queue] = nil
             state.consumed.remove(queue)
+            state.unanswered.remove(queue)
         }
         group.stop(queue)
     }

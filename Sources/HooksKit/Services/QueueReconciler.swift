@@ -160,7 +160,16 @@ struct QueueReconciler: Sendable {
     }
 
     /// Makes the queue and the routes that are known to be right once more, for a broker that may have lost them.
+    ///
+    /// A route can only be made into a queue that is there, so as a rule nothing else need be asked: declaring a queue
+    /// that exists costs the broker more than binding it.
     func makeAgain(_ queue: ListenerStore.Queue) async throws(PulseError) {
+        do throws(PulseError) {
+            for route in queue.routes { try await bind(queue.queue, route) }
+            if !queue.routes.isEmpty { return }
+        } catch {
+            guard error.code == .notFound else { throw error }
+        }
         try await declare(self.queue(of: queue.name))
         for route in queue.routes { try await bind(queue.queue, route) }
     }

@@ -5,7 +5,7 @@
 ///     resting ──► settingUp ──► consuming ──► cancelling ──► (finished)
 ///        ▲            │             │
 ///        └────────────┴─────────────┘  channel or queue lost, connection gone
-final class Consumer {
+final class Consumer: DeliveryChannel {
     enum State {
         /// Without a channel, until the next attempt or connection.
         case resting
@@ -18,7 +18,8 @@ final class Consumer {
 
     let link: ConsumerLink
     var state = State.resting
-    var channel = 0
+    /// The number of its channel.
+    var number = 0
     /// Counts the channels this consumer had; settlements of an older one mean nothing.
     var epoch: UInt32 = 0
     var backOff = BackOff()
@@ -34,7 +35,7 @@ final class Consumer {
     var isTouched = false
 
     var reader = MessageReader()
-    private var items: [ConsumerLink.Item] = []
+    private var items: [DeliveryLink.Item] = []
 
     init(_ link: ConsumerLink) {
         self.link = link
@@ -43,32 +44,30 @@ final class Consumer {
     /// Forgets the channel.
     func lostChannel() {
         state = .resting
-        channel = 0
+        number = 0
         epoch &+= 1
         window = AckWindow()
         items.removeAll(keepingCapacity: true)
         retries = []
-        link.discardItems()
+        link.deliveries.discard()
     }
 
     func finish(_ error: PulseError?) {
         handOver()
-        link.finish(error)
+        link.deliveries.finish(error)
     }
 
     /// Passes what was read on to the consuming task.
     func handOver() {
         isTouched = false
-        if !items.isEmpty { link.put(&items) }
+        if !items.isEmpty { link.deliveries.put(&items) }
     }
 
     // MARK: Reading a message
 
-    /// Files the complete message; answers false when its number is not the next one.
-    func complete() -> Bool {
-        let (tag, delivery) = reader.take()
-        guard window.deliver(tag) else { return false }
-        items.append(ConsumerLink.Item(delivery: delivery, tag: tag, epoch: epoch))
-        return true
+    /// Files a complete message.
+    func file(_ delivery: PulseDelivery, tag: UInt64) {
+        let queue = link.subscription.queue.name
+        items.append(DeliveryLink.Item(queue: queue, delivery: delivery, tag: tag, channel: epoch))
     }
 }

@@ -36,7 +36,7 @@ extension Engine {
         let wasCancelling = if case .cancelling = consumer.state { true } else { false }
         consumer.lostChannel()
         consumer.refused = []
-        if wasCancelling { consumer.link.finish(nil) }
+        if wasCancelling { consumer.link.deliveries.finish(nil) }
     }
 
     /// Sends everything from opening the channel to consuming; the broker ignores what follows a failure.
@@ -46,7 +46,7 @@ extension Engine {
             remove(consumer, PulseError(.overloaded, "cannot consume: no channel of the connection is free"))
             return
         }
-        consumer.channel = number
+        consumer.number = number
         consumer.state = .settingUp
         consumer.boundCount = 0
         consumer.bindings = subscription.bindings().filter { !consumer.refused.contains($0) }
@@ -88,69 +88,25 @@ extension Engine {
         guard case .consuming = consumer.state else { return consumer.finish(nil) }
         consumer.state = .cancelling
         var cancel = amqp_basic_cancel_t(consumer_tag: arena.bytes("1"), nowait: 0)
-        try send(consumer.channel, crabbitmq_basic_cancel, &cancel)
+        try send(consumer.number, crabbitmq_basic_cancel, &cancel)
     }
 
     /// Settles what is left and gives the channel back; what is not settled returns to the queue.
     func close(_ link: ConsumerLink, _ completion: Completion) throws(PulseError) {
         guard let consumer = consumers.removeValue(forKey: link) else { return completion.complete() }
-        guard wire != nil, consumer.channel != 0 else { return completion.complete() }
-        closings[consumer.channel] = (Countdown(1, completion), .now + Self.closingLimit)
+        guard wire != nil, consumer.number != 0 else { return completion.complete() }
+        closings[consumer.number] = (Countdown(1, completion), .now + Self.closingLimit)
         try settle(consumer)
-        try closeChannel(consumer.channel)
-    }
-
-    // MARK: Settling
-
-    /// Sends acknowledgements and refusals in as few frames as is safe.
-    func tell(_ settlements: [ConsumerLink.Settlement], of consumer: Consumer) throws(PulseError) {
-        guard consumer.channel != 0, wire != nil else { return }
-        var counts = (acked: 0, requeued: 0, rejected: 0)
-        for settlement in settlements where settlement.epoch == consumer.epoch {
-            switch settlement.disposition {
-            case .ack:
-                consumer.window.acknowledge(settlement.tag)
-                counts.acked += 1
-            case .requeue, .reject:
-                let requeue = settlement.disposition == .requeue
-                if requeue { counts.requeued += 1 } else { counts.rejected += 1 }
-                if let frame = consumer.window.refuse(settlement.tag, requeue: requeue) { try send(frame, consumer) }
-            }
-        }
-        var frames: [AckWindow.Frame] = []
-        consumer.window.flush { frames.append($0) }
-        for frame in frames { try send(frame, consumer) }
-        if counts.acked > 0 { metrics.acked.increment(by: counts.acked) }
-        if counts.requeued > 0 { metrics.requeued.increment(by: counts.requeued) }
-        if counts.rejected > 0 { metrics.rejected.increment(by: counts.rejected) }
-    }
-
-    private func send(_ frame: AckWindow.Frame, _ consumer: Consumer) throws(PulseError) {
-        switch frame {
-        case .ack(let tag, let multiple):
-            var ack = amqp_basic_ack_t(delivery_tag: tag, multiple: multiple ? 1 : 0)
-            try send(consumer.channel, crabbitmq_basic_ack, &ack)
-        case .nack(let tag, let requeue):
-            var nack = amqp_basic_nack_t(delivery_tag: tag, multiple: 0, requeue: requeue ? 1 : 0)
-            try send(consumer.channel, crabbitmq_basic_nack, &nack)
-        }
+        try closeChannel(consumer.number)
     }
 
     // MARK: Receiving
 
     func receive(_ frame: amqp_frame_t, for consumer: Consumer) throws(PulseError) {
-        let isComplete: Bool
-        switch frame.frame_type {
-        case crabbitmq_frame_body: isComplete = consumer.reader.takeBody(frame)
-        case crabbitmq_frame_header: isComplete = consumer.reader.takeHeader(frame)
-        case crabbitmq_frame_method: return try receive(frame.payload.method, for: consumer)
-        default: return
-        }
-        guard isComplete else { return }
-        guard consumer.complete() else {
-            throw PulseError(.connectionLost, "the broker numbered a delivery out of order")
-        }
-        metrics.consumed.increment()
+        if frame.frame_type == crabbitmq_frame_method { return try receive(frame.payload.method, for: consumer) }
+        guard readContent(frame, consumer) else { return }
+        let (tag, delivery) = try takeMessage(from: consumer)
+        consumer.file(delivery, tag: tag)
         if !consumer.isTouched {
             consumer.isTouched = true
             touched.append(consumer)
@@ -184,7 +140,7 @@ extension Engine {
         let isCancelling = if case .cancelling = consumer.state { true } else { false }
         if isCancelling { return consumer.finish(nil) }
         logger.warning("queue taken away by the broker", metadata: queueMetadata(consumer))
-        try closeChannel(consumer.channel)
+        try closeChannel(consumer.number)
         consumer.lostChannel()
         setUpLater(consumer)
     }
@@ -195,14 +151,14 @@ extension Engine {
         let during = arguments(method, as: amqp_channel_close_t.self)
         let cause = during.map { UInt32($0.class_id) << 16 | UInt32($0.method_id) } ?? 0
         let state = consumer.state
-        let number = consumer.channel
+        let number = consumer.number
         try confirmClose(number)
         freeChannel(number)
         consumer.lostChannel()
 
         switch state {
         case .cancelling:
-            consumer.link.finish(nil)
+            consumer.link.deliveries.finish(nil)
         case .settingUp where cause == crabbitmq_queue_bind && consumer.boundCount < consumer.bindings.count:
             let binding = consumer.bindings[consumer.boundCount]
             consumer.refused.insert(binding)

@@ -2,7 +2,6 @@
 
 import CRabbitMQ
 import Logging
-import Metrics
 
 extension Engine {
     // MARK: Life
@@ -46,11 +45,7 @@ extension Engine {
     /// A queue that was suspected of blocking its channel gets one of its own.
     private func channel(for member: GroupMember, of group: Group) throws(PulseError) -> GroupChannel? {
         let isSuspect = group.suspects.contains(member.queue)
-        if !isSuspect,
-            let channel = group.channels.values.first(where: { !$0.isSolitary && $0.members.count < Group.channelSize })
-        {
-            return channel
-        }
+        if !isSuspect, let channel = group.channelWithRoom { return channel }
         guard let number = takeChannel(.free) else { return nil }
         let channel = GroupChannel(group, number: number, serial: group.nextSerial())
         channel.isSolitary = isSuspect
@@ -128,70 +123,20 @@ extension Engine {
         }
     }
 
-    // MARK: Settling
-
-    func tell(_ settlements: [GroupLink.Settlement], of group: Group) throws(PulseError) {
-        guard wire != nil else { return }
-        var counts = (acked: 0, requeued: 0, rejected: 0)
-        var concerned: [GroupChannel] = []
-        for settlement in settlements {
-            guard let channel = group.channels[settlement.channel] else { continue }
-            if !concerned.contains(where: { $0 === channel }) { concerned.append(channel) }
-            switch settlement.disposition {
-            case .ack:
-                channel.window.acknowledge(settlement.tag)
-                counts.acked += 1
-            case .requeue, .reject:
-                let requeue = settlement.disposition == .requeue
-                if requeue { counts.requeued += 1 } else { counts.rejected += 1 }
-                if let frame = channel.window.refuse(settlement.tag, requeue: requeue) { try send(frame, channel) }
-            }
-        }
-        for channel in concerned {
-            var frames: [AckWindow.Frame] = []
-            channel.window.flush { frames.append($0) }
-            for frame in frames { try send(frame, channel) }
-        }
-        if counts.acked > 0 { metrics.acked.increment(by: counts.acked) }
-        if counts.requeued > 0 { metrics.requeued.increment(by: counts.requeued) }
-        if counts.rejected > 0 { metrics.rejected.increment(by: counts.rejected) }
-    }
-
-    private func send(_ frame: AckWindow.Frame, _ channel: GroupChannel) throws(PulseError) {
-        switch frame {
-        case .ack(let tag, let multiple):
-            var ack = amqp_basic_ack_t(delivery_tag: tag, multiple: multiple ? 1 : 0)
-            try send(channel.number, crabbitmq_basic_ack, &ack)
-        case .nack(let tag, let requeue):
-            var nack = amqp_basic_nack_t(delivery_tag: tag, multiple: 0, requeue: requeue ? 1 : 0)
-            try send(channel.number, crabbitmq_basic_nack, &nack)
-        }
-    }
-
     // MARK: Receiving
 
     func receive(_ frame: amqp_frame_t, for channel: GroupChannel) throws(PulseError) {
-        let isComplete: Bool
-        switch frame.frame_type {
-        case crabbitmq_frame_body: isComplete = channel.reader.takeBody(frame)
-        case crabbitmq_frame_header: isComplete = channel.reader.takeHeader(frame)
-        case crabbitmq_frame_method: return try receive(frame.payload.method, for: channel)
-        default: return
-        }
-        guard isComplete else { return }
-        let (tag, delivery) = channel.reader.take()
-        guard channel.window.deliver(tag) else {
-            throw PulseError(.connectionLost, "the broker numbered a delivery out of order")
-        }
-        metrics.consumed.increment()
+        if frame.frame_type == crabbitmq_frame_method { return try receive(frame.payload.method, for: channel) }
+        guard readContent(frame, channel) else { return }
+        let (tag, delivery) = try takeMessage(from: channel)
         let group = channel.group
         guard let receiver = channel.receiver else {
             // For a consumer that is no more: the message is somebody else's.
-            if let nack = channel.window.refuse(tag, requeue: true) { try send(nack, channel) }
+            if let nack = channel.window.refuse(tag, requeue: true) { try send(nack, channel.number) }
             return
         }
         group.file(
-            GroupLink.Item(
+            DeliveryLink.Item(
                 queue: receiver.queue,
                 delivery: delivery,
                 tag: tag,

@@ -34,8 +34,6 @@ final class Engine {
     var groups: [ObjectIdentifier: Group] = [:]
     /// Groups that have deliveries to hand over after this turn's reading.
     var touchedGroups: [Group] = []
-    private var settledGroups: [GroupLink] = []
-    private var groupSettlements: [GroupLink.Settlement] = []
     /// Who waits for the closing of a channel, and until when: a broker whose queue has lost its leader never answers.
     var closings: [Int: (countdown: Countdown, deadline: ContinuousClock.Instant)] = [:]
 
@@ -45,8 +43,9 @@ final class Engine {
     var resting: [(due: ContinuousClock.Instant, consumer: Consumer)] = []
 
     private var commands: [Command] = []
-    private var settled: [ConsumerLink] = []
-    private var settlements: [ConsumerLink.Settlement] = []
+    private var settled: [Consuming] = []
+    /// An emptied array to swap for settlements.
+    var spareSettlements: [DeliveryLink.Settlement] = []
     private var shutDownDeadline: ContinuousClock.Instant?
     private var lastTick = ContinuousClock.now
 
@@ -148,7 +147,7 @@ final class Engine {
         operations.failAll(error)
         for consumer in consumers.values { consumer.finish(nil) }
         consumers = [:]
-        for group in groups.values { group.link.finish(error) }
+        for group in groups.values { group.link.deliveries.finish(error, dropping: true) }
         groups = [:]
         for command in mailbox.closeAndTake() { command.fail(error) }
     }
@@ -260,23 +259,17 @@ final class Engine {
     // MARK: Mailbox
 
     private func readMailbox() throws(PulseError) {
-        mailbox.take(commands: &commands, settled: &settled, settledGroups: &settledGroups)
+        mailbox.take(commands: &commands, settled: &settled)
         // Everything that was taken is carried out, also when the connection breaks on the way: nobody else would.
         var failure: PulseError?
         for command in commands {
             do throws(PulseError) { try obey(command) } catch { failure = failure ?? error }
         }
         commands.removeAll(keepingCapacity: true)
-        for link in settled {
-            guard failure == nil, let consumer = consumers[link] else { continue }
-            do throws(PulseError) { try settle(consumer) } catch { failure = error }
+        for who in settled where failure == nil {
+            do throws(PulseError) { try settle(who) } catch { failure = error }
         }
         settled.removeAll(keepingCapacity: true)
-        for link in settledGroups {
-            guard failure == nil, let group = groups[ObjectIdentifier(link)] else { continue }
-            do throws(PulseError) { try settle(group) } catch { failure = error }
-        }
-        settledGroups.removeAll(keepingCapacity: true)
         if let failure { throw failure }
     }
 
@@ -295,18 +288,21 @@ final class Engine {
         }
     }
 
+    private func settle(_ who: Consuming) throws(PulseError) {
+        switch who {
+        case .consumer(let link): if let consumer = consumers[link] { try settle(consumer) }
+        case .group(let link): if let group = groups[ObjectIdentifier(link)] { try settle(group) }
+        }
+    }
+
     /// Tells the broker what the workers of a group have settled.
     func settle(_ group: Group) throws(PulseError) {
-        group.link.takeSettlements(&groupSettlements)
-        defer { groupSettlements.removeAll(keepingCapacity: true) }
-        try tell(groupSettlements, of: group)
+        try settle(group.link.deliveries) { group.channels[$0] }
     }
 
     /// Tells the broker what the consumer's task has settled.
     func settle(_ consumer: Consumer) throws(PulseError) {
-        consumer.link.takeSettlements(&settlements)
-        defer { settlements.removeAll(keepingCapacity: true) }
-        try tell(settlements, of: consumer)
+        try settle(consumer.link.deliveries) { $0 == consumer.epoch ? consumer : nil }
     }
 
     private func handOver() {

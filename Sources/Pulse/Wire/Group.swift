@@ -18,12 +18,29 @@ final class Group {
     /// Whether the broker owes an answer.
     var isAsking: Bool { channels.values.contains { !$0.asked.isEmpty } }
 
-    private var items: [GroupLink.Item] = []
+    private var items: [DeliveryLink.Item] = []
     private var lastNumber: UInt32 = 0
     private var lastSerial: UInt32 = 0
 
     /// How many consumers share a channel.
     static let channelSize = 256
+
+    /// How many unanswered questions a channel has before another one is opened.
+    ///
+    /// The broker answers those of one channel one after the other, and each costs a quorum queue a write to its disk.
+    private static let askingSize = 32
+    /// How many channels are opened for the sake of speed alone.
+    private static let speedyChannels = 8
+
+    /// The channel for one consumer more: any that is not busy answering, else the least busy one; nil for a new one.
+    var channelWithRoom: GroupChannel? {
+        var best: GroupChannel?
+        for channel in channels.values where !channel.isSolitary && channel.members.count < Self.channelSize {
+            if channel.asked.count < best?.asked.count ?? .max { best = channel }
+        }
+        guard let best, best.asked.count >= Self.askingSize, channels.count < Self.speedyChannels else { return best }
+        return nil
+    }
 
     init(_ link: GroupLink) {
         self.link = link
@@ -50,20 +67,20 @@ final class Group {
         return lastSerial
     }
 
-    func file(_ item: GroupLink.Item) {
+    func file(_ item: DeliveryLink.Item) {
         items.append(item)
     }
 
     /// Passes what was read on to the workers.
     func handOver() {
         isTouched = false
-        if !items.isEmpty { link.put(&items) }
+        if !items.isEmpty { link.deliveries.put(&items) }
     }
 
     /// Forgets deliveries of a channel that is gone.
     func discard(_ channel: GroupChannel) {
         items.removeAll { $0.channel == channel.serial }
-        link.discard(channel: channel.serial)
+        link.deliveries.discard(channel: channel.serial)
     }
 
     func connectionLost() {
@@ -72,7 +89,7 @@ final class Group {
         channels = [:]
         items = []
         isTouched = false
-        link.discard()
+        link.deliveries.discard()
     }
 }
 
@@ -93,7 +110,7 @@ final class GroupMember {
 }
 
 /// One channel of a group.
-final class GroupChannel {
+final class GroupChannel: DeliveryChannel {
     let group: Group
     let number: Int
     let serial: UInt32

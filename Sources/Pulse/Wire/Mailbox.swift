@@ -11,8 +11,7 @@ import Synchronization
 final class Mailbox: Sendable {
     private struct State {
         var commands: [Command] = []
-        var settled: [ConsumerLink] = []
-        var settledGroups: [GroupLink] = []
+        var settled: [Consuming] = []
         var isSleeping = false
         var isClosed = false
     }
@@ -42,8 +41,8 @@ final class Mailbox: Sendable {
         return accepted
     }
 
-    /// Notes that a consumer has deliveries to settle.
-    func noteSettlements(of consumer: ConsumerLink) {
+    /// Notes that somebody has deliveries to settle.
+    func noteSettlements(of consumer: Consuming) {
         let mustRing = state.withLock { state in
             state.settled.append(consumer)
             return state.isSleeping
@@ -51,28 +50,18 @@ final class Mailbox: Sendable {
         if mustRing { ring() }
     }
 
-    /// Notes that a group has deliveries to settle.
-    func noteSettlements(of group: GroupLink) {
-        let mustRing = state.withLock { state in
-            state.settledGroups.append(group)
-            return state.isSleeping
-        }
-        if mustRing { ring() }
-    }
-
     /// Takes everything, swapping in the caller's emptied arrays to save allocations.
-    func take(commands: inout [Command], settled: inout [ConsumerLink], settledGroups: inout [GroupLink]) {
+    func take(commands: inout [Command], settled: inout [Consuming]) {
         state.withLock { state in
             swap(&commands, &state.commands)
             swap(&settled, &state.settled)
-            swap(&settledGroups, &state.settledGroups)
         }
     }
 
     /// Announces that the thread goes to sleep; answers false when something has arrived meanwhile.
     func beginSleep() -> Bool {
         state.withLock { state in
-            guard state.commands.isEmpty, state.settled.isEmpty, state.settledGroups.isEmpty else { return false }
+            guard state.commands.isEmpty, state.settled.isEmpty else { return false }
             state.isSleeping = true
             return true
         }
@@ -99,6 +88,12 @@ final class Mailbox: Sendable {
     private func ring() {
         _ = eventfd_write(bell, 1)
     }
+}
+
+/// Who has deliveries to settle.
+enum Consuming: Sendable {
+    case consumer(ConsumerLink)
+    case group(GroupLink)
 }
 
 /// What can be asked of the connection's thread.

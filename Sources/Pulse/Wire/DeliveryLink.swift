@@ -2,20 +2,23 @@
 
 import Synchronization
 
-/// The two ends of a consumer: the connection's thread puts deliveries in, the consuming task takes them out and puts
-/// settlements back.
-final class ConsumerLink: Sendable, Hashable {
+/// The two ends of whoever consumes: the connection's thread puts deliveries in, tasks take them out and put settlements
+/// back.
+final class DeliveryLink: Sendable {
     /// A delivery with what is needed to settle it.
     struct Item: Sendable {
+        var queue: String
         var delivery: PulseDelivery
         var tag: UInt64
-        /// The channel it came on, in the life of this consumer; tags of an earlier channel mean nothing to a later one.
-        var epoch: UInt32
+        /// The channel it came on; no two channels of one link ever have the same serial number.
+        var channel: UInt32
+        /// Counts the connections it may have come on.
+        var connection = 0
     }
 
     struct Settlement: Sendable {
         var tag: UInt64
-        var epoch: UInt32
+        var channel: UInt32
         var disposition: PulseDisposition
     }
 
@@ -34,15 +37,13 @@ final class ConsumerLink: Sendable, Hashable {
         }
     }
 
-    let subscription: PulseSubscription
     private let state = Mutex(State())
 
     /// How many settlements may wait for the end of a burst of deliveries before the thread is told in between.
     private let postThreshold: Int
 
-    init(_ subscription: PulseSubscription) {
-        self.subscription = subscription
-        postThreshold = max(1, subscription.prefetch / 4)
+    init(prefetch: Int) {
+        postThreshold = max(1, prefetch / 4)
     }
 
     // MARK: The thread's end
@@ -62,14 +63,15 @@ final class ConsumerLink: Sendable, Hashable {
         waiter?.resume()
     }
 
-    /// Forgets what was handed over but not taken: the broker will send it again on another channel.
-    func discardItems() {
-        state.withLock { $0.items.removeAll(keepingCapacity: true) }
+    /// Forgets what was handed over but not taken, of one channel or all: the broker will send it again on another one.
+    func discard(channel: UInt32? = nil) {
+        state.withLock { $0.items.removeAll { channel == nil || $0.channel == channel } }
     }
 
-    /// Says that nothing will come any more, and why.
-    func finish(_ error: PulseError?) {
+    /// Says that nothing will come any more, and why; what was not taken yet is handed out first, unless it is dropped.
+    func finish(_ error: PulseError?, dropping: Bool = false) {
         let waiter = state.withLock { state -> CheckedContinuation<Void, Never>? in
+            if dropping { state.items = [] }
             guard !state.isFinished else { return nil }
             state.isFinished = true
             state.error = error
@@ -86,7 +88,7 @@ final class ConsumerLink: Sendable, Hashable {
         }
     }
 
-    // MARK: The task's end
+    // MARK: The tasks' end
 
     /// Waits for deliveries and swaps them for the emptied array; answers false when there will be no more.
     func next(_ items: inout [Item]) async -> Bool {
@@ -116,29 +118,54 @@ final class ConsumerLink: Sendable, Hashable {
         state.withLock { $0.isBursting = true }
     }
 
-    /// Settles a delivery.
-    func settle(_ item: Item, _ disposition: PulseDisposition, mailbox: Mailbox) {
-        let mustPost = state.withLock { state in
-            state.settlements.append(Settlement(tag: item.tag, epoch: item.epoch, disposition: disposition))
+    /// Settles deliveries; answers whether the thread must be told that there is something to settle.
+    func settle(_ items: some Sequence<Item>, _ disposition: PulseDisposition) -> Bool {
+        state.withLock { state in
+            for item in items {
+                state.settlements.append(Settlement(tag: item.tag, channel: item.channel, disposition: disposition))
+            }
             guard !state.isPosted, !state.isBursting || state.settlements.count >= postThreshold else { return false }
             state.isPosted = true
             return true
         }
-        if mustPost { mailbox.noteSettlements(of: self) }
     }
 
-    /// Ends a burst and tells the thread about settlements it does not know of.
-    func endBurst(_ mailbox: Mailbox) {
-        let mustPost = state.withLock { state in
+    /// Ends a burst; answers whether the thread must be told that there is something to settle.
+    func endBurst() -> Bool {
+        state.withLock { state in
             state.isBursting = false
             guard !state.isPosted, !state.settlements.isEmpty else { return false }
             state.isPosted = true
             return true
         }
-        if mustPost { mailbox.noteSettlements(of: self) }
+    }
+}
+
+/// What a consumer and its task share.
+final class ConsumerLink: Sendable, Hashable {
+    let subscription: PulseSubscription
+    let deliveries: DeliveryLink
+
+    init(_ subscription: PulseSubscription) {
+        self.subscription = subscription
+        deliveries = DeliveryLink(prefetch: subscription.prefetch)
     }
 
     static func == (left: ConsumerLink, right: ConsumerLink) -> Bool { left === right }
 
     func hash(into hasher: inout Hasher) { hasher.combine(ObjectIdentifier(self)) }
+}
+
+/// What a group of consumers and its workers share.
+final class GroupLink: Sendable {
+    /// How many unsettled deliveries each queue may have.
+    let prefetch: Int
+    let onEvent: @Sendable (PulseConsumerGroup.Event) -> Void
+    let deliveries: DeliveryLink
+
+    init(prefetch: Int, onEvent: @escaping @Sendable (PulseConsumerGroup.Event) -> Void) {
+        self.prefetch = prefetch
+        self.onEvent = onEvent
+        deliveries = DeliveryLink(prefetch: prefetch)
+    }
 }
