@@ -289,7 +289,7 @@ let package = Package(
             "RollerKit",
             [
                 "APIServer", "Core", "HTTPClient", "JSON", "Outbox", "Postgres", "Pulse", "Schedules", "Taskcluster",
-                "TaskclusterClient", "TestSupport", .lifecycle, .logging,
+                "TaskclusterClient", "TestSupport", .crypto, .lifecycle, .logging,
             ]
         ),
         tests("Schedules", []),
