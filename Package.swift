@@ -223,7 +223,7 @@ let package = Package(
         service("hooks-service", ["HooksKit"]),
         service("pulse-listener", ["BridgesKit", "HooksKit"]),
         service("roller-api", ["RollerActionsKit", "RollerKit"]),
-        service("roller-worker", ["APIServer", "JSON", "RollerActionsKit", "RollerKit"]),
+        service("roller-worker", ["APIServer", "JSON", "Postgres", "RollerActionsKit", "RollerKit"]),
         service("scheduler", ["HooksKit"]),
         service("scriptworker", ["ScriptworkerKit"], examples: true),
         service("taskcluster-local", ["LocalTaskclusterKit"]),
@@ -285,6 +285,7 @@ let package = Package(
         tests("Postgres", ["Core", "JSON", "Schedules", "TestSupport", .lifecycle, .logging]),
         tests("Processes", ["Core"]),
         tests("Pulse", ["Core", "JSON", "TestSupport", .lifecycle, .logging]),
+        tests("RollerActionsKit", ["Core", "HTTPClient", "JSON", "RollerKit"]),
         tests(
             "RollerKit",
             [

@@ -3,6 +3,7 @@
 import APIServer
 import Core
 import DaemonCommand
+import Postgres
 import RollerActionsKit
 import RollerKit
 import ServiceLifecycle
@@ -15,6 +16,15 @@ enum RollerWorkerDaemon: DaemonDescription {
         Any number of copies may run; each machine is worked on by one job at a time. \
         `roller-worker act --help` tells how to run one action without broker and database.
         """
+
+    static var migrate: (@Sendable (DaemonContext) async throws -> Void)? {
+        { context in
+            let pool = PostgresPool(PostgresConfiguration(settings: context.settings, applicationName: context.name))
+            try context.settings.check()
+            defer { pool.close() }
+            try await RollerMigrations.migrate(pool)
+        }
+    }
 
     static func build(_ context: DaemonContext) throws -> [any Service] {
         let configuration = HTTPServerConfiguration(settings: context.settings)

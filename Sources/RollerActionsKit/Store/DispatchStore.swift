@@ -157,7 +157,10 @@ package struct DispatchStore: Sendable {
                 (select m.state from roller.machines m
                     where m.id = j.machine and j.is_destructive and m.state in ('maintenance', 'retired')
                         and (m.state_until is null or m.state_until > clock_timestamp())
-                        and m.updated > j.created) as resting
+                        and m.updated > j.created) as resting,
+                (select 'the restoration of power' from roller.intents i
+                    where i.machine = j.machine and i.set_by <> j.id and j.task_name <> 'recover'
+                        and i.since > now() - interval '2 minutes') as dark
             from roller.jobs j where j.id = \(candidate.id)::uuid and j.state in ('queued', 'waiting')
             """
         ).first
@@ -165,6 +168,7 @@ package struct DispatchStore: Sendable {
         if let holder = try row.optionalString("holder") { return holder }
         if let group = try row.optionalString("crowded") { return "limit of group \(group)" }
         if let reason = try row.optionalString("closed") { return "maintenance window: \(reason)" }
+        if let restoration = try row.optionalString("dark") { return restoration }
         return try row.optionalString("resting").map { "the machine is in \($0)" }
     }
 
