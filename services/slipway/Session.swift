@@ -77,7 +77,7 @@ enum Bytes {
     }
 
     /// The bytes of a file, or of standard input for `-`.
-    private static func contents(_ path: String) throws -> [UInt8] {
+    static func contents(_ path: String) throws -> [UInt8] {
         let descriptor = path == "-" ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else { throw Failure(usage: "cannot read \(path): \(String(cString: strerror(errno)))") }
         defer { if path != "-" { close(descriptor) } }
