@@ -44,6 +44,7 @@ public struct OutboxRelay: Service {
     private let depth: Gauge
     private let lag: Gauge
     private let parked = ParkedExchanges()
+    private let counting = Interval(.seconds(1))
 
     /// Creates a relay; it begins to work with `run` or `drain`.
     public init(outbox: Outbox, pool: PostgresPool, pulse: PulseConnection) {
@@ -177,13 +178,33 @@ public struct OutboxRelay: Service {
         lag.record(try rows.first?.double("age") ?? 0)
         var count = rows.count
         if count == Self.batchSize {
-            // Counting costs more the more there is, so it stops where the exact number no longer matters.
+            // Counting costs more the more there is: it is done now and then, and stops where the exact number no longer
+            // matters.
+            guard counting.isDue() else { return }
             let counted = try await connection.query(
                 "select count(*) as n from (select from \(unsafe: outbox.schema).outbox limit 100000) t"
             )
             count = try counted.first?.int("n") ?? count
         }
         depth.record(count)
+    }
+}
+
+/// Lets something happen once in a while.
+private final class Interval: Sendable {
+    private let length: Duration
+    private let last = Mutex<ContinuousClock.Instant?>(nil)
+
+    init(_ length: Duration) {
+        self.length = length
+    }
+
+    func isDue() -> Bool {
+        last.withLock { last in
+            if let last, last + length > .now { return false }
+            last = .now
+            return true
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 import Core
+import Glibc
 import JSON
 import Postgres
 import Pulse
@@ -113,43 +114,41 @@ struct HooksBenchmark {
 
     // MARK: Schedules
 
-    /// Creates hooks that are all due in the same second of every minute and tells how long after it the last has fired,
-    /// for the next minutes; before each but the first a line of input is awaited.
+    /// Creates hooks that are all due in the same second of so many minutes and tells how long after it the last has fired.
+    ///
+    /// Before each minute but the first a line of input is awaited, which may name processes that were added.
     func due(hooks: Int, minutes: Int) async throws {
         let target = try LoadTarget("HOOKS_URL")
-        let second = 30
         // Creating takes a while: nothing may be due before all are there.
-        let creating = Timestamp.now()
-        let first = Self.next(second, after: creating + .seconds(5 + hooks / 400))
+        let earliest = Timestamp.now() + .seconds(10 + hooks / 200)
+        let first = Timestamp(milliseconds: earliest.milliseconds / 1000 * 1000)
         let parts = Self.parts(of: first)
         let names = (0..<hooks).map { "due-\($0)" }
         let schedule: JSONValue = .array(
             (0..<minutes).map { minute in
                 let parts = Self.parts(of: first + .seconds(60 * minute))
-                return .string("\(second) \(parts.minute) \(parts.hour) * * *")
+                return .string("\(parts.second) \(parts.minute) \(parts.hour) * * *")
             }
         )
         try await put(target, names) { definition(["schedule": schedule], name: $0) }
         guard Timestamp.now() < first else {
             throw BenchmarkError("creating \(hooks) hooks took longer than expected, until after \(parts.minute) past")
         }
-        var rows: [JSONValue] = []
-        var cost = JSONValue.null
         for minute in 0..<minutes {
             let due = first + .seconds(60 * minute)
+            let others = minute > 0 ? readLine() ?? "" : ""
             let wait = due - .now()
-            if wait > .zero { try await Task.sleep(for: wait) }
-            let usage = ProcessUsage()
+            guard wait > .zero else { throw BenchmarkError("nobody was ready for the next minute in time") }
+            try await Task.sleep(for: wait)
+            let usage = ProcessUsage(others)
             let start = ContinuousClock.now
             let elapsed = try await waitForTasks(hooks * (minute + 1), since: start, limit: .seconds(55))
-            rows.append(JSONValue(elapsed / .seconds(1)))
-            cost = usage.perOperation(hooks)
+            let cost = usage.perOperation(hooks)
             // Anything fired twice would come now.
             try await Task.sleep(for: .seconds(1))
             try check(try await distinctNames(), expected: hooks, each: minute + 1)
-            print(JSONValue.object(["minute": JSONValue(minute), "seconds": JSONValue(elapsed / .seconds(1))]).text())
+            report(["seconds": JSONValue(elapsed / .seconds(1)), "cpu": cost])
         }
-        report(["hooks": JSONValue(hooks), "seconds": .array(rows), "cpu": cost])
         try await removeHooks()
     }
 
@@ -393,16 +392,12 @@ struct HooksBenchmark {
 
     private func report(_ values: JSONObject) {
         print(JSONValue.object(values).text())
+        // Somebody may be waiting for the line at the other end of a pipe.
+        fflush(nil)
     }
 
-    private static func next(_ second: Int, after instant: Timestamp) -> Timestamp {
-        let minute = instant.milliseconds / 60_000
-        let candidate = minute * 60_000 + Int64(second) * 1000
-        return Timestamp(milliseconds: candidate > instant.milliseconds ? candidate : candidate + 60_000)
-    }
-
-    private static func parts(of instant: Timestamp) -> (hour: Int, minute: Int) {
-        let minutes = Int(instant.milliseconds / 60_000)
-        return (minutes / 60 % 24, minutes % 60)
+    private static func parts(of instant: Timestamp) -> (hour: Int, minute: Int, second: Int) {
+        let seconds = Int(instant.milliseconds / 1000)
+        return (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60)
     }
 }

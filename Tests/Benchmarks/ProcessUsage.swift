@@ -18,8 +18,8 @@ struct ProcessUsage {
     private let subjects: [Subject]
     private let start: [Double]
 
-    init() {
-        let text = getenv("SLIPWAY_BENCH_PROCESSES").map { String(cString: $0) } ?? ""
+    init(_ others: String = "") {
+        let text = (getenv("SLIPWAY_BENCH_PROCESSES").map { String(cString: $0) } ?? "") + " " + others
         subjects = text.split(separator: " ").compactMap { word in
             let parts = word.split(separator: "=")
             guard parts.count == 2, let pid = Int(parts[1].prefix { $0 != "+" }) else { return nil }
