@@ -4,6 +4,7 @@ import APIServer
 import Core
 import HTTPClient
 import JSON
+import Logging
 import Outbox
 import Postgres
 import Pulse
@@ -57,6 +58,13 @@ final class KeyServer: HTTPTransport {
 struct SignoffWorld: Sendable {
     static let issuerURL = "https://login.example.com/"
     static let audience = "shipit-tests"
+
+    /// One line for each request would hide everything else.
+    static var quiet: Logger {
+        var logger = Logger(label: "signoff-tests")
+        logger.logLevel = .error
+        return logger
+    }
 
     let pool: PostgresPool
     let store: StepStore
@@ -123,7 +131,7 @@ struct SignoffWorld: Sendable {
                         authenticator: TrustingAuthenticator(),
                         health: HealthRegistry()
                     )
-                    group.addTask { try await server.run() }
+                    group.addTask { try await withLogger(Self.quiet) { _ in try await server.run() } }
                     group.addTask { try await store.changes.run() }
                     urls.append("http://127.0.0.1:\(await server.waitUntilListening())")
                 }

@@ -23,6 +23,8 @@ public protocol StepService: Sendable {
     func cancel(_ change: inout StepTransaction, reason: String?) async throws
     /// What the service tells of a step beyond the contract.
     func info(of step: Step) async throws -> JSONObject
+    /// What would be done for a definition, told instead of doing it; nil if the service has no plans to tell.
+    func plan(_ definition: StepDefinition) -> JSONObject?
 }
 
 extension StepService {
@@ -32,6 +34,8 @@ extension StepService {
     public var aliasListsNames: Bool { false }
     /// What is stored with the step.
     public func info(of step: Step) async throws -> JSONObject { step.info }
+    /// None.
+    public func plan(_ definition: StepDefinition) -> JSONObject? { nil }
 }
 
 /// What a step shall do, in the form in which it is stored.
@@ -97,6 +101,7 @@ public struct StepAPI<Service: StepService>: Sendable {
                     "\(base)/<uid>",
                     name: "create\(suffix)",
                     verb: "create",
+                    query: ["dry_run": .bool],
                     title: "Create a step",
                     handler: create
                 ),
@@ -254,6 +259,10 @@ public struct StepAPI<Service: StepService>: Sendable {
             ancestors: request.header("x-shipit-ancestors")?.split(separator: ",").map(String.init) ?? []
         )
         let definition = try await service.definition(body, uid: uid, origin: origin)
+        if request.flag("dry_run") {
+            guard let plan = service.plan(definition) else { throw StepProblem.invalid("There is no dry run of this") }
+            return .json(.object(plan))
+        }
         let creation = try await store.create(
             uid,
             definition: definition.value,

@@ -311,7 +311,8 @@ public struct StepStore: Sendable {
         let count = try await pool.execute(
             """
             update \(unsafe: schema).steps set next_check_at = \(moment)
-            where id = any(\(ids)) and deleted_at is null and next_check_at > \(moment)
+            where id = any(\(ids)) and deleted_at is null and (next_check_at is null or next_check_at > \(moment))
+                and state in ('pending', 'starting', 'running', 'stopping')
             """
         )
         changes.workIsDue()

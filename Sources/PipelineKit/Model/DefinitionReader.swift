@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: MPL-2.0
+
+import JSON
+import JSONSchema
+import Schedules
+import StepKit
+
+/// Reads a definition and collects everything that is wrong with it.
+struct DefinitionReader {
+    /// One thing that is wrong.
+    struct Problem: Sendable, Hashable {
+        let path: String
+        let code: String
+        let message: String
+    }
+
+    /// Addresses that steps may be at; what begins with one of them is allowed.
+    let services: [String]?
+    private(set) var problems: [Problem] = []
+
+    /// Without a list of services every address is allowed, as for definitions that were checked before.
+    init(services: [String]?) {
+        self.services = services
+    }
+
+    /// The definition behind a body; a refusal with all problems if there are any.
+    static func read(_ body: JSONObject, uid: String, services: [String]?) throws(StepProblem) -> PipelineDefinition {
+        var reader = DefinitionReader(services: services)
+        let definition = reader.definition(body, uid: uid)
+        guard reader.problems.isEmpty else {
+            throw StepProblem(
+                400,
+                "invalid_pipeline",
+                "The pipeline is not valid: " + reader.problems.prefix(5).map(\.message).joined(separator: "; "),
+                members: [
+                    "errors": .array(
+                        reader.problems.prefix(1000).map {
+                            [
+                                "path": .string($0.path), "code": .string($0.code),
+                                "message": .string($0.message),
+                            ]
+                        }
+                    )
+                ]
+            )
+        }
+        return definition
+    }
+
+    private mutating func fail(_ path: String, _ code: String, _ message: String) {
+        problems.append(Problem(path: path, code: code, message: message))
+    }
+
+    // MARK: - The whole
+
+    private static let members: Set<String> = [
+        "uid", "description", "labels", "parameters", "steps", "on_failure", "concurrency_key", "concurrency_policy",
+        "namespace_steps", "deadline",
+    ]
+
+    private mutating func definition(_ body: JSONObject, uid: String) -> PipelineDefinition {
+        var definition = PipelineDefinition(uid: uid)
+        allowOnly(body, Self.members, "")
+        definition.description = text(body, "description", "") ?? ""
+        definition.labels = labels(body["labels"])
+        definition.onFailure = word(body, "on_failure", "", PipelineDefinition.FailurePolicy.init) ?? .drain
+        definition.concurrencyKey = text(body, "concurrency_key", "")
+        definition.concurrencyPolicy =
+            word(body, "concurrency_policy", "", PipelineDefinition.ConcurrencyPolicy.init) ?? .queue
+        definition.namespacesSteps = bool(body, "namespace_steps", "") ?? false
+        definition.deadline = moment(body, "deadline", "")
+        let parameters = body["parameters"]?.object ?? [:]
+        if body["parameters"] != nil, body["parameters"]?.object == nil {
+            fail("parameters", "type", "parameters has to be an object")
+        }
+        allowOnly(parameters, ["steps"], "parameters")
+        guard let list = (parameters["steps"] ?? body["steps"])?.array else {
+            fail("parameters.steps", "missing", "parameters.steps has to be a list")
+            return definition
+        }
+        if list.count > 500 { fail("parameters.steps", "too_many", "a pipeline has up to 500 steps, not \(list.count)") }
+        for (index, json) in list.enumerated() {
+            let path = "parameters.steps[\(index)]"
+            guard let object = json.object else {
+                fail(path, "type", "\(path) has to be an object")
+                continue
+            }
+            definition.steps.append(step(object, path))
+        }
+        checkGraph(definition)
+        checkRemoteNames(definition)
+        return definition
+    }
+
+    private mutating func labels(_ json: JSONValue?) -> JSONObject {
+        guard let json else { return [:] }
+        guard let object = json.object, object.values.allSatisfy({ $0.string != nil }), object.count <= 64 else {
+            fail("labels", "type", "labels has to be an object of up to 64 texts")
+            return [:]
+        }
+        return object
+    }
+
+    // MARK: - One step
+
+    private static let stepMembers: Set<String> = [
+        "uid", "api_url", "api", "url", "description", "parameters_schema", "parameters", "requires", "requires_mode",
+        "when", "timeout_s", "retries", "not_before", "deadline", "locks", "respect_freeze", "optional",
+        "on_unreachable", "remote_uid", "cancel",
+    ]
+
+    private mutating func step(_ json: JSONObject, _ path: String) -> StepSpecification {
+        allowOnly(json, Self.stepMembers, path)
+        var step = StepSpecification(uid: text(json, "uid", path) ?? "", apiURL: "")
+        if let problem = StepUID.problem(with: step.uid) { fail("\(path).uid", "invalid_uid", "\(path).uid: \(problem)") }
+        step.apiURL = address(json, path)
+        step.description = text(json, "description", path) ?? ""
+        if let parameters = json["parameters"] {
+            guard let object = parameters.object else {
+                fail("\(path).parameters", "type", "\(path).parameters has to be an object")
+                return step
+            }
+            step.parameters = object
+            if parameters.bytes().count > 64 << 10 {
+                fail("\(path).parameters", "too_long", "\(path).parameters is longer than 64 KiB")
+            }
+        }
+        checkSchema(json["parameters_schema"], &step, path)
+        step.requires = strings(json, "requires", path)
+        step.mode = word(json, "requires_mode", path, StepSpecification.Mode.init) ?? .all
+        step.when = word(json, "when", path, StepSpecification.Condition.init) ?? .success
+        step.timeout = int(json, "timeout_s", path, 1...2_592_000)
+        step.retries = retries(json, path)
+        step.notBefore = moment(json, "not_before", path)
+        step.deadline = moment(json, "deadline", path)
+        step.locks = strings(json, "locks", path)
+        if step.locks.count > 10 { fail("\(path).locks", "too_many", "\(path) has more than 10 locks") }
+        step.respectsFreeze = bool(json, "respect_freeze", path) ?? true
+        step.isOptional = bool(json, "optional", path) ?? false
+        step.failsUnreachable = word(json, "on_unreachable", path) { ["wait", "fail"].contains($0) ? $0 == "fail" : nil } ?? false
+        step.remoteUID = text(json, "remote_uid", path)
+        step.detaches = word(json, "cancel", path) { ["remote", "detach"].contains($0) ? $0 == "detach" : nil } ?? false
+        if step.when == .failure, step.requires.isEmpty {
+            fail("\(path).when", "nothing_to_fail", "\(path) waits for a failure of nothing")
+        }
+        return step
+    }
+
+    private mutating func address(_ json: JSONObject, _ path: String) -> String {
+        guard let value = json["api_url"] ?? json["api"] ?? json["url"] else {
+            fail("\(path).api_url", "missing", "\(path).api_url is missing")
+            return ""
+        }
+        guard var text = value.string else {
+            fail("\(path).api_url", "type", "\(path).api_url has to be text")
+            return ""
+        }
+        while text.hasSuffix("/") { text.removeLast() }
+        guard let problem = ServiceAddress.problem(text, allowed: services) else { return text }
+        fail("\(path).api_url", problem.code, "\(path).api_url \(problem.message)")
+        return text
+    }
+
+    private mutating func checkSchema(_ json: JSONValue?, _ step: inout StepSpecification, _ path: String) {
+        guard let json else { return }
+        step.parametersSchema = json
+        if json.string != nil { return }
+        guard json.object != nil, let schema = try? JSONSchema(json, unknownKeywords: .ignore) else {
+            fail("\(path).parameters_schema", "invalid_schema", "\(path).parameters_schema is neither a schema nor text")
+            return
+        }
+        // What is only known when the step starts cannot be checked now.
+        guard !Templates.areIn(.object(step.parameters)) else { return }
+        for problem in schema.validate(.object(step.parameters)) {
+            fail("\(path).parameters", "schema", "\(path).\(problem.described(root: "parameters"))")
+        }
+    }
+
+    private mutating func retries(_ json: JSONObject, _ path: String) -> StepSpecification.Retries {
+        var retries = StepSpecification.Retries()
+        guard let value = json["retries"] else { return retries }
+        let path = "\(path).retries"
+        guard let object = value.object else {
+            fail(path, "type", "\(path) has to be an object")
+            return retries
+        }
+        allowOnly(object, ["limit", "backoff_s", "max_backoff_s", "on"], path)
+        retries.limit = int(object, "limit", path, 0...10) ?? 0
+        retries.backoff = int(object, "backoff_s", path, 0...86_400) ?? 30
+        retries.longestBackoff = int(object, "max_backoff_s", path, 0...86_400) ?? 600
+        if object["on"] != nil {
+            retries.on = Set(strings(object, "on", path))
+            if !retries.on.isSubset(of: ["exception", "failed"]) {
+                fail("\(path).on", "value", "\(path).on has to be of exception and failed")
+            }
+        }
+        return retries
+    }
+
+    // MARK: - How steps fit together
+
+    private mutating func checkGraph(_ definition: PipelineDefinition) {
+        var names: Set<String> = []
+        for (index, step) in definition.steps.enumerated() where !names.insert(step.uid).inserted {
+            fail("parameters.steps[\(index)].uid", "duplicate", "there are two steps \(step.uid)")
+        }
+        for (index, step) in definition.steps.enumerated() {
+            let path = "parameters.steps[\(index)].requires"
+            var seen: Set<String> = []
+            for name in step.requires {
+                if name == step.uid {
+                    fail(path, "self", "\(step.uid) requires itself")
+                } else if !names.contains(name) {
+                    fail(path, "unknown_step", "\(step.uid) requires \(name), which is not there")
+                }
+                if !seen.insert(name).inserted { fail(path, "duplicate", "\(step.uid) requires \(name) twice") }
+            }
+        }
+        if let cycle = StepGraph(definition.steps).cycle, cycle.count > 2 {
+            let text = cycle.joined(separator: " → ")
+            fail("parameters.steps", "cycle", "steps wait for each other: \(text)")
+        }
+    }
+
+    private mutating func checkRemoteNames(_ definition: PipelineDefinition) {
+        for (index, step) in definition.steps.enumerated() {
+            let name = definition.remoteUID(of: step, attempt: step.retries.limit + 1)
+            if let problem = StepUID.problem(with: name), StepUID.problem(with: step.uid) == nil {
+                fail("parameters.steps[\(index)].remote_uid", "invalid_uid", "\(name): \(problem)")
+            }
+        }
+    }
+
+    // MARK: - Members
+
+    private mutating func allowOnly(_ object: JSONObject, _ names: Set<String>, _ path: String) {
+        for key in object.keys where !names.contains(key) {
+            let place = path.isEmpty ? key : "\(path).\(key)"
+            fail(place, "unknown_member", "\(place) is not known")
+        }
+    }
+
+    private mutating func member<Value>(
+        _ object: JSONObject,
+        _ name: String,
+        _ path: String,
+        _ what: String,
+        _ read: (JSONValue) -> Value?
+    ) -> Value? {
+        guard let json = object[name] else { return nil }
+        if let value = read(json) { return value }
+        let place = path.isEmpty ? name : "\(path).\(name)"
+        fail(place, "value", "\(place) has to be \(what)")
+        return nil
+    }
+
+    private mutating func text(_ object: JSONObject, _ name: String, _ path: String) -> String? {
+        member(object, name, path, "text", \.string)
+    }
+
+    private mutating func bool(_ object: JSONObject, _ name: String, _ path: String) -> Bool? {
+        member(object, name, path, "true or false", \.bool)
+    }
+
+    private mutating func moment(_ object: JSONObject, _ name: String, _ path: String) -> Timestamp? {
+        member(object, name, path, "a date and time") { $0.string.flatMap { Timestamp($0) } }
+    }
+
+    private mutating func int(
+        _ object: JSONObject,
+        _ name: String,
+        _ path: String,
+        _ range: ClosedRange<Int>
+    ) -> Int? {
+        member(object, name, path, "\(range.lowerBound) to \(range.upperBound)") { json in
+            json.int.flatMap { range.contains($0) ? $0 : nil }
+        }
+    }
+
+    private mutating func word<Value>(
+        _ object: JSONObject,
+        _ name: String,
+        _ path: String,
+        _ read: (String) -> Value?
+    ) -> Value? {
+        member(object, name, path, "one of the known words") { $0.string.flatMap(read) }
+    }
+
+    private mutating func strings(_ object: JSONObject, _ name: String, _ path: String) -> [String] {
+        member(object, name, path, "a list of texts") { json -> [String]? in
+            guard let list = json.array, list.allSatisfy({ $0.string?.isEmpty == false }) else { return nil }
+            return list.compactMap(\.string)
+        } ?? []
+    }
+}
+
+/// Which addresses steps may be at.
+enum ServiceAddress {
+    /// What is wrong with an address; nil if nothing is.
+    static func problem(_ text: String, allowed: [String]?) -> (code: String, message: String)? {
+        let scheme = ["http://", "https://"].first { text.hasPrefix($0) }
+        guard let scheme else { return ("scheme", "has to begin with http:// or https://") }
+        let rest = text.dropFirst(scheme.count)
+        let host = rest.prefix { $0 != "/" }
+        guard !host.isEmpty, text.utf8.allSatisfy({ $0 > 32 && $0 < 127 }) else { return ("host", "names no host") }
+        if host.contains("@") { return ("userinfo", "must not hold a user") }
+        if text.contains("?") || text.contains("#") { return ("query", "must not hold a query or a fragment") }
+        if rest.contains("\\") || rest.split(separator: "/").contains("..") { return ("path", "must not climb") }
+        guard let allowed else { return nil }
+        let isAllowed = allowed.contains { prefix in
+            var prefix = prefix[...]
+            while prefix.last == "/" { prefix.removeLast() }
+            return text == prefix || text.hasPrefix("\(prefix)/")
+        }
+        return isAllowed ? nil : ("not_allowed", "is not one of the step services that are allowed")
+    }
+}
+
+/// Finds out whether a value has parts that are computed when a step starts.
+enum Templates {
+    static func areIn(_ value: JSONValue) -> Bool {
+        switch value {
+        case .null, .bool, .number: false
+        case .string(let text): text.contains("${")
+        case .array(let elements): elements.contains(where: areIn)
+        case .object(let members): members.contains { $0.key.hasPrefix("$") || areIn($0.value) }
+        }
+    }
+}

@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: MPL-2.0
+
+import Core
+public import JSON
+import Postgres
+import Schedules
+public import StepKit
+import Synchronization
+
+/// Pipelines: steps that other services carry out, in the order in which they wait for each other.
+public struct PipelineService: StepService {
+    /// `pipeline`.
+    public var name: String { "pipeline" }
+
+    let store: StepStore
+    let runs: RunStore
+    let client: StepClient
+    private let services: [String]
+
+    /// How deep pipelines may be nested.
+    static let depthLimit = 5
+    /// How long a pipeline that waits for others is left alone at most.
+    private static let patience = Duration.seconds(30)
+
+    /// Opens the pipelines of a store; steps may be at addresses that begin with one of the services'.
+    public init(store: StepStore, client: StepClient, services: [String]) {
+        self.store = store
+        self.client = client
+        self.services = services
+        runs = RunStore(pool: store.pool)
+    }
+
+    // MARK: - The contract
+
+    /// A pipeline whose steps fit together; all that is wrong with it is told at once.
+    public func definition(_ body: JSONObject, uid: String, origin: StepOrigin) async throws -> StepDefinition {
+        guard origin.depth <= Self.depthLimit else {
+            throw StepProblem.invalid("Pipelines are nested up to \(Self.depthLimit) deep", code: "too_deep")
+        }
+        guard !origin.ancestors.contains(uid) else {
+            throw StepProblem.invalid("The pipeline \(uid) would contain itself", code: "nested_in_itself")
+        }
+        let definition = try DefinitionReader.read(body, uid: uid, services: services)
+        return StepDefinition(definition.json, labels: definition.labels)
+    }
+
+    /// The order in which the steps would run.
+    public func plan(_ definition: StepDefinition) -> JSONObject? {
+        guard let pipeline = try? Self.parsed(definition.value) else { return nil }
+        let graph = StepGraph(pipeline.steps)
+        var warnings: [String] = []
+        if pipeline.steps.isEmpty { warnings.append("the pipeline has no steps and is done at once") }
+        for step in pipeline.steps where step.timeout == nil && pipeline.deadline == nil {
+            warnings.append("\(step.uid) may take for ever: it has no timeout_s, and there is no deadline")
+        }
+        return [
+            "order": .array(graph.waves.map { JSONValue($0) }), "critical_path": JSONValue(graph.criticalPath),
+            "warnings": JSONValue(warnings),
+        ]
+    }
+
+    /// Stores the steps; the first look starts those that wait for nothing.
+    public func begin(_ change: inout StepTransaction) async throws {
+        let definition = try Self.parsed(change.step.definition)
+        try await runs.insert(definition, change)
+        if let key = definition.concurrencyKey {
+            let others = try await runs.predecessors(key, before: change.step.id, on: change.connection, locking: true)
+            if let other = others.first, definition.concurrencyPolicy == .reject {
+                throw StepProblem.conflict("concurrency_key_busy", "The pipeline \(other.uid) of the key \(key) goes on")
+            }
+        }
+        change.move(to: .starting, message: "")
+        change.step.nextCheck = change.now
+        let steps = definition.steps.enumerated().map { StepRun(uid: $1.uid, position: $0) }
+        describe(Evaluation(definition, steps, now: change.now), &change)
+    }
+
+    /// Tells the services of all steps that go on; the pipeline ends when they have.
+    public func cancel(_ change: inout StepTransaction, reason: String?) async throws {
+        try await runs.setCancelled(true, change.step.id, on: change.connection)
+        change.move(to: .stopping, message: reason ?? "cancelled")
+        change.step.nextCheck = change.now
+    }
+
+    static func parsed(_ json: JSONValue) throws(StepProblem) -> PipelineDefinition {
+        try DefinitionReader.read(json.object ?? [:], uid: json["uid"]?.string ?? "", services: nil)
+    }
+
+    // MARK: - Looking after
+
+    /// What a look came to.
+    private struct Outlook: Sendable {
+        var effects: [Effect] = []
+        var freedLocks: [String] = []
+        /// The key that another pipeline may be waiting for.
+        var freedKey: String?
+        /// Older pipelines that have to make room.
+        var toCancel: [String] = []
+        var isReleased = false
+    }
+
+    /// Looks at a pipeline until nothing is to be done at once: stores what follows, makes the calls that are due, and takes
+    /// in what they came to, as soon as each comes.
+    public func look(_ claim: StepClaim) async throws {
+        let mailbox = Mailbox()
+        try await withThrowingDiscardingTaskGroup { group in
+            var observations: [Observation] = []
+            while true {
+                let arrived = observations
+                let busy = mailbox.busy
+                let change = try await claim.change { change in
+                    try await advance(&change, arrived, busy: busy)
+                }
+                // Somebody else has taken over: what is known here is old.
+                guard let (step, outlook) = change else {
+                    group.cancelAll()
+                    return
+                }
+                try await tell(outlook, step)
+                if outlook.isReleased { return }
+                for effect in outlook.effects {
+                    mailbox.begin(effect.step)
+                    group.addTask { mailbox.put(await client.perform(effect, for: step)) }
+                }
+                observations = await mailbox.take(within: .seconds(1))
+            }
+        }
+    }
+
+    private func tell(_ outlook: Outlook, _ step: Step) async throws {
+        if !outlook.freedLocks.isEmpty { try await store.wake(runs.waiters(outlook.freedLocks)) }
+        if let key = outlook.freedKey { try await store.wake(runs.successors(key, after: step.id)) }
+        for uid in outlook.toCancel {
+            _ = try await store.change(uid, actor: store.announcement.actor) { change in
+                guard !change.step.state.isTerminal, change.step.state != .stopping else { return }
+                change.record("cancel", ["reason": .string("\(step.uid) takes its place")])
+                try await cancel(&change, reason: "\(step.uid) takes its place")
+            }
+        }
+    }
+
+    private func advance(
+        _ change: inout StepTransaction,
+        _ observations: [Observation],
+        busy: Set<String>
+    ) async throws -> Outlook {
+        var outlook = Outlook()
+        guard !change.step.state.isTerminal else {
+            change.release()
+            change.step.nextCheck = nil
+            outlook.isReleased = true
+            return outlook
+        }
+        let id = change.step.id
+        let definition = try Self.parsed(change.step.definition)
+        let run = try await runs.run(id, on: change.connection)
+        let before = try await runs.steps(id, on: change.connection)
+        var evaluation = Evaluation(definition, before, now: change.now)
+        evaluation.isPaused = run.isPaused
+        evaluation.isCancelled = run.isCancelled
+        evaluation.freezes = try await runs.freezes(at: change.now, on: change.connection)
+        if let key = definition.concurrencyKey, !run.isCancelled, before.allSatisfy({ $0.intended == nil }) {
+            let others = try await runs.predecessors(key, before: id, on: change.connection)
+            evaluation.isQueued = !others.isEmpty
+            if definition.concurrencyPolicy == .cancelOldest { outlook.toCancel = others.map(\.uid) }
+        }
+        evaluation.apply(observations)
+        outlook.freedLocks = try await settle(&evaluation, before, &change)
+        try await finish(evaluation, before, &change)
+        if change.step.state.isTerminal { outlook.freedKey = definition.concurrencyKey }
+        outlook.effects = evaluation.effects(besides: busy)
+        if change.step.state.isTerminal || (outlook.effects.isEmpty && busy.isEmpty) {
+            outlook.isReleased = true
+            change.release()
+        }
+        return outlook
+    }
+
+    /// Draws all conclusions, starts what can start, and gives back the locks of what has ended.
+    private func settle(
+        _ evaluation: inout Evaluation,
+        _ before: [StepRun],
+        _ change: inout StepTransaction
+    ) async throws -> [String] {
+        let id = change.step.id
+        evaluation.settle()
+        let locking = evaluation.definition.steps.filter { !$0.locks.isEmpty }
+        if !locking.isEmpty {
+            try await runs.guardLocks(Set(locking.flatMap(\.locks)), on: change.connection)
+        }
+        var inLine: Set<String> = []
+        while true {
+            let candidates = evaluation.startable.filter { !inLine.contains($0.uid) }
+            guard let next = candidates.first else { break }
+            let locks = evaluation.specification(next.uid)?.locks ?? []
+            if !locks.isEmpty {
+                let since = next.readySince ?? change.now
+                guard try await runs.take(locks, for: next.uid, of: id, since: since, change) else {
+                    inLine.insert(next.uid)
+                    continue
+                }
+            }
+            evaluation.intend(next.uid)
+            // A step whose parameters make no sense ends here, and others with it.
+            evaluation.settle()
+        }
+        let old = Dictionary(before.map { ($0.uid, $0) }) { first, _ in first }
+        let ended = locking.compactMap { step -> String? in
+            guard let run = evaluation.steps[step.uid], let previous = old[step.uid] else { return nil }
+            let isOver = run.state.isTerminal && !previous.state.isTerminal
+            return isOver || run.attempt != previous.attempt ? step.uid : nil
+        }
+        return try await runs.release(ended, of: id, on: change.connection)
+    }
+
+    /// Writes what has changed, and moves the pipeline with its steps.
+    private func finish(
+        _ evaluation: Evaluation,
+        _ before: [StepRun],
+        _ change: inout StepTransaction
+    ) async throws {
+        try await runs.write(evaluation.ordered, before: before, change.step.id, on: change.connection)
+        for note in evaluation.notes { change.record(note.kind, subject: note.step, note.data) }
+        describe(evaluation, &change)
+        let state = evaluation.state
+        var message = ""
+        switch state {
+        case .completed:
+            let outputs = JSONObject(
+                evaluation.ordered.filter { !$0.output.isEmpty }.map { (key: $0.uid, value: .object($0.output)) }
+            )
+            if JSONValue.object(outputs).bytes().count <= 64 << 10 { change.step.output = outputs }
+        case .failed, .exception:
+            let culprits = evaluation.ordered.filter { $0.state == .failed || $0.state == .exception }
+            message = culprits.prefix(3).map { "\($0.uid) \($0.state.rawValue): \($0.message)" }.joined(separator: "; ")
+        case .cancelled, .stopping:
+            message = change.step.message
+        default:
+            break
+        }
+        change.move(to: state, message: String(message.prefix(2000)))
+        if !state.isTerminal {
+            let next = evaluation.nextMoment
+            change.step.nextCheck = min(next ?? .farFuture, change.now + Self.patience)
+        }
+    }
+
+    /// Says in lists how far the pipeline is.
+    private func describe(_ evaluation: Evaluation, _ change: inout StepTransaction) {
+        let steps = evaluation.ordered
+        change.step.info = [
+            "steps_total": JSONValue(steps.count),
+            "steps_done": JSONValue(steps.count { $0.state.isTerminal }),
+            "current": JSONValue(steps.filter { $0.state.isRemote }.map(\.uid)),
+            "paused": JSONValue(evaluation.isPaused),
+            "labels": .object(evaluation.definition.labels),
+        ]
+    }
+
+    // MARK: - Operators
+
+    /// Lets an operator change a pipeline that goes on, and looks at it at once.
+    func operate(
+        _ uid: String,
+        actor: String,
+        match: EntityTags?,
+        key: StepStore.RequestKey?,
+        reopens: Bool = false,
+        _ body: (inout Evaluation, inout StepTransaction) async throws -> Void
+    ) async throws -> Step {
+        let (step, _) = try await store.change(uid, actor: actor, match: match, key: key) { change in
+            if change.step.state.isTerminal, !reopens {
+                throw StepProblem.conflict("step_closed", "The pipeline is \(change.step.state.rawValue)")
+            }
+            let id = change.step.id
+            let run = try await runs.run(id, on: change.connection)
+            let before = try await runs.steps(id, on: change.connection)
+            var evaluation = Evaluation(try Self.parsed(change.step.definition), before, now: change.now)
+            evaluation.isPaused = run.isPaused
+            evaluation.isCancelled = run.isCancelled && !reopens
+            try await body(&evaluation, &change)
+            if change.step.state.isTerminal {
+                try await runs.setCancelled(false, id, on: change.connection)
+                change.step.attempt += 1
+                change.reopen(to: .running, message: "")
+            }
+            try await runs.write(evaluation.ordered, before: before, id, on: change.connection)
+            for note in evaluation.notes { change.record(note.kind, subject: note.step, note.data) }
+            describe(evaluation, &change)
+            change.step.nextCheck = change.now
+        }
+        return step
+    }
+
+    /// Lets no further step start, or lets them start again.
+    func setPaused(_ isPaused: Bool, _ uid: String, actor: String, match: EntityTags?, key: StepStore.RequestKey?)
+        async throws -> Step
+    {
+        try await operate(uid, actor: actor, match: match, key: key) { evaluation, change in
+            guard evaluation.isPaused != isPaused else { return }
+            evaluation.isPaused = isPaused
+            try await runs.setPaused(isPaused, change.step.id, on: change.connection)
+            change.record(isPaused ? "paused" : "resumed")
+        }
+    }
+}
+
+/// Where calls leave what they came to.
+final class Mailbox: Sendable {
+    private let state = Mutex((busy: Set<String>(), letters: [Observation]()))
+    private let signal = Signal()
+
+    /// The steps whose calls are under way.
+    var busy: Set<String> { state.withLock { $0.busy } }
+
+    func begin(_ step: String) {
+        state.withLock { _ = $0.busy.insert(step) }
+    }
+
+    func put(_ observation: Observation) {
+        state.withLock { state in
+            state.busy.remove(observation.step)
+            state.letters.append(observation)
+        }
+        signal.notify()
+    }
+
+    /// What has arrived, as soon as there is something; nothing if nothing comes for a while.
+    func take(within limit: Duration) async -> [Observation] {
+        let first = drain()
+        if !first.isEmpty { return first }
+        _ = await signal.wait(timeout: limit)
+        return drain()
+    }
+
+    private func drain() -> [Observation] {
+        state.withLock { state in
+            defer { state.letters = [] }
+            return state.letters
+        }
+    }
+}
