@@ -10,7 +10,7 @@ struct MachineCommand: ParsableCommand {
         commandName: "machine",
         abstract: "Import, list and show machines, take them out of service and back.",
         discussion: "The service is named by ROLLER_URL, the credentials as for every other command.",
-        subcommands: [Import.self, List.self, Show.self, Maintenance.self, Check.self]
+        subcommands: [Import.self, List.self, Show.self, Maintenance.self, Window.self, Audit.self, Check.self]
     )
 
     /// Machines as a table.
@@ -82,6 +82,8 @@ extension MachineCommand {
         private static func text(_ plan: JSONValue) -> String {
             let isApplied = plan["applied"]?.bool == true
             var lines: [String] = []
+            for name in plan["controllers"]?.array ?? [] { lines.append("* controller \(name.string ?? "")") }
+            for name in plan["groups"]?.array ?? [] { lines.append("* group \(name.string ?? "")") }
             for name in plan["create"]?.array ?? [] { lines.append("+ \(name.string ?? "")") }
             for change in plan["update"]?.array ?? [] {
                 let fields = change["changes"]?.object?.keys.joined(separator: ", ") ?? ""

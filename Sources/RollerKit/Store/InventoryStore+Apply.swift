@@ -9,6 +9,9 @@ package struct InventoryPlan: Sendable {
     package var update: [(name: String, before: JSONObject, after: JSONObject)] = []
     package var delete: [String] = []
     package var unchanged = 0
+    /// Controllers and groups that are new or differ.
+    package var controllers: [String] = []
+    package var groups: [String] = []
     package var problems: [InventoryProblem] = []
     package var warnings: [String] = []
     /// Whether it was carried out.
@@ -28,6 +31,8 @@ package struct InventoryPlan: Sendable {
                 }
             ),
             "delete": JSONValue(delete),
+            "controllers": JSONValue(controllers),
+            "groups": JSONValue(groups),
             "unchanged": JSONValue(unchanged),
             "errors": .array(problems.map(\.json)),
             "warnings": JSONValue(warnings),
@@ -480,6 +485,8 @@ struct ImportWork: Sendable {
                 result.create.append(name)
             }
         }
+        result.controllers = changedControllers.sorted()
+        result.groups = changedGroups.sorted()
         result.problems.sort { ($0.row, $0.field) < ($1.row, $1.field) }
     }
 }
