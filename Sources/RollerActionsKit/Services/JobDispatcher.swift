@@ -121,7 +121,10 @@ package final class JobDispatcher: Service, Sendable {
         )
         while mayGoOn {
             do {
-                try await pulse.consumeBatches(subscription) { _ in self.wake.notify() }
+                try await pulse.consume(subscription) { _ in
+                    self.wake.notify()
+                    return .ack
+                }
                 return
             } catch {
                 guard mayGoOn else { return }
