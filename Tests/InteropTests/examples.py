@@ -97,7 +97,7 @@ class Runner:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=120,
+            timeout=300,
         )
         outputs = re.split(rf"\n?^{re.escape(MARK)}\d+\n", done.stdout, flags=re.MULTILINE)
         for (command, expected), output in zip(steps, outputs, strict=False):

@@ -346,7 +346,11 @@ def test_pushes_are_announced_once_also_across_a_restart(bridges, running):
     Pushlog.broken = 2
     running.suite.start_services()
     eventually(lambda: len({entry[3]["push"]["id"] for entry in mine()}) >= 153, 60)
-    assert [entry[3]["push"]["id"] for entry in mine()] == list(range(1, 154))
+    # What the broker had confirmed but the killed process had not crossed off comes again, under the same id.
+    first = {}
+    for _, _, message_id, payload in mine():
+        assert first.setdefault(payload["push"]["id"], message_id) == message_id
+    assert list(first) == list(range(1, 154))
     assert mine()[0][1] == f"push.{bridges.repository}"
 
 
@@ -370,7 +374,7 @@ def test_kills_lose_nothing_that_was_accepted(bridges, running):
             }
             try:
                 start = time.monotonic()
-                answer = session.post(f"{bridges.direct}/webhooks/github", data=body, headers=fields, timeout=5)
+                answer = session.post(f"{bridges.direct}/webhooks/github", data=body, headers=fields, timeout=30)
                 times.append(time.monotonic() - start)
             except requests.RequestException:
                 time.sleep(0.01)
@@ -382,7 +386,9 @@ def test_kills_lose_nothing_that_was_accepted(bridges, running):
     sender.start()
     kills = 12
     for _ in range(kills):
-        time.sleep(random.uniform(0.05, 0.5))
+        before = len(accepted)
+        eventually(lambda: len(accepted) > before)
+        time.sleep(random.uniform(0, 0.5))
         running.suite.stop("pulse-listener", signal.SIGKILL)
         running.suite.start_services()
     stop.set()
@@ -411,7 +417,8 @@ def test_minutes_are_announced(bridges):
     for _, key, _, payload in minutes:
         moment = time.strptime(payload["time"], "%Y-%m-%dT%H:%M:00.000Z")
         assert key == time.strftime("time.%Y.%m.%d.%A.%H.%M", moment).lower()
-    assert len({key for _, key, _, _ in minutes}) == len(minutes)
+    # Processes were killed by other tests: what is announced again has the same id.
+    assert len({key for _, key, _, _ in minutes}) == len({message_id for _, _, message_id, _ in minutes})
 
 
 def test_a_bad_configuration_is_reported_whole(running, tmp_path):

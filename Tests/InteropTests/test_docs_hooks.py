@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import sys
 
+import pika
 import pytest
 
 from conftest import TOP
@@ -33,6 +34,10 @@ def test_every_example_of_the_page_works(running, tmp_path, monkeypatch):
     }
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
+    # The page tells of an exchange that does not exist yet; an earlier run may have made it.
+    connection = pika.BlockingConnection(pika.URLParameters(running.amqp_url))
+    connection.channel().exchange_delete("exchange/my-team/v1/pushes")
+    connection.close()
     runner = Runner(tmp_path, environment)
     ran = 0
     for block in blocks(PAGE):

@@ -75,9 +75,9 @@ def test_pause_resume_backfill_and_ledger(running, name, line):
     assert 2 <= len(rehearsal["fires"]) <= 4
     assert line.json("backfill", f"demo/{name}", *window)["fires"] == rehearsal["fires"]
     eventually(lambda: all(running.queue().task(fire["taskId"]) for fire in rehearsal["fires"]))
+    eventually(lambda: len(created(running, name)) >= before + len(rehearsal["fires"]))
     again = line.json("backfill", f"demo/{name}", *window)
     assert again == {"fires": [], "settled": len(rehearsal["fires"])}
-    assert len(created(running, name)) >= before + len(rehearsal["fires"])
     text = line.text("ledger", f"demo/{name}")
     assert "skipped: paused" in text and "backfill  created" in text
 

@@ -43,7 +43,7 @@ extension HookCommand {
 
     struct Status: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Tell how the last fire went and when the next one is due.",
+            abstract: "Tell how the last fire went, when the next one is due, and how the bindings fare.",
             discussion: "Examples:\n  slipway hook status project-releng/nightly\n  slipway hook status g/h --json"
         )
 
@@ -59,12 +59,33 @@ extension HookCommand {
         static func lines(_ status: JSONValue) -> [String] {
             let paused = status["paused"]?["since"]?.string.map { "none, paused since \($0)" }
             var lines = ["next fire  \(paused ?? status["nextScheduledDate"]?.string ?? "-")"]
-            guard let fire = status["lastFire"] else { return lines }
-            let parts = [fire["result"], fire["time"], fire["taskId"]].compactMap { $0?.string }
-            lines.append("last fire  \(parts.joined(separator: "  "))")
-            if let message = fire["error"]?["message"]?.string {
-                lines += message.split(separator: "\n").map { "           \($0)" }
+            if let fire = status["lastFire"] {
+                let parts = [fire["result"], fire["time"], fire["taskId"]].compactMap { $0?.string }
+                lines.append("last fire  \(parts.joined(separator: "  "))")
+                if let message = fire["error"]?["message"]?.string {
+                    lines += message.split(separator: "\n").map { "           \($0)" }
+                }
             }
+            return lines + listening(status["listener"] ?? .null)
+        }
+
+        /// What the broker makes of the bindings, and how many messages fired nothing.
+        private static func listening(_ listener: JSONValue) -> [String] {
+            var lines: [String] = []
+            for binding in listener["bindings"]?.array ?? [] {
+                let state = binding["state"]?.string ?? "-"
+                let place = [binding["exchange"], binding["routingKeyPattern"]].compactMap { $0?.string }
+                let column = state + String(repeating: " ", count: max(1, 11 - state.count))
+                lines.append(column + place.joined(separator: " "))
+                if let reason = binding["reason"]?.string { lines.append("           \(reason)") }
+                if let retry = binding["nextRetry"]?.string { lines.append("           next try \(retry)") }
+            }
+            if let problem = listener["problem"]?.string { lines.append("queue      \(problem)") }
+            let counts = ["declined", "rejected", "dead"].compactMap { kind -> String? in
+                guard let count = listener["messages"]?[kind]?.int, count > 0 else { return nil }
+                return "\(count) \(kind)"
+            }
+            if !counts.isEmpty { lines.append("messages   \(counts.joined(separator: ", "))") }
             return lines
         }
     }
