@@ -214,8 +214,8 @@ let package = Package(
         library(
             "ScriptworkerKit",
             [
-                "CLibYAML", "CLinux", "Core", "HTTPClient", "JSON", "JSONE", "Processes", "Schedules", "Taskcluster",
-                "TaskclusterClient", "WorkerKit", .crypto, .lifecycle, .logging,
+                "CLibYAML", "CLinux", "Core", "HTTPClient", "JSON", "JSONE", "JSONSchema", "Processes", "Schedules",
+                "Taskcluster", "TaskclusterClient", "WorkerKit", .crypto, .lifecycle, .logging,
             ]
         ),
 
@@ -239,7 +239,7 @@ let package = Package(
                 .lifecycle, .logging,
             ],
             path: "Tests/Benchmarks",
-            exclude: ["floor", "peers.js", "peers.py", "template.json", "context.json"],
+            exclude: ["chain_peer.py", "floor", "peers.js", "peers.py", "template.json", "context.json"],
             swiftSettings: house,
             linkerSettings: lean
         ),

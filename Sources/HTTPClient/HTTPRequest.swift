@@ -20,6 +20,11 @@ public struct HTTPRequest: Sendable {
         case memory(limit: Int)
         /// Into a file, replaced if it exists and removed if the transfer fails; only bodies of 2xx responses go there.
         case file(path: String)
+        /// Into `HTTPResponse.body` as long as it is small, otherwise into a file.
+        ///
+        /// The file is kept when the transfer fails. A request for the range from `offset` on can continue it: an answer 206 is
+        /// written behind what is there, any other 2xx from the beginning.
+        case spool(path: String, memory: Int, offset: Int)
     }
 
     /// The method in upper case.
@@ -48,6 +53,10 @@ public struct HTTPRequest: Sendable {
     public var pinnedKey: String?
     /// Where the response's body goes.
     public var sink: Sink = .memory(limit: 64 << 20)
+    /// Sees the head of the final response before its body; what it returns ends the transfer.
+    public var onHead: (@Sendable (HTTPResponse) -> HTTPClientError?)?
+    /// Learns that the sink's file is open and that the body is on its way into it.
+    public var onFile: (@Sendable () -> Void)?
     /// Whether to ask for a compressed body and undo the compression.
     public var acceptCompressed = false
 

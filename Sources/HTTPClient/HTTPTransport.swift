@@ -27,6 +27,8 @@ public struct HTTPClientError: Error, Sendable, Hashable, CustomStringConvertibl
         public static let tooLarge = Code(name: "tooLarge")
         /// The URL or a header cannot be sent.
         public static let invalidURL = Code(name: "invalidURL")
+        /// The response led on too often.
+        public static let redirect = Code(name: "redirect")
         /// A local file cannot be read or written.
         public static let file = Code(name: "file")
         /// Anything else.

@@ -23,6 +23,9 @@ final class Transfer: @unchecked Sendable {
     private var headers = HTTPHeaders()
     private var received: [UInt8] = []
     private var failure: HTTPClientError?
+    private var isHeadTold = false
+    /// Room for a file's pieces; libcurl hands out and takes at most 16 KiB at once otherwise.
+    private static let fileBuffer = 256 << 10
 
     init(
         id: UInt64,
@@ -81,6 +84,7 @@ final class Transfer: @unchecked Sendable {
             ccurl_set_long(easy, CURLOPT_SSL_VERIFYPEER, 0)
             ccurl_set_long(easy, CURLOPT_SSL_VERIFYHOST, 0)
         }
+        if case .memory = request.sink {} else { ccurl_set_long(easy, CURLOPT_BUFFERSIZE, Self.fileBuffer) }
         if request.acceptCompressed { ccurl_set_string(easy, CURLOPT_ACCEPT_ENCODING, "") }
         if let envelope {
             try prepareEnvelope(easy, envelope)
@@ -155,6 +159,7 @@ final class Transfer: @unchecked Sendable {
                 throw HTTPClientError(.file, "cannot read \(path): \(Self.systemError)")
             }
             size = Int(information.st_size)
+            ccurl_set_long(easy, CURLOPT_UPLOAD_BUFFERSIZE, Self.fileBuffer)
         }
         ccurl_set_long(easy, CURLOPT_UPLOAD, 1)
         if envelope == nil { ccurl_set_string(easy, CURLOPT_CUSTOMREQUEST, request.method) }
@@ -213,10 +218,17 @@ final class Transfer: @unchecked Sendable {
     }
 
     func receive(body bytes: UnsafeRawBufferPointer) -> Bool {
+        guard tellHead() else { return false }
         switch request.sink {
+        case .spool(let path, let memory, let offset) where (200..<300).contains(status):
+            if sink < 0, status != 206, received.count + bytes.count <= memory {
+                received.append(contentsOf: bytes)
+                return true
+            }
+            return spool(bytes, path, offset)
         case .file(let path) where (200..<300).contains(status):
             return write(bytes, path)
-        case .file:
+        case .file, .spool:
             // The body of an error answers a person, not the file; keep its beginning.
             received.append(contentsOf: bytes.prefix(max(0, 1 << 20 - received.count)))
         case .memory(let limit):
@@ -229,8 +241,39 @@ final class Transfer: @unchecked Sendable {
         return true
     }
 
+    /// Shows the head to whoever wants to see it, once; false when that ends the transfer.
+    private func tellHead() -> Bool {
+        guard !isHeadTold else { return true }
+        isHeadTold = true
+        failure = request.onHead?(HTTPResponse(status: status, headers: headers))
+        return failure == nil
+    }
+
+    /// Writes on in a file, beginning with what memory held so far.
+    private func spool(_ bytes: UnsafeRawBufferPointer, _ path: String, _ offset: Int) -> Bool {
+        if sink < 0 {
+            if status == 206, headers["Content-Range"]?.hasPrefix("bytes \(offset)-") != true {
+                failure = HTTPClientError(.other, "the server answered with another range than the one asked for")
+                return false
+            }
+            sink = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o644)
+            let start = status == 206 ? offset : 0
+            guard sink >= 0, ftruncate(sink, start) == 0, lseek(sink, start, SEEK_SET) == start else {
+                failure = HTTPClientError(.file, "cannot write \(path): \(Self.systemError)")
+                return false
+            }
+            guard received.withUnsafeBytes({ write($0, path) }) else { return false }
+            received = []
+            request.onFile?()
+        }
+        return write(bytes, path)
+    }
+
     private func write(_ bytes: UnsafeRawBufferPointer, _ path: String) -> Bool {
-        if sink < 0 { sink = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644) }
+        if sink < 0 {
+            sink = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
+            if sink >= 0 { request.onFile?() }
+        }
         var rest = bytes[...]
         while !rest.isEmpty, sink >= 0 {
             let count = Glibc.write(sink, UnsafeRawBufferPointer(rebasing: rest).baseAddress, rest.count)
@@ -253,6 +296,8 @@ final class Transfer: @unchecked Sendable {
             ccurl_get_long(easy, CURLINFO_RESPONSE_CODE, &reply)
             if code == CURLE_OK || (400..<600).contains(reply) { return .success(HTTPResponse(status: reply)) }
         }
+        // A body of no bytes has not shown its head yet.
+        if code == CURLE_OK { _ = tellHead() }
         if let failure = failure ?? Self.error(code) {
             discardSink()
             return .failure(failure)
@@ -288,6 +333,7 @@ final class Transfer: @unchecked Sendable {
         case CURLE_SSL_CONNECT_ERROR, CURLE_PEER_FAILED_VERIFICATION, CURLE_SSL_CACERT_BADFILE, CURLE_SSL_CERTPROBLEM,
             CURLE_SSL_PINNEDPUBKEYNOTMATCH:
             return HTTPClientError(.tls, "no trusted connection: \(reason)")
+        case CURLE_TOO_MANY_REDIRECTS: return HTTPClientError(.redirect, "the answers lead on and on: \(reason)")
         case CURLE_URL_MALFORMAT, CURLE_UNSUPPORTED_PROTOCOL: return HTTPClientError(.invalidURL, reason)
         case CURLE_PARTIAL_FILE, CURLE_GOT_NOTHING, CURLE_RECV_ERROR, CURLE_SEND_ERROR, CURLE_HTTP2,
             CURLE_HTTP2_STREAM:

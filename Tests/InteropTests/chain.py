@@ -307,7 +307,7 @@ class Graph:
 
     def ours(self, configuration):
         """The same for our worker: where it finds what is not on the web."""
-        return {"github_api_url": f"{self.web.base}/api", **configuration}
+        return {"github_api_url": f"{self.web.base}/api", "shutdown_claim_grace": 0.5, **configuration}
 
     def seed_python_cache(self, work_dir):
         """Full revisions of files on GitHub are looked up here first by the Python worker."""

@@ -34,6 +34,32 @@ def binary():
     return load_suite().BINARIES / "scriptworker"
 
 
+def size(name, usual, full):
+    """How big a check is made: `usual` by default, `full` with SLIPWAY_TEST_FULL, or what SLIPWAY_TEST_<name> says."""
+    return int(os.environ.get(f"SLIPWAY_TEST_{name}", full if os.environ.get("SLIPWAY_TEST_FULL") else usual))
+
+
+class Alone:
+    """A queue process of a test's own, in the form in which the suite's is known."""
+
+    def __init__(self, process):
+        self.process = process
+        self.root_url = process.own_url
+        credentials = process.options()["credentials"]
+        self.values = {
+            "TASKCLUSTER_ROOT_URL": self.root_url,
+            "TASKCLUSTER_CLIENT_ID": credentials["clientId"],
+            "TASKCLUSTER_ACCESS_TOKEN": credentials["accessToken"],
+        }
+
+    @property
+    def options(self):
+        return self.process.options()
+
+    def queue(self):
+        return self.process.queue
+
+
 class Proxy(http.server.ThreadingHTTPServer):
     """Passes requests on to the queue, unless a fault is set for them.
 
@@ -43,8 +69,11 @@ class Proxy(http.server.ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, root_url):
-        super().__init__(("127.0.0.1", 0), ProxyHandler)
+    def __init__(self, root_url, port=0):
+        super().__init__(("127.0.0.1", port), ProxyHandler)
+        self.lock = threading.Lock()
+        self.puts = self.most_puts = 0
+        self.edit = None
         self.upstream = urllib.parse.urlsplit(root_url).netloc
         self.base = f"http://127.0.0.1:{self.server_address[1]}"
         self.fault = None
@@ -53,6 +82,16 @@ class Proxy(http.server.ThreadingHTTPServer):
 
     def handle_error(self, request, client_address):
         pass
+
+    def down(self):
+        """Refuses connections from now on; the port can be taken up again."""
+        self.shutdown()
+        self.server_close()
+        return self.server_address[1]
+
+    def count(self, part, method=None):
+        """How many requests held a text in their path."""
+        return len([path for command, path, _ in self.seen if part in path and method in (None, command)])
 
     @contextlib.contextmanager
     def failing(self, fault):
@@ -69,13 +108,24 @@ class ProxyHandler(http.server.BaseHTTPRequestHandler):
     def handle_one(self):
         server = self.server
         server.seen.append((self.command, self.path, time.monotonic()))
-        fault = server.fault
-        if fault is not None and fault(self):
-            return
+        is_put = self.command == "PUT" and not self.path.startswith("/api/")
+        with server.lock:
+            server.puts += is_put
+            server.most_puts = max(server.most_puts, server.puts)
+        try:
+            fault = server.fault
+            if fault is None or not fault(self):
+                self.forward()
+        finally:
+            with server.lock:
+                server.puts -= is_put
+
+    def forward(self):
+        server = self.server
         length = int(self.headers.get("Content-Length", 0))
         body = self.rfile.read(length) if length else None
-        # Storage addresses lead back here, so that uploads can fail as well.
-        is_storage = self.command == "PUT"
+        # Storage addresses lead back here, so that uploads and downloads can fail as well.
+        is_storage = not self.path.startswith("/api/")
         headers = dict(self.headers.items())
         if is_storage:
             headers["Host"] = server.upstream
@@ -86,8 +136,12 @@ class ProxyHandler(http.server.BaseHTTPRequestHandler):
             content = response.read()
             if self.command == "POST" and b'"putUrl"' in content:
                 content = content.replace(f"http://{server.upstream}".encode(), server.base.encode())
+            if server.edit is not None:
+                content = server.edit(self, response, content)
             self.send_response_only(response.status)
             for name, value in response.getheaders():
+                if name.lower() == "location":
+                    value = value.replace(f"http://{server.upstream}", server.base)
                 if name.lower() not in ("content-length", "transfer-encoding", "connection"):
                     self.send_header(name, value)
             if response.status != 204:
@@ -102,7 +156,7 @@ class ProxyHandler(http.server.BaseHTTPRequestHandler):
 
     do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = handle_one
 
-    def answer(self, status, value=None, text=None):
+    def answer(self, status, value=None, text=None, headers=()):
         length = int(self.headers.get("Content-Length", 0))
         if length:
             self.rfile.read(length)
@@ -110,9 +164,22 @@ class ProxyHandler(http.server.BaseHTTPRequestHandler):
         self.send_response_only(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
+        for name, value in headers:
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
         return True
+
+    def send_some(self, status, headers, body):
+        """Answers with less than the headers announce, and breaks the connection off."""
+        self.send_response_only(status)
+        for name, value in headers:
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+        self.wfile.flush()
+        time.sleep(0.2)
+        return self.cut()
 
     def cut(self, after=0):
         """Reads some of the request and breaks the connection off."""
@@ -163,6 +230,7 @@ class Bench:
             "sign_chain_of_trust": True,
             "poll_interval": 1,
             "verbose": False,
+            "shutdown_claim_grace": 0.5,
             **changes,
         }
         self.process = None
@@ -176,11 +244,14 @@ class Bench:
             path.write_text(text)
         return path
 
-    def start(self, program=None, environment=None):
+    def start(self, program=None, environment=None, prefix=()):
+        if program is not None:
+            # The Python worker refuses keys that it does not know.
+            self.values.pop("shutdown_claim_grace", None)
         path = self.path
         with open(self.folder / "output", "ab") as output:
             self.process = subprocess.Popen(
-                [str(program or binary()), str(path)], stdout=output, stderr=output, cwd=self.folder,
+                [*prefix, str(program or binary()), str(path)], stdout=output, stderr=output, cwd=self.folder,
                 env=environment if environment is not None else clean_environment(),
             )
         return self
@@ -238,10 +309,18 @@ class Bench:
     def started(self):
         return f"open({str(self.folder / 'started')!r}, 'w').close();"
 
-    def check(self, name, *arguments):
+    def memory(self, what="VmHWM"):
+        """Kilobytes of the worker's memory."""
+        text = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(next(line for line in text.splitlines() if line.startswith(what + ":")).split()[1])
+
+    def open_files(self):
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    def check(self, name, *arguments, environment=None, prefix=()):
         result = subprocess.run(
-            [binary(), "check", name, "--config", self.path, *arguments],
-            capture_output=True, text=True, check=False, env=clean_environment(), timeout=120,
+            [*prefix, binary(), "check", name, "--config", self.path, *arguments],
+            capture_output=True, text=True, check=False, env=environment or clean_environment(), timeout=120,
         )
         return result.returncode, result.stdout
 
@@ -267,4 +346,13 @@ def processes_with(marker):
     return found
 
 
-__all__ = ["Bench", "Proxy", "binary", "clean_environment", "processes_with", "signal", "verdict"]
+# A filesystem of its own for a worker, which can be filled without harm: unshare … sh -c SMALL_DISK size folder worker …
+SMALL_DISK = [
+    "unshare", "--user", "--map-root-user", "--mount", "sh", "-c",
+    'mount -t tmpfs -o size="$1",mode=755 tmpfs "$2" && shift 2 && exec "$@"', "sh",
+]
+
+
+__all__ = [
+    "SMALL_DISK", "Alone", "Bench", "Proxy", "binary", "clean_environment", "processes_with", "signal", "size", "verdict",
+]

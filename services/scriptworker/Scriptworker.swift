@@ -54,7 +54,7 @@ extension ScriptworkerCommand {
         func run() async throws {
             let stop = StopControl()
             stop.listen()
-            let configuration = try loaded(configPath)
+            let configuration = try loaded(configPath, forWorking: true)
             let transport = CurlTransport()
             let worker = try Scriptworker(configuration, transport: transport, stop: stop)
             let status = await worker.run()
@@ -110,7 +110,7 @@ extension ScriptworkerCommand {
         func run() async throws {
             let transport = CurlTransport()
             do {
-                let configuration = try loaded(configPath)
+                let configuration = try loaded(configPath, forWorking: true)
                 let status = try await LocalRun.run(configuration, taskPath: taskPath, transport: transport) {
                     print($0)
                 }
@@ -182,9 +182,9 @@ extension ScriptworkerCommand {
 }
 
 /// Loads a configuration or ends the command with every problem on standard error.
-func loaded(_ path: String) throws -> ScriptworkerConfiguration {
+func loaded(_ path: String, forWorking: Bool = false) throws -> ScriptworkerConfiguration {
     do {
-        return try ScriptworkerConfiguration(path: path)
+        return try ScriptworkerConfiguration(path: path, forWorking: forWorking)
     } catch let problem as ScriptworkerConfiguration.Invalid {
         throw failed("\(problem)\nExiting...")
     }

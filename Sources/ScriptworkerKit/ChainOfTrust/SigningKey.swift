@@ -3,6 +3,7 @@
 import Crypto
 import Glibc
 import Taskcluster
+import WorkerKit
 
 /// The worker's Ed25519 key: base64 of the 32-byte seed in a file.
 public struct SigningKey: Sendable {
@@ -22,7 +23,30 @@ public struct SigningKey: Sendable {
         guard stat(path, &info) == 0, let text = try? FileText.read(path) else {
             throw Problem(description: "\(path) cannot be read")
         }
-        isExposed = info.st_mode & 0o077 != 0
+        try self.init(text, name: path, isExposed: info.st_mode & 0o077 != 0)
+    }
+
+    /// Reads a key from a descriptor and closes it, so that no script can read it again.
+    public init(descriptor: Int32) throws {
+        let name = "descriptor \(descriptor)"
+        guard fcntl(descriptor, F_GETFD) >= 0 else { throw Problem(description: "\(name) is not open") }
+        let file = OpenFile(adopting: descriptor)
+        var bytes = [UInt8](repeating: 0, count: 4096)
+        var count = 0
+        // A pipe gives what it has in pieces.
+        while count < bytes.count {
+            let more = bytes.withUnsafeMutableBytes {
+                read(file.descriptor, $0.baseAddress.map { $0 + count }, $0.count - count)
+            }
+            if more < 0, errno == EINTR { continue }
+            guard more > 0 else { break }
+            count += more
+        }
+        try self.init(String(decoding: bytes[..<count], as: UTF8.self), name: name, isExposed: false)
+    }
+
+    private init(_ text: String, name path: String, isExposed: Bool) throws {
+        self.isExposed = isExposed
         let trimmed = text.drop(while: \.isWhitespace).reversed().drop(while: \.isWhitespace).reversed()
         guard var bytes = Base64.decoded(String(trimmed)) else {
             throw Problem(description: "\(path) is not base64")

@@ -71,6 +71,8 @@ struct ConfigurationFile: Sendable {
             }
             return
         }
+        // A key that comes through a descriptor has no file.
+        if value.string == "...", key.name == "ed25519_private_key_path", whole("signing_key_fd") > 0 { return }
         if value.string == "..." {
             problems.append("\(key.name) needs to be defined!")
             return
@@ -139,6 +141,12 @@ struct ConfigurationFile: Sendable {
         if !["cot", "always"].contains(text("download_upstream_artifacts")) {
             problems.append("download_upstream_artifacts must be cot or always")
         }
+        let pushlog = text("pushlog_url")
+        if pushlog != "none", !pushlog.contains("{revision}") {
+            problems.append("pushlog_url must hold {revision}, or be none")
+        }
+        if (1...2).contains(whole("signing_key_fd")) { problems.append("signing_key_fd must be at least 3") }
+        if seconds("claim_timeout") == .zero { problems.append("claim_timeout must be more than 0") }
         if !["text", "json"].contains(text("log_format")) { problems.append("log_format must be text or json") }
         if !["sha256", "sha512"].contains(text("chain_of_trust_hash_algorithm")) {
             problems.append("chain_of_trust_hash_algorithm must be sha256 or sha512")

@@ -131,6 +131,10 @@ struct ConfigurationKey: Sendable {
 
     private static let added: [ConfigurationKey] = [
         .own("download_upstream_artifacts", .text, "cot"),
+        .own("claim_timeout", .seconds, 60),
+        .own("transfer_retry_delay", .seconds, 10),
+        .own("require_dir_marker", .flag, false),
+        .own("signing_key_fd", .whole, 0),
         .own("task_kill_grace", .seconds, 1),
         .own("pipe_drain_timeout", .seconds, 5),
         .own("task_log_max_bytes", .whole, 1_073_741_824),
@@ -142,7 +146,7 @@ struct ConfigurationKey: Sendable {
         .own("download_stall_timeout", .seconds, 60),
         .own("content_types", .map, [:]),
         .own("min_free_disk_bytes", .whole, 0),
-        .own("shutdown_claim_grace", .seconds, 0.5),
+        .own("shutdown_claim_grace", .seconds, 8),
         .own("shutdown_upload_deadline", .seconds, 60),
         .own(
             "strip_env",

@@ -2,6 +2,7 @@
 
 import Glibc
 import JSON
+import JSONSchema
 import Processes
 import Taskcluster
 
@@ -23,6 +24,8 @@ public struct ScriptworkerConfiguration: Sendable {
     let environment: [String: String]
     let credentials: CredentialSource
     let signingKey: SigningKey?
+    /// What the worker's own statements must satisfy beyond what they always do.
+    let statementSchema: JSONSchema?
     /// What tasks must rest on; nil when that is not verified.
     let policy: ChainPolicy?
     let reversedStatuses: [Int32: String]
@@ -32,12 +35,14 @@ public struct ScriptworkerConfiguration: Sendable {
     public let warnings: [String]
 
     /// Reads and checks a file with the environment of this process.
-    public init(path: String) throws {
-        try self.init(path: path, environment: ProcessEnvironment.current())
+    public init(path: String, forWorking: Bool = false) throws {
+        try self.init(path: path, environment: ProcessEnvironment.current(), forWorking: forWorking)
     }
 
     /// Reads and checks a file; throws ``Invalid`` with all problems at once.
-    public init(path: String, environment: [String: String]) throws {
+    ///
+    /// Only a worker has the descriptor of `signing_key_fd`; others do without the key.
+    public init(path: String, environment: [String: String], forWorking: Bool = false) throws {
         let text: String
         do {
             text = try FileText.read(path)
@@ -53,19 +58,11 @@ public struct ScriptworkerConfiguration: Sendable {
         var file = ConfigurationFile(document, path: path, environment: environment)
         let source = CredentialSource.find(document, path: path, environment: environment)
         if source == nil { file.fail("credentials needs to be defined!") }
-        if file.problems.isEmpty { Self.checkPlaces(&file) }
+        if file.problems.isEmpty { Self.checkPlaces(&file, home: environment["HOME"]) }
         var policy: ChainPolicy?
         if file.problems.isEmpty, file.flag("verify_chain_of_trust") { policy = Self.policy(&file) }
-        var key: SigningKey?
-        if file.problems.isEmpty, file.flag("sign_chain_of_trust") {
-            do {
-                let loaded = try SigningKey(path: file.text("ed25519_private_key_path"))
-                if loaded.isExposed { file.warn("ed25519_private_key_path is readable by group or others") }
-                key = loaded
-            } catch {
-                file.fail("ed25519_private_key_path: \(error)")
-            }
-        }
+        let key = file.problems.isEmpty ? Self.signingKey(&file, forWorking: forWorking) : nil
+        statementSchema = Self.statementSchema(&file)
         let listen = file.text("status_listen")
         if !listen.isEmpty, StatusServer.parts(listen) == nil { file.fail("status_listen must be address:port") }
         let sandbox = file.problems.isEmpty ? Self.sandbox(&file) : nil
@@ -83,6 +80,33 @@ public struct ScriptworkerConfiguration: Sendable {
         self.sandbox = sandbox
         reversedStatuses = reversed
         warnings = file.warnings
+    }
+
+    private static func signingKey(_ file: inout ConfigurationFile, forWorking: Bool) -> SigningKey? {
+        guard file.flag("sign_chain_of_trust") else { return nil }
+        let descriptor = file.whole("signing_key_fd")
+        do {
+            if descriptor > 0 {
+                return forWorking ? try SigningKey(descriptor: Int32(clamping: descriptor)) : nil
+            }
+            let key = try SigningKey(path: file.text("ed25519_private_key_path"))
+            if key.isExposed { file.warn("ed25519_private_key_path is readable by group or others") }
+            return key
+        } catch {
+            file.fail("\(descriptor > 0 ? "signing_key_fd" : "ed25519_private_key_path"): \(error)")
+            return nil
+        }
+    }
+
+    private static func statementSchema(_ file: inout ConfigurationFile) -> JSONSchema? {
+        let path = file.text("cot_schema_path")
+        guard !path.isEmpty else { return nil }
+        do {
+            return try JSONSchema(YAML.value(of: FileText.read(path)), unknownKeywords: .ignore)
+        } catch {
+            file.fail("cot_schema_path: \(path) cannot be used: \(error)")
+            return nil
+        }
     }
 
     private static func sandbox(_ file: inout ConfigurationFile) -> Sandbox? {
@@ -172,7 +196,7 @@ public struct ScriptworkerConfiguration: Sendable {
         return JSONValue.object(values).text(.pretty)
     }
 
-    private static func checkPlaces(_ file: inout ConfigurationFile) {
+    private static func checkPlaces(_ file: inout ConfigurationFile, home: String?) {
         var places: [(name: String, path: String)] = []
         for name in ["work_dir", "artifact_dir", "task_log_dir", "log_dir"] {
             let path = file.text(name)
@@ -180,6 +204,12 @@ public struct ScriptworkerConfiguration: Sendable {
             guard path.hasPrefix("/"), !parts.isEmpty, parts.allSatisfy({ !["", ".", ".."].contains($0) }) else {
                 file.fail("\(name) must be an absolute path without . and .., and not the root")
                 continue
+            }
+            if let home, path == (home.count > 1 && home.hasSuffix("/") ? String(home.dropLast()) : home) {
+                file.fail("\(name) must not be the home directory")
+            }
+            if file.flag("require_dir_marker"), name != "task_log_dir", !TaskDirectories.mayBeOurs(path) {
+                file.fail("\(name): \(path) has content but no \(TaskDirectories.marker) in it, so it is not emptied")
             }
             for other in places {
                 let isNested =

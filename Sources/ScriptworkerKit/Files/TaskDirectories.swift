@@ -6,12 +6,36 @@ import WorkerKit
 /// The directories of a task: emptied before and after each one, without ever following a link.
 enum TaskDirectories {
     /// Empties a directory, or makes it; a directory that is a link's target or a mount stays, only its content goes.
-    static func clean(_ path: String) throws {
+    ///
+    /// Marked, it holds the marker alone afterwards.
+    static func clean(_ path: String, isMarked: Bool = false) throws {
         try make(path)
         let flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC
         let descriptor = open(path, flags)
         guard descriptor >= 0 else { throw FileError("cannot open \(path)", errno) }
         try empty(OpenFile(adopting: descriptor), shown: path)
+        if isMarked { try mark(path) }
+    }
+
+    /// The file that tells a worker's directory from one that somebody named by mistake.
+    static let marker = ".scriptworker-directory"
+
+    /// Leaves the marker in a directory.
+    static func mark(_ path: String) throws { try FileText.write([], to: "\(path)/\(marker)") }
+
+    /// Whether a directory may be emptied: it has our marker, nothing at all, or does not exist.
+    static func mayBeOurs(_ path: String) -> Bool {
+        guard let stream = opendir(path) else { return errno == ENOENT }
+        defer { closedir(stream) }
+        var isEmpty = true
+        while let item = readdir(stream) {
+            let name = withUnsafePointer(to: &item.pointee.d_name) { pointer in
+                pointer.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
+            }
+            if name == marker { return true }
+            if name != ".", name != ".." { isEmpty = false }
+        }
+        return isEmpty
     }
 
     /// Makes a directory and those above it.

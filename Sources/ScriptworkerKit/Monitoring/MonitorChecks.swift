@@ -257,12 +257,18 @@ public struct MonitorChecks: Sendable {
     }
 
     private func key() -> CheckResult {
-        guard let key = configuration.signingKey else { return CheckResult("key", .ok, "nothing is signed") }
+        guard configuration.file.flag("sign_chain_of_trust") else {
+            return CheckResult("key", .ok, "nothing is signed")
+        }
+        // A key that came through a descriptor is known to the worker alone.
+        guard let key = configuration.signingKey?.publicKey ?? beat()?["publicKey"]?.string else {
+            return CheckResult("key", .critical, "no worker has read its signing key")
+        }
         let listed = configuration.file.values["ed25519_public_keys"]?["scriptworker"]?.array ?? []
-        guard listed.contains(.string(key.publicKey)) else {
+        guard listed.contains(.string(key)) else {
             return CheckResult("key", .critical, "ed25519_public_keys lists no key for the private one")
         }
-        return CheckResult("key", .ok, "the signing key matches \(key.publicKey)")
+        return CheckResult("key", .ok, "the signing key matches \(key)")
     }
 }
 

@@ -9,6 +9,7 @@ struct ClaimRequest: Sendable {
     let queueID: String
     let workerGroup: String
     let workerID: String
+    let timeout: Duration
 
     /// Sends it; the queue may hold it for 20 seconds.
     ///
@@ -20,7 +21,7 @@ struct ClaimRequest: Sendable {
             "POST",
             ["claim-work", queueID],
             body: body,
-            timeout: .seconds(60)
+            timeout: timeout
         )
         return (answer["tasks"]?.array ?? []).compactMap { json in
             let claim = Claim(json)

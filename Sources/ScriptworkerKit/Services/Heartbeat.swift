@@ -30,6 +30,7 @@ final class Heartbeat: Sendable {
             "clockOffset": 0,
             "freeDiskBytes": nil,
             "leftoverProcesses": false,
+            "publicKey": nil,
             "updated": nil,
         ])
     }

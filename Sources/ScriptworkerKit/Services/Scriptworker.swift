@@ -50,7 +50,8 @@ public struct Scriptworker: Sendable {
         claims = ClaimRequest(
             queueID: configuration.queueID,
             workerGroup: configuration.file.text("worker_group"),
-            workerID: configuration.file.text("worker_id")
+            workerID: configuration.file.text("worker_id"),
+            timeout: configuration.file.seconds("claim_timeout")
         )
         log.hide([source.current.accessToken, configuration.file.text("github_oauth_token")])
     }
@@ -69,6 +70,7 @@ public struct Scriptworker: Sendable {
             },
             effect: { log.info($0) }
         )
+        heartbeat.update(["publicKey": configuration.signingKey.map { .string($0.publicKey) } ?? nil])
         log.info("Scriptworker starting up: slipway \(Release.version), \(Timestamp.now()) UTC, pid \(getpid())")
         for warning in configuration.warnings { log.warning(warning) }
         if configuration.ownsProcess { ProcessTree.adoptOrphans() }
@@ -153,9 +155,11 @@ public struct Scriptworker: Sendable {
 
     private func isReady() -> Bool {
         do {
-            for path in [configuration.workDirectory, configuration.artifactDirectory, configuration.taskLogDirectory] {
-                try TaskDirectories.clean(path)
-            }
+            let isMarked = configuration.file.flag("require_dir_marker")
+            try TaskDirectories.clean(configuration.workDirectory, isMarked: isMarked)
+            try TaskDirectories.clean(configuration.artifactDirectory, isMarked: isMarked)
+            try TaskDirectories.clean(configuration.taskLogDirectory)
+            if isMarked { try TaskDirectories.mark(configuration.logDirectory) }
         } catch {
             log.critical("cannot clean up, so no task is claimed: \(error)")
             heartbeat.update(["state": "cleanup_failed", "lastError": .string("\(error)")])

@@ -48,13 +48,41 @@ extension TaskRun {
             guard unlink("\(configuration.artifactDirectory)/\(name)") == 0 else { continue }
             note("removed \(name): scripts must not create it")
         }
-        let problems = try await files.run { try walk().problems }
+        let problems = try await files.run {
+            let walk = try walk()
+            return walk.problems + selected(walk).problems
+        }
         for problem in problems { note(problem) }
         return problems.isEmpty ? .success : .internalError
     }
 
     func walk() throws -> ArtifactWalk {
-        try ArtifactWalk(configuration.artifactDirectory, linksMayLeadInto: [configuration.workDirectory])
+        try ArtifactWalk(
+            configuration.artifactDirectory,
+            linksMayLeadInto: [configuration.workDirectory],
+            leavingOut: configuration.file.flag("require_dir_marker") ? [TaskDirectories.marker] : []
+        )
+    }
+
+    /// What is uploaded of what there is, and why the rest is not.
+    func selected(_ walk: ArtifactWalk) -> (files: [ArtifactWalk.Found], problems: [String]) {
+        var problems: [String] = []
+        var found = walk.files
+        let largest = configuration.file.whole("artifact_max_bytes")
+        if largest > 0 {
+            for file in found where file.size > largest {
+                problems.append("not uploading \(file.name): it has \(file.size) bytes, more than \(largest)")
+            }
+            found.removeAll { $0.size > largest }
+        }
+        let limit = configuration.file.whole("artifact_max_count")
+        if limit > 0, found.count > limit {
+            problems.append("not uploading \(found.count - limit) files: there are more than \(limit)")
+            // The logs matter more than one file among thousands.
+            let logs = found.filter { $0.name.hasPrefix("public/logs/") }
+            found = Array((logs + found.filter { !$0.name.hasPrefix("public/logs/") }).prefix(limit))
+        }
+        return (found, problems)
     }
 
     func writeChainOfTrust() async -> ResolutionCode {
@@ -62,7 +90,7 @@ extension TaskRun {
         do {
             let digests = try await files.run {
                 var digests: [String: String] = [:]
-                for file in try walk().files {
+                for file in selected(try walk()).files {
                     let opened = try file.opened()
                     digests[file.name] =
                         try algorithm == "sha512" ? FileDigest.sha512(opened) : FileDigest.sha256(opened)
@@ -76,6 +104,12 @@ extension TaskRun {
                 algorithm: algorithm,
                 digests: digests
             )
+            if let problem = try configuration.statementSchema?.validate(JSONValue(parsing: text)).first {
+                throw ChainOfTrustArtifact.Problem(
+                    description:
+                        "the statement is not what cot_schema_path demands: \(problem.described(root: "statement"))"
+                )
+            }
             try TaskDirectories.make("\(configuration.artifactDirectory)/public")
             try FileText.write(text, to: "\(configuration.artifactDirectory)/\(ChainOfTrustArtifact.name)")
             guard let key = configuration.signingKey else { return .success }
@@ -86,6 +120,10 @@ extension TaskRun {
             log.error("\(problem)")
             return .malformedPayload
         } catch {
+            // Half a statement is none.
+            for name in [ChainOfTrustArtifact.name, ChainOfTrustArtifact.signatureName] {
+                unlink("\(configuration.artifactDirectory)/\(name)")
+            }
             log.error("cannot write the chain-of-trust artifact: \(error)")
             return .internalError
         }

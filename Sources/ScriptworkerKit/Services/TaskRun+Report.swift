@@ -9,6 +9,7 @@ extension TaskRun {
         options.concurrency = configuration.file.whole("max_concurrent_uploads")
         options.compressionLimit = configuration.file.whole("gzip_max_bytes")
         options.timeout = configuration.file.seconds("artifact_upload_timeout")
+        options.schedule = .upload.beginning(with: configuration.file.seconds("transfer_retry_delay"))
         options.ignoresLoss = attempts != nil
         if let attempts { options.schedule.attempts = attempts }
         for (suffix, type) in configuration.file.values["content_types"]?.object ?? [:] {
@@ -26,22 +27,9 @@ extension TaskRun {
     func upload() async -> ResolutionCode {
         heartbeat.update(["state": "finishing"])
         do {
-            var found = try await files.run { try walk().files }
+            var (found, problems) = try await files.run { selected(try walk()) }
             if stop.abandoning.value != nil { found = found.filter { $0.name.hasPrefix("public/logs/") } }
-            let limit = configuration.file.whole("artifact_max_count")
-            if limit > 0, found.count > limit {
-                log.error("not uploading more than \(limit) artifacts")
-                found = Array(found.prefix(limit))
-            }
-            let largest = configuration.file.whole("artifact_max_bytes")
-            var tooLarge = ResolutionCode.success
-            if largest > 0 {
-                for file in found where file.size > largest {
-                    log.error("not uploading \(file.name): it has \(file.size) bytes, more than \(largest)")
-                    tooLarge = .internalError
-                }
-                found.removeAll { $0.size > largest }
-            }
+            for problem in problems { log.error(problem) }
             let uploads = found
             let failures = await withTaskGroup(of: [String: ArtifactUploader.Failure]?.self) { group in
                 group.addTask {
@@ -67,7 +55,7 @@ extension TaskRun {
             }
             for (name, failure) in failures { log.error("could not upload \(name): \(failure.text)") }
             await linkLog()
-            return max(tooLarge, failures.values.map(\.code).max() ?? .success)
+            return max(problems.isEmpty ? .success : .internalError, failures.values.map(\.code).max() ?? .success)
         } catch {
             log.error("cannot upload: \(error)")
             return .internalError

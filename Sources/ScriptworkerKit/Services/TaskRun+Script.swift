@@ -86,6 +86,10 @@ extension TaskRun {
             if keeper.lost.value == nil { note("the worker is stopping; the script has been stopped") }
             code = .workerShutdown
         }
+        if let number = output.failure {
+            note("internal-error: the log could not be written whole: \(String(cString: strerror(number)))")
+            code.raise(to: .internalError)
+        }
         code.raise(to: restoreArtifacts(output, note))
         code.raise(to: try await removeReserved(note))
         switch outcome.status {

@@ -51,7 +51,10 @@ struct TaskRun: Sendable {
         try TaskDirectories.make(configuration.taskLogDirectory)
         let limit = configuration.file.whole("task_log_max_bytes")
         var mirror: OutputLog.Mirror?
-        if configuration.file.flag("task_log_mirror") { mirror = { [log] in log.mirror($0) } }
+        if configuration.file.flag("task_log_mirror") {
+            let lines = LineMirror(log)
+            mirror = { lines.append($0) }
+        }
         let output = try OutputLog(path: logPath, byteLimit: limit, mirror: mirror)
         @Sendable func note(_ text: String) {
             output.note(text)

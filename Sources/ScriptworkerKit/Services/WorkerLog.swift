@@ -21,9 +21,7 @@ final class WorkerLog: Sendable {
 
     private struct State {
         var descriptor: Int32 = -1
-        var secrets: [String] = []
-        var carried: [UInt8] = []
-        var scratch: [UInt8] = []
+        var secrets = SecretFilter()
         var written = 0
     }
 
@@ -32,7 +30,7 @@ final class WorkerLog: Sendable {
     private let dateFormat: String
     private let format: String
     private let watchesFile: Bool
-    private let isStructured: Bool
+    let isStructured: Bool
     private let rotation: (bytes: Int, files: Int)
     private let state = Mutex(State())
 
@@ -56,11 +54,7 @@ final class WorkerLog: Sendable {
     /// Adds texts that must never appear.
     func hide(_ secrets: [String?]) {
         state.withLock { state in
-            for secret in secrets.compactMap({ $0 }) where secret.utf8.count >= 8 && !state.secrets.contains(secret) {
-                // Task credentials change for ever; old ones have long expired, and every search costs.
-                if state.secrets.count >= 8 { state.secrets.remove(at: 2) }
-                state.secrets.append(secret)
-            }
+            for secret in secrets.compactMap({ $0 }) { state.secrets.hide(secret) }
         }
     }
 
@@ -75,62 +69,31 @@ final class WorkerLog: Sendable {
         }
     }
 
-    /// Copies what a script prints, a prefix before each line.
-    ///
-    /// A script may print hundreds of megabytes, so lines are put together in one reused buffer and searched for secrets there.
-    func mirror(_ bytes: UnsafeRawBufferPointer) {
-        let prefix = Array(line(.info, "").utf8.dropLast())
+    /// What a line of this moment begins with.
+    func prefix() -> [UInt8] { Array(line(.info, "").utf8.dropLast()) }
+
+    /// Writes whole lines that have their prefixes, without the secrets in them.
+    func write(raw lines: UnsafeMutableRawBufferPointer) {
+        if watchesFile, !isCurrent { reopen() }
         state.withLock { state in
-            var output = state.scratch
-            state.scratch = []
-            output.removeAll(keepingCapacity: true)
-            var rest = bytes
-            while let base = rest.baseAddress, let hit = memchr(base, 10, rest.count) {
-                let count = UnsafeRawPointer(hit) - base + 1
-                if isStructured {
-                    let text = state.carried + rest[..<(count - 1)]
-                    output.append(contentsOf: line(.info, String(decoding: text, as: UTF8.self)).utf8)
-                } else {
-                    output.append(contentsOf: prefix)
-                    output.append(contentsOf: state.carried)
-                    output.append(contentsOf: UnsafeRawBufferPointer(rebasing: rest[..<count]))
-                }
-                state.carried.removeAll(keepingCapacity: true)
-                rest = UnsafeRawBufferPointer(rebasing: rest[count...])
-            }
-            state.carried.append(contentsOf: rest)
-            // A line without an end is not kept growing for ever.
-            if state.carried.count > 64 << 10 {
-                output.append(contentsOf: prefix)
-                output.append(contentsOf: state.carried)
-                output.append(10)
-                state.carried.removeAll(keepingCapacity: false)
-            }
-            hide(state.secrets, in: &output)
-            emit(output, &state)
-            if output.capacity <= 4 << 20 { state.scratch = output }
+            state.secrets.mask(lines)
+            emit(UnsafeRawBufferPointer(lines), &state)
         }
     }
 
     private func write(_ level: Level, _ text: String) {
-        if watchesFile, !isCurrent { reopen() }
         var line = Array(line(level, URLMask.masked(text)).utf8)
-        state.withLock { state in
-            hide(state.secrets, in: &line)
-            emit(line, &state)
-        }
+        line.withUnsafeMutableBytes { write(raw: $0) }
     }
 
-    private func emit(_ bytes: [UInt8], _ state: inout State) {
+    private func emit(_ bytes: UnsafeRawBufferPointer, _ state: inout State) {
         for descriptor in [state.descriptor, isVerbose ? 2 : -1] where descriptor >= 0 {
-            bytes.withUnsafeBytes { bytes in
-                var rest = bytes
-                while let base = rest.baseAddress, !rest.isEmpty {
-                    let count = Glibc.write(descriptor, base, rest.count)
-                    if count < 0, errno == EINTR { continue }
-                    guard count > 0 else { break }
-                    rest = UnsafeRawBufferPointer(rebasing: rest[count...])
-                }
+            var rest = bytes
+            while let base = rest.baseAddress, !rest.isEmpty {
+                let count = Glibc.write(descriptor, base, rest.count)
+                if count < 0, errno == EINTR { continue }
+                guard count > 0 else { break }
+                rest = UnsafeRawBufferPointer(rebasing: rest[count...])
             }
         }
         guard !watchesFile, rotation.bytes > 0, rotation.files > 0 else { return }
@@ -178,25 +141,5 @@ final class WorkerLog: Sendable {
                 "process": "\(getpid())",
             ]
         ) + "\n"
-    }
-
-    /// Replaces secrets; a search that finds none, as almost always, changes nothing.
-    private func hide(_ secrets: [String], in bytes: inout [UInt8]) {
-        for secret in secrets {
-            let pattern = Array(secret.utf8)
-            var from = 0
-            while let found = Self.position(of: pattern, in: bytes, from: from) {
-                bytes.replaceSubrange(found..<(found + pattern.count), with: Array("********".utf8))
-                from = found + 8
-            }
-        }
-    }
-
-    private static func position(of pattern: [UInt8], in bytes: [UInt8], from: Int) -> Int? {
-        bytes.withUnsafeBytes { all in
-            guard let base = all.baseAddress, from + pattern.count <= all.count else { return nil }
-            guard let hit = memmem(base + from, all.count - from, pattern, pattern.count) else { return nil }
-            return UnsafeRawPointer(hit) - base
-        }
     }
 }

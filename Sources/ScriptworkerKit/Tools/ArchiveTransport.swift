@@ -68,7 +68,9 @@ public struct ArchiveTransport: HTTPTransport {
             "url": .string(URLMask.masked(request.url)), "status": .init(response.status), "headers": .object(headers),
         ]
         try FileText.write(head.bytes(.pretty), to: "\(place).json")
-        if case .file(let path) = request.sink, response.status == 200, access(path, F_OK) == 0 {
+        if let path = Self.file(of: request.sink), response.status == 200, response.body.isEmpty,
+            access(path, F_OK) == 0
+        {
             try Self.copy(path, to: "\(place).body")
         } else {
             try FileText.write(response.body, to: "\(place).body")
@@ -80,11 +82,19 @@ public struct ArchiveTransport: HTTPTransport {
         var headers = HTTPHeaders()
         for (name, value) in head["headers"]?.object ?? [:] { headers[name] = value.string }
         let status = head["status"]?.int ?? 0
-        if case .file(let path) = request.sink, status == 200 {
+        if let path = Self.file(of: request.sink), status == 200 {
             try Self.copy("\(place).body", to: path)
+            request.onFile?()
             return HTTPResponse(status: status, headers: headers)
         }
         return HTTPResponse(status: status, headers: headers, body: try FileText.bytes("\(place).body"))
+    }
+
+    private static func file(of sink: HTTPRequest.Sink) -> String? {
+        switch sink {
+        case .file(let path), .spool(let path, _, _): path
+        case .memory: nil
+        }
     }
 
     private static func copy(_ source: String, to target: String) throws {

@@ -80,8 +80,9 @@ public struct ChainTools: Sendable {
         } catch {
             throw ChainProblem("cannot read the task \(taskID): \(error)")
         }
+        let start = ContinuousClock.now
         let chain = try await verifier.verify(taskID, definition, type: type, includingHead: includingTask)
-        return ChainReport(chain, policy)
+        return ChainReport(chain, policy, duration: ContinuousClock.now - start)
     }
 
     /// Writes `task.json` and fetches the task's inputs, unverified, the way a script will find them; returns what was fetched.
@@ -150,8 +151,11 @@ public struct ChainReport: Sendable {
 
     /// The task itself first, then what it rests on, breadth first.
     public let entries: [Entry]
+    /// How long verifying took.
+    public let duration: Duration
 
-    init(_ chain: Chain, _ policy: ChainPolicy) {
+    init(_ chain: Chain, _ policy: ChainPolicy, duration: Duration) {
+        self.duration = duration
         let trace = SourceTrace(chain: chain, policy: policy)
         entries = chain.all.map { task in
             let statement = chain.statements[task.taskID]
@@ -173,6 +177,7 @@ public struct ChainReport: Sendable {
     public var json: JSONValue {
         [
             "verified": true,
+            "seconds": .init(duration / .seconds(1)),
             "links": .array(
                 entries.map { entry in
                     [

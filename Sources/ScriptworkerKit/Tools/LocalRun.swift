@@ -31,9 +31,11 @@ public enum LocalRun {
             throw ChainProblem("a worker uses \(configuration.logDirectory)")
         }
         defer { lock.release() }
-        for path in [configuration.workDirectory, configuration.artifactDirectory, configuration.taskLogDirectory] {
-            try TaskDirectories.clean(path)
+        let isMarked = configuration.file.flag("require_dir_marker")
+        for path in [configuration.workDirectory, configuration.artifactDirectory] {
+            try TaskDirectories.clean(path, isMarked: isMarked)
         }
+        try TaskDirectories.clean(configuration.taskLogDirectory)
         for warning in directoryWarnings(configuration) { note(warning) }
         let run: JSONValue = [
             "status": ["taskId": .string(configuration.environment["TASK_ID"] ?? Slugid.make())],

@@ -36,7 +36,9 @@ public struct ArtifactWalk: Sendable {
     /// Walks a directory; links may lead to files inside it or inside one of the other directories.
     ///
     /// Throws when the directory itself is missing or no directory.
-    public init(_ directory: String, linksMayLeadInto others: [String] = []) throws {
+    public init(_ directory: String, linksMayLeadInto others: [String] = [], leavingOut ignored: Set<String> = [])
+        throws
+    {
         roots = ([directory] + others).compactMap(Self.resolved)
         let top = try OpenFile(
             checking: open(directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC),
@@ -44,6 +46,7 @@ public struct ArtifactWalk: Sendable {
         )
         guard let real = Self.resolved(top.path) else { throw FileError("cannot find the artifact directory", errno) }
         walk(top, real, prefix: "")
+        files.removeAll { ignored.contains($0.name) }
         files.sort { $0.name < $1.name }
     }
 

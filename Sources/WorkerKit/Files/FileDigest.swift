@@ -29,21 +29,25 @@ public enum FileDigest {
 struct Digester {
     private var sha256: SHA256?
     private var sha512: SHA512?
+    private var md5: Insecure.MD5?
 
     init(_ algorithms: Set<String>) {
         if algorithms.contains("sha256") { sha256 = SHA256() }
         if algorithms.contains("sha512") { sha512 = SHA512() }
+        if algorithms.contains("md5") { md5 = Insecure.MD5() }
     }
 
     mutating func update(_ bytes: UnsafeRawBufferPointer) {
         sha256?.update(bufferPointer: bytes)
         sha512?.update(bufferPointer: bytes)
+        md5?.update(bufferPointer: bytes)
     }
 
     func finish() -> [String: String] {
         var digests: [String: String] = [:]
         if let sha256 { digests["sha256"] = Self.hexadecimal(sha256.finalize()) }
         if let sha512 { digests["sha512"] = Self.hexadecimal(sha512.finalize()) }
+        if let md5 { digests["md5"] = Self.hexadecimal(md5.finalize()) }
         return digests
     }
 

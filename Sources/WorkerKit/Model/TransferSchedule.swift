@@ -21,6 +21,11 @@ public struct TransferSchedule: Sendable {
         self.maximum = maximum
     }
 
+    /// The same with another first pause, and a longest one in proportion.
+    public func beginning(with pause: Duration) -> TransferSchedule {
+        TransferSchedule(attempts: attempts, base: pause, maximum: maximum * (pause / base))
+    }
+
     /// The pause before the given attempt (2, 3, …); chance is a number from 0 to 1.
     public func pause(before attempt: Int, chance: Double = .random(in: 0...1)) -> Duration {
         min(maximum, base * (1 << min(max(attempt - 2, 0), 16)) * (1 + 0.5 * chance))

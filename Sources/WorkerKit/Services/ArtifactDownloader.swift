@@ -11,8 +11,8 @@ public struct ArtifactDownloader: Sendable {
     public enum Failure: Error, Sendable, Hashable, CustomStringConvertible {
         /// There is no such artifact, or it must not be read.
         case absent(String)
-        /// It could not be reached, at every attempt.
-        case unreachable(String)
+        /// It could not be reached, at every attempt; the server may have said when to ask again.
+        case unreachable(String, after: Duration? = nil)
         /// Its content is not the one that was announced.
         case mismatch(String)
         /// The operator's rules do not allow to fetch it from there.
@@ -25,7 +25,7 @@ public struct ArtifactDownloader: Sendable {
         /// The words for a log.
         public var description: String {
             switch self {
-            case .absent(let text), .unreachable(let text), .mismatch(let text), .forbidden(let text),
+            case .absent(let text), .unreachable(let text, _), .mismatch(let text), .forbidden(let text),
                 .storage(let text):
                 text
             case .interrupted: "interrupted"
@@ -74,15 +74,21 @@ public struct ArtifactDownloader: Sendable {
         digests expected: [String: String] = [:]
     ) async throws(Failure) -> String {
         var attempt = 1
+        var partial = PartialDownload(path: "\(path).part")
+        unlink(partial.path)
+        defer { unlink(partial.path) }
         while true {
             do throws(Failure) {
-                return try await downloadOnce(name, of: taskID, to: path, expected)
+                return try await downloadOnce(name, of: taskID, to: path, expected, &partial)
             } catch {
-                guard case .unreachable(let text) = error else { throw error }
+                guard case .unreachable(let text, let wish) = error else { throw error }
                 attempt += 1
                 guard attempt <= schedule.attempts else { throw error }
-                let pause = schedule.pause(before: attempt)
-                onProblem("download of \(name) of \(taskID) failed (\(text)); attempt \(attempt) follows in \(pause)")
+                let pause = min(wish ?? schedule.pause(before: attempt), .seconds(60))
+                let kept = partial.size > 0 ? ", \(partial.size) bytes are kept" : ""
+                onProblem(
+                    "download of \(name) of \(taskID) failed (\(text))\(kept); attempt \(attempt) follows in \(pause)"
+                )
                 do { try await Task.sleep(for: pause) } catch { throw .interrupted }
             }
         }
@@ -110,42 +116,35 @@ public struct ArtifactDownloader: Sendable {
         _ name: String,
         of taskID: String,
         to path: String,
-        _ expected: [String: String]
+        _ expected: [String: String],
+        _ partial: inout PartialDownload
     ) async throws(Failure) -> String {
-        let received = "\(path).part"
-        let decoded = "\(path).decoded"
-        unlink(received)
-        defer {
-            unlink(received)
-            unlink(decoded)
-        }
-        let algorithms = Set(expected.keys).union(["sha256"])
         let url = try await location(name, of: taskID)
-        let (encoding, hashed) = try await fetch(url, name, to: received, algorithms)
-        let digests: [String: String]
+        var arrival = try await fetch(url, name, Set(expected.keys).union(["sha256"]), &partial)
+        if arrival.isCompressed { arrival = try await unpacked(arrival, path) }
+        for (algorithm, digest) in expected where arrival.digests[algorithm] != digest.lowercased() {
+            let found = arrival.digests[algorithm] ?? "?"
+            throw .mismatch("\(name) of \(taskID) has the \(algorithm) \(found), not \(digest)")
+        }
+        try arrival.settle(at: path, name)
+        return arrival.digests["sha256"] ?? ""
+    }
+
+    private func unpacked(_ arrival: ArrivedDownload, _ path: String) async throws(Failure) -> ArrivedDownload {
+        let decoded = "\(path).decoded"
         do {
-            if encoding == "gzip" || encoding == "x-gzip" {
-                digests = try await files.run {
-                    let flags = O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW
-                    let target = try OpenFile(checking: open(decoded, flags, 0o644), "cannot create \(decoded)")
-                    try Gzip.decompress(OpenFile.reading(received), to: target)
-                    return try FileDigest.digests(target, algorithms)
-                }
-            } else {
-                digests = hashed
+            return try await files.run {
+                let flags = O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW
+                let target = try OpenFile(checking: open(decoded, flags, 0o644), "cannot create \(decoded)")
+                try Gzip.decompress(arrival.opened(), to: target)
+                let digests = try FileDigest.digests(target, Set(arrival.digests.keys))
+                return ArrivedDownload(path: decoded, bytes: nil, digests: digests, isCompressed: false)
             }
-        } catch let error as FileError where error.systemError == EBADMSG {
-            throw .unreachable("\(error)")
         } catch {
+            unlink(decoded)
+            if let error = error as? FileError, error.systemError == EBADMSG { throw .unreachable("\(error)") }
             throw .storage("\(error)")
         }
-        for (algorithm, digest) in expected where digests[algorithm] != digest.lowercased() {
-            throw .mismatch("\(name) of \(taskID) has the \(algorithm) \(digests[algorithm] ?? "?"), not \(digest)")
-        }
-        guard rename(access(decoded, F_OK) == 0 ? decoded : received, path) == 0 else {
-            throw .storage("cannot move \(name) into place: \(String(cString: strerror(errno)))")
-        }
-        return digests["sha256"] ?? ""
     }
 
     /// Where the queue has the artifact; it answers with a redirect to its storage.
@@ -158,71 +157,69 @@ public struct ArtifactDownloader: Sendable {
         return name.hasPrefix("public/") ? url : await client.signedURL("queue", path, lifetime: .seconds(900))
     }
 
-    /// Streams a URL to a file; returns its content encoding, and the digests of what came.
-    ///
-    /// What takes longer than a moment is hashed while it comes in; for the rest a thread would cost more than it saves.
+    /// Fetches a URL; small content stays in memory, big content is hashed by a thread of its own while it comes in.
     private func fetch(
         _ url: String,
         _ name: String,
-        to path: String,
-        _ algorithms: Set<String>
-    ) async throws(Failure) -> (String?, [String: String]) {
+        _ algorithms: Set<String>,
+        _ partial: inout PartialDownload
+    ) async throws(Failure) -> ArrivedDownload {
+        let path = partial.path
         var request = HTTPRequest(method: "GET", url: url)
         request.redirects = 10
         request.timeout = timeout
         request.stallTimeout = stallTimeout
-        request.sink = .file(path: path)
-        let hashing = Latch<GrowingFileDigest>()
-        let response: Result<HTTPResponse, Failure>
-        do {
-            response = try await withThrowingTaskGroup(of: Result<HTTPResponse, Failure>?.self) { [request] group in
-                group.addTask {
-                    do throws(Failure) {
-                        return .success(try await send(request))
-                    } catch {
-                        return .failure(error)
-                    }
-                }
-                group.addTask {
-                    try await Task.sleep(for: .milliseconds(50))
-                    hashing.set(GrowingFileDigest(path, algorithms))
-                    return nil
-                }
-                defer { group.cancelAll() }
-                while let result = try await group.next() {
-                    if let result { return result }
-                }
-                return .failure(.interrupted)
-            }
-        } catch {
-            response = .failure(.interrupted)
+        request.sink = .spool(path: path, memory: Self.memory, offset: partial.size)
+        if let tag = partial.tag, partial.size > 0 {
+            request.headers["Range"] = "bytes=\(partial.size)-"
+            request.headers["If-Range"] = tag
         }
-        let growing = hashing.value
-        do throws(Failure) {
-            let response = try response.get()
-            guard response.status == 200 else {
-                throw failure(response.status, name, String(decoding: response.body.prefix(300), as: UTF8.self))
+        let head = Latch<HTTPResponse>()
+        let isInFile = Latch<Bool>()
+        let hashing = Latch<GrowingFileDigest>()
+        request.onHead = { [tag = partial.tag] response in
+            head.set(response)
+            if response.status == 206, response.headers["ETag"] != tag {
+                return HTTPClientError(.aborted, "the rest belongs to another content")
             }
-            let encoding = response.headers["Content-Encoding"]?.lowercased()
-            return (encoding, try await digests(path, growing, algorithms))
+            return Self.missingRoom(for: response, at: path)
+        }
+        request.onFile = {
+            isInFile.set(true)
+            if !Self.isCompressed(head.value) { hashing.set(GrowingFileDigest(path, algorithms)) }
+        }
+        do throws(Failure) {
+            let response = try await send(request)
+            guard response.status == 200 || response.status == 206 else { throw failure(response, name) }
+            return ArrivedDownload(
+                path: path,
+                bytes: isInFile.value == nil ? response.body : nil,
+                digests: try await digests(hashing.value, response.body, algorithms),
+                isCompressed: Self.isCompressed(response)
+            )
         } catch {
-            growing?.abandon()
+            hashing.value?.abandon()
+            partial.note(head.value)
             throw error
         }
     }
 
+    private static func isCompressed(_ response: HTTPResponse?) -> Bool {
+        ["gzip", "x-gzip"].contains(response?.headers["Content-Encoding"]?.lowercased())
+    }
+
     private func digests(
-        _ path: String,
         _ growing: GrowingFileDigest?,
+        _ bytes: [UInt8],
         _ algorithms: Set<String>
     ) async throws(Failure) -> [String: String] {
+        guard let growing else {
+            var digester = Digester(algorithms)
+            bytes.withUnsafeBytes { digester.update($0) }
+            return digester.finish()
+        }
         do {
-            if let growing { return try await growing.digests() }
-            // An artifact without a single byte need not have left a file.
-            let flags = O_RDONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW
-            let file = try OpenFile(checking: open(path, flags, 0o644), "cannot open \(path)")
-            if file.size <= 1 << 20 { return try FileDigest.digests(file, algorithms) }
-            return try await files.run { try FileDigest.digests(file, algorithms) }
+            return try await growing.digests()
         } catch is CancellationError {
             throw .interrupted
         } catch {
@@ -230,18 +227,42 @@ public struct ArtifactDownloader: Sendable {
         }
     }
 
+    /// What does not fit need not be begun.
+    private static func missingRoom(for response: HTTPResponse, at path: String) -> HTTPClientError? {
+        guard let length = response.headers["Content-Length"].flatMap({ Int($0) }), length > memory else { return nil }
+        let directory = path.lastIndex(of: "/").map { String(path[..<$0]) } ?? "."
+        var info = statvfs()
+        guard statvfs(directory, &info) == 0 else { return nil }
+        let free = Int(info.f_bavail) * Int(info.f_frsize)
+        guard length > free else { return nil }
+        return HTTPClientError(.file, "\(length) bytes would arrive, but only \(free) are free")
+    }
+
     private func send(_ request: HTTPRequest) async throws(Failure) -> HTTPResponse {
         do {
             return try await transport.send(request)
         } catch {
-            throw Task.isCancelled || error.code == .cancelled ? .interrupted : .unreachable("\(error)")
+            if Task.isCancelled { throw .interrupted }
+            switch error.code {
+            case .cancelled: throw .interrupted
+            case .file: throw .storage("\(error)")
+            // Trying again would lead to the same place.
+            case .redirect, .invalidURL: throw .forbidden("\(error)")
+            default: throw .unreachable("\(error)")
+            }
         }
     }
 
-    private func failure(_ status: Int, _ name: String, _ text: String) -> Failure {
-        switch status {
-        case 400, 401, 403, 404, 410, 424: .absent("\(name): \(status) \(text)")
-        default: .unreachable("\(name): \(status)")
+    private func failure(_ response: HTTPResponse, _ name: String) -> Failure {
+        let text = String(decoding: response.body.prefix(300), as: UTF8.self)
+        switch response.status {
+        case 400, 401, 403, 404, 410, 424: return .absent("\(name): \(response.status) \(text)")
+        default:
+            let after = response.headers["Retry-After"].flatMap { Int($0) }.map { Duration.seconds(max(1, $0)) }
+            return .unreachable("\(name): \(response.status)", after: after)
         }
     }
+
+    /// What is kept in memory on its way to its place.
+    private static let memory = 256 << 10
 }

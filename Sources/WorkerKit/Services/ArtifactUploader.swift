@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
+import Glibc
 public import HTTPClient
 import JSON
 import Schedules
@@ -119,9 +120,14 @@ public struct ArtifactUploader: Sendable {
                 guard type.isCompressed, limit == 0 || file.size <= limit else {
                     return Content(file: file, isCompressed: false)
                 }
-                let compressed = try OpenFile.temporary(in: directory)
-                try Gzip.compress(file, to: compressed)
-                return Content(file: compressed, isCompressed: true)
+                do {
+                    let compressed = try OpenFile.temporary(in: directory)
+                    try Gzip.compress(file, to: compressed)
+                    return Content(file: compressed, isCompressed: true)
+                } catch let error as FileError where [ENOSPC, EDQUOT, EFBIG].contains(error.systemError) {
+                    // Without room for a second copy the first one still can be sent.
+                    return Content(file: file, isCompressed: false)
+                }
             }
         } catch {
             onProblem("cannot upload \(found.name): \(error)")
@@ -180,11 +186,29 @@ public struct ArtifactUploader: Sendable {
             guard response.status == 200 || response.status == 204 else {
                 throw Failure.storage("the storage answered \(response.status)")
             }
+            if let announced = Self.digest(in: response.headers) {
+                let file = content.file
+                let sent = try await files.run { try FileDigest.digests(file, ["md5"])["md5"] }
+                guard sent == announced else { throw Failure.storage("the storage holds other bytes than were sent") }
+            }
         } catch let failure as Failure {
             throw failure
+        } catch let error as FileError {
+            throw .unreadable("\(error)")
         } catch {
             throw Task.isCancelled ? .interrupted : .unreachable("\(error)")
         }
+    }
+
+    /// The MD5 of what the storage has received, where its ETag is that: not with keys that the storage does not own.
+    private static func digest(in headers: HTTPHeaders) -> String? {
+        let isEncrypted =
+            headers["x-amz-server-side-encryption"]?.hasPrefix("aws:kms") == true
+            || headers["x-amz-server-side-encryption-customer-algorithm"] != nil
+        guard !isEncrypted, let tag = headers["ETag"], tag.utf8.count == 34, tag.hasPrefix("\""), tag.hasSuffix("\"")
+        else { return nil }
+        let text = tag.dropFirst().dropLast().lowercased()
+        return text.allSatisfy(\.isHexDigit) ? text : nil
     }
 
     private func declaringFailure(_ error: TaskclusterError) async -> Failure {
@@ -193,7 +217,8 @@ public struct ArtifactUploader: Sendable {
         if error.status == 409, !options.ignoresLoss, await !keeper.confirm() { return .interrupted }
         return switch error.status {
         case nil, 408, 429: .unreachable("\(error)")
-        case .some(let status) where status >= 500: .unreachable("\(error)")
+        // Neither is an answer about the artifact: the one has failed, the other makes no sense.
+        case .some(let status) where status >= 500 || status < 400: .unreachable("\(error)")
         case 409: .refused("it exists already with other properties: \(error)")
         default: .refused("\(error)")
         }

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
+import Synchronization
+
 /// The parts of a URL that decide whether it is trusted.
 struct SourceURL: Sendable, Hashable {
     let text: String
@@ -66,15 +68,21 @@ enum PercentText {
     }
 }
 
-/// A regular expression of a configuration, kept as text because compiled ones belong to one thread.
+/// A regular expression of a configuration; the same pattern is the same text.
 struct PathPattern: Sendable, Hashable {
     let text: String
+    private let compiled: CompiledPattern
 
     /// Nil when the text is no regular expression.
     init?(_ text: String) {
-        guard (try? Regex(text)) != nil else { return nil }
+        guard let regex = try? Regex(text) else { return nil }
         self.text = text
+        compiled = CompiledPattern(regex.matchingSemantics(.unicodeScalar))
     }
+
+    static func == (left: Self, right: Self) -> Bool { left.text == right.text }
+
+    func hash(into hasher: inout Hasher) { hasher.combine(text) }
 
     /// The text as a pattern that matches only itself.
     static func escaped(_ text: String) -> String {
@@ -82,16 +90,25 @@ struct PathPattern: Sendable, Hashable {
     }
 
     /// The named groups of the first place that matches.
+    func groups(in path: String) -> [String: String]? { compiled.groups(in: path) }
+}
+
+/// What a pattern was compiled to, for one thread at a time.
+private final class CompiledPattern: Sendable {
+    private let regex: Mutex<Regex<AnyRegexOutput>>
+
+    init(_ regex: sending Regex<AnyRegexOutput>) { self.regex = Mutex(regex) }
+
     func groups(in path: String) -> [String: String]? {
-        guard let regex = try? Regex(text).matchingSemantics(.unicodeScalar),
-            let match = try? regex.firstMatch(in: path)
-        else { return nil }
-        var groups: [String: String] = [:]
-        for index in match.indices {
-            guard let name = match[index].name, let value = match[index].substring else { continue }
-            groups[name] = String(value)
+        regex.withLock { regex in
+            guard let match = try? regex.firstMatch(in: path) else { return nil }
+            var groups: [String: String] = [:]
+            for index in match.indices {
+                guard let name = match[index].name, let value = match[index].substring else { continue }
+                groups[name] = String(value)
+            }
+            return groups
         }
-        return groups
     }
 }
 

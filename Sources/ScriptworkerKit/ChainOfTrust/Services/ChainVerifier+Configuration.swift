@@ -18,6 +18,7 @@ extension ConfigurationFile {
             files: files,
             timeout: seconds("artifact_download_timeout"),
             stallTimeout: seconds("download_stall_timeout"),
+            schedule: .download.beginning(with: seconds("transfer_retry_delay")),
             isAllowed: { url, taskID in rules?.allow(url, taskID) ?? true },
             onProblem: onProblem
         )
@@ -40,12 +41,12 @@ extension ConfigurationFile {
                 client: client,
                 transport: client.transport,
                 directory: directory,
-                schedule: .download,
+                schedule: .download.beginning(with: seconds("transfer_retry_delay")),
                 log: log
             ),
             directory: directory,
             concurrency: whole("max_concurrent_downloads"),
-            schedule: .upload,
+            schedule: .upload.beginning(with: seconds("transfer_retry_delay")),
             log: log
         )
     }

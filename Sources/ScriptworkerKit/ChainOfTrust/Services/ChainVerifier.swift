@@ -80,8 +80,12 @@ struct ChainVerifier: Sendable {
                     wanted.append(dependency)
                 }
             }
+            let known = await many(wanted.map(\.taskID), ["tasks"], "tasks", "task")
             level = try await eachOf(wanted, limit: 32) { dependency in
-                let definition = try await definition(of: dependency.taskID)
+                let definition =
+                    if let found = known[dependency.taskID] { found } else {
+                        try await definition(of: dependency.taskID)
+                    }
                 let task = try ChainTask(
                     name: dependency.name,
                     taskID: dependency.taskID,
@@ -99,6 +103,36 @@ struct ChainVerifier: Sendable {
     private func save(_ task: ChainTask) throws {
         try TaskDirectories.make("\(directory)/cot/\(task.taskID)")
         try FileText.write(task.definition.bytes(.prettySorted), to: path(task.taskID, "task.json"))
+    }
+
+    /// What the queue says about many tasks at once, by task; what it leaves out is asked for one by one.
+    private func many(
+        _ taskIDs: [String],
+        _ path: [String],
+        _ list: String,
+        _ member: String
+    ) async -> [String: JSONValue] {
+        var found: [String: JSONValue] = [:]
+        guard taskIDs.count > 2 else { return found }
+        for start in stride(from: 0, to: taskIDs.count, by: 100) {
+            let body: JSONValue = ["taskIds": .init(Array(taskIDs[start..<min(start + 100, taskIDs.count)]))]
+            var query: [(String, String)] = []
+            repeat {
+                do {
+                    let page = try await client.call("queue", "POST", path, query: query, body: body, retry: .once)
+                    for entry in page[list]?.array ?? [] {
+                        guard let taskID = entry["taskId"]?.string, let value = entry[member] else { continue }
+                        found[taskID] = value
+                    }
+                    query = page["continuationToken"]?.string.map { [("continuationToken", $0)] } ?? []
+                } catch {
+                    // Older queues have no such method.
+                    log.debug("the queue does not tell about many tasks at once: \(error.status ?? 0) \(error.code)")
+                    return found
+                }
+            } while !query.isEmpty
+        }
+        return found
     }
 
     private func definition(of taskID: String) async throws -> JSONValue { try await answer(["task", taskID], taskID) }
@@ -126,11 +160,15 @@ struct ChainVerifier: Sendable {
     // MARK: - Statements
 
     private func statements(_ links: [ChainTask]) async throws -> [String: ChainStatement] {
-        let pairs = try await eachOf(links, limit: concurrency) { link in (link.taskID, try await statement(of: link)) }
+        let known =
+            policy.isStrict ? await many(links.map(\.taskID), ["tasks", "status"], "statuses", "status") : [:]
+        let pairs = try await eachOf(links, limit: concurrency) { link in
+            (link.taskID, try await statement(of: link, known[link.taskID]))
+        }
         return Dictionary(uniqueKeysWithValues: pairs)
     }
 
-    private func statement(of link: ChainTask) async throws -> ChainStatement {
+    private func statement(of link: ChainTask, _ status: JSONValue?) async throws -> ChainStatement {
         let place = path(link.taskID, ChainOfTrustArtifact.name)
         try TaskDirectories.make(path(link.taskID, "public"))
         try await fetch(ChainOfTrustArtifact.name, of: link, [:])
@@ -144,8 +182,11 @@ struct ChainVerifier: Sendable {
         }
         let statement = try ChainStatement(bytes, about: link, signer: signer, policy: policy)
         if policy.isStrict {
-            let status = try await answer(["task", link.taskID, "status"], link.taskID)
-            let state = statement.runID.flatMap { $0 >= 0 ? status["status"]?["runs"]?[$0]?["state"]?.string : nil }
+            var status = status
+            if status == nil {
+                status = try await answer(["task", link.taskID, "status"], link.taskID)["status"]
+            }
+            let state = statement.runID.flatMap { $0 >= 0 ? status?["runs"]?[$0]?["state"]?.string : nil }
             guard state == "completed" else {
                 throw ChainProblem(
                     "\(link.label): the statement is about run \(statement.runID ?? -1), which is "
@@ -202,7 +243,7 @@ struct ChainVerifier: Sendable {
             names = try await downloader.names(of: entry.taskID)
         } catch .interrupted {
             throw CancellationError()
-        } catch .unreachable(let text) {
+        } catch .unreachable(let text, _) {
             throw ChainProblem.unreachable("cannot list the artifacts of \(entry.taskID): \(text)")
         } catch {
             throw ChainProblem("cannot list the artifacts of \(entry.taskID): \(error)")

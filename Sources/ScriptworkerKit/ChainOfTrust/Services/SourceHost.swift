@@ -54,6 +54,9 @@ struct SourceHost: Sendable {
     func push(_ repository: String, _ revision: String, of task: ChainTask) async throws -> (
         id: String, entry: JSONValue
     ) {
+        guard policy.pushlogURL != "none" else {
+            throw ChainProblem("\(task.label): it needs a pushlog, and pushlog_url is none")
+        }
         let url = policy.pushlogURL.replacing("{repo}", with: repository).replacing("{revision}", with: revision)
         let text = try await cached("\(digest(url))_push_log.json", revision) { try await self.text(url) }
         let log = try parsed(text, "the pushlog of \(repository)")
