@@ -75,12 +75,20 @@ extension QueueStore {
         )
     }
 
+    /// The latest expiry of the tasks of group `g`.
+    ///
+    /// The sum with nothing keeps the planner from looking for it in the index of all expiries, from the end, until it
+    /// meets a task of this group.
+    static let lastExpiry = """
+        (select max(t.expires + interval '0') from tcl.tasks t where t.task_group_id = g.task_group_id)
+        """
+
     /// The group with this name.
     public func group(_ taskGroupID: String) async throws -> TaskGroup {
         let rows = try await pool.query(
             """
             select g.task_group_id, g.scheduler_id, g.sealed,
-                (select max(t.expires) from tcl.tasks t where t.task_group_id = g.task_group_id) as last_expiry
+                \(unsafe: Self.lastExpiry) as last_expiry
             from tcl.groups g where g.task_group_id = \(taskGroupID)
             """
         )
@@ -137,15 +145,27 @@ extension QueueStore {
     }
 
     /// The runs of a queue that wait, in the order they came.
+    ///
+    /// The index is in the order of claims; within one priority that is the order they came in, so the first of each
+    /// priority are enough.
     public func pending(_ taskQueueID: String, after seq: Int?, limit: Int, now: Timestamp) async throws
         -> [WorkListing]
     {
         try await pool.query(
             """
+            with first as (
+                select p.* from generate_series(\(TaskPriority.lowest.rawValue)::int,
+                    \(TaskPriority.highest.rawValue)::int) as level
+                cross join lateral (
+                    select task_id, run_id, inserted, seq from tcl.pending
+                    where task_queue_id = \(taskQueueID) and priority = level and seq > \(seq ?? -1)
+                        and deadline > \(now)
+                    order by priority desc, seq limit \(limit)
+                ) p
+                order by p.seq limit \(limit)
+            )
             select p.task_id, p.run_id, p.inserted, p.seq, t.definition::text as definition
-            from tcl.pending p join tcl.tasks t on t.task_id = p.task_id
-            where p.task_queue_id = \(taskQueueID) and p.seq > \(seq ?? -1) and p.deadline > \(now)
-            order by p.seq limit \(limit)
+            from first p join tcl.tasks t on t.task_id = p.task_id order by p.seq
             """
         ).map { row in
             WorkListing(

@@ -173,7 +173,7 @@ extension QueueStore {
     private static func resolvedGroups(_ groups: [String]) -> SQL {
         """
         select g.task_group_id, g.scheduler_id, g.sealed,
-            (select max(t.expires) from tcl.tasks t where t.task_group_id = g.task_group_id) as last_expiry
+            \(unsafe: Self.lastExpiry) as last_expiry
         from tcl.groups g where g.task_group_id = any(\(groups)::text[]) and not exists (
             select from tcl.task_status u where u.task_group_id = g.task_group_id and not u.ever_resolved)
         """
