@@ -293,6 +293,41 @@ struct JobTests {
         }
     }
 
+    @Test func `R72: lists of jobs cost the same however many there are`() async throws {
+        try await RollerWorld.with { world in
+            try await world.pool.execute(
+                """
+                insert into roller.jobs (id, task_name, worker_id, client_id, source, is_destructive, is_read_only, state, created)
+                select gen_random_uuid(), 'ping', 'w' || n % 500, 'c' || n % 50, 'api-h', false, true,
+                    case when n % 1000 = 0 then 'failed' else 'succeeded' end, now() - n * interval '1 second'
+                from generate_series(1, 60000) n
+                """
+            )
+            try await world.pool.execute("analyze roller.jobs")
+            let conditions: [(JobStatus?, SQL)] = [
+                (nil, "true"), (.failed, "true"), (.running, "true"), (nil, "worker_id = \("w7")"),
+                (nil, "client_id = \("c7")"), (nil, "created < now() - interval '1 hour'"),
+                (.failed, "worker_id = \("w0")"),
+            ]
+            for (status, condition) in conditions {
+                let plan = try await world.pool.query(
+                    "explain (analyze, format json) " + JobStore.statement(status, condition, 100)
+                )
+                let root = try #require(try plan.first?.json(0)[0]?["Plan"])
+                let rows = Self.rows(root)
+                #expect(rows < 3000, "\(rows) rows were looked at")
+            }
+        }
+    }
+
+    /// How many rows of jobs a plan read, those it threw away included.
+    private static func rows(_ plan: JSONValue) -> Double {
+        let loops = plan["Actual Loops"]?.double ?? 1
+        let own = ((plan["Actual Rows"]?.double ?? 0) + (plan["Rows Removed by Filter"]?.double ?? 0)) * loops
+        let isJobs = plan["Relation Name"]?.string == "jobs"
+        return (isJobs ? own : 0) + (plan["Plans"]?.array ?? []).reduce(0) { $0 + rows($1) }
+    }
+
     @Test func `actions tell what they need, to everybody`() async throws {
         try await APIWorld.with { api in
             let actions = try #require(try await api.call("GET", "actions", scopes: nil).json["actions"]?.array)

@@ -65,9 +65,6 @@ extension JobStore {
         if let group = filter.workerGroup { conditions = conditions + " and worker_group = \(group)" }
         if let machine = filter.machine { conditions = conditions + " and machine = \(machine)::uuid" }
         if let task = filter.taskName { conditions = conditions + " and task_name = \(task)" }
-        if let status = filter.status {
-            conditions = conditions + " and state = any(\(status.states.map(\.rawValue)))"
-        }
         if filter.isActive {
             let active = JobState.allCases.filter { !$0.isTerminal }.map(\.rawValue)
             conditions = conditions + " and state = any(\(active))"
@@ -78,14 +75,30 @@ extension JobStore {
         if let after {
             conditions = conditions + " and (created, id) < (\(after.created)::timestamptz, \(after.id)::uuid)"
         }
-        return try await pool.query(
-            """
+        return try await pool.query(Self.statement(filter.status, conditions, limit)).map(Row.init(row:))
+    }
+
+    /// The statement of a list.
+    ///
+    /// Of several states each is looked through by itself, so that the index gives the newest of it and few are sorted.
+    static func statement(_ status: JobStatus?, _ conditions: SQL, _ limit: Int) -> SQL {
+        let source: SQL
+        if let status {
+            source = """
+                unnest(\(status.states.map(\.rawValue))::text[]) wanted cross join lateral (
+                    select * from roller.jobs where state = wanted and \(conditions)
+                    order by created desc, id desc limit \(limit)) jobs
+                """
+        } else {
+            source =
+                "(select * from roller.jobs where \(conditions) order by created desc, id desc limit \(limit)) jobs"
+        }
+        return """
             select \(Self.columns), created::text as created_text,
                 (select name from roller.machines m where m.id = machine) as machine_name,
                 (select fqdn from roller.machines m where m.id = machine) as machine_fqdn
-            from roller.jobs where \(conditions) order by created desc, id desc limit \(limit)
+            from \(source) order by created desc, id desc limit \(limit)
             """
-        ).map(Row.init(row:))
     }
 
     /// Waits until a job has left a state, at most as long as the limit; answers what it is like then.
