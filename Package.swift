@@ -187,6 +187,14 @@ let package = Package(
             migrations: true
         ),
         library(
+            "PipelineKit",
+            [
+                "APIServer", "Core", "HTTPClient", "JSON", "JSONE", "JSONSchema", "Postgres", "Pulse", "Schedules",
+                "StepKit", "Taskcluster", .lifecycle, .logging,
+            ],
+            migrations: true
+        ),
+        library(
             "SignoffKit",
             [
                 "APIServer", "Core", "JSON", "Postgres", "Schedules", "StepKit", "Taskcluster", .crypto, .cryptoExtras,
@@ -227,8 +235,12 @@ let package = Package(
         service("scheduler", ["HooksKit"]),
         service("scriptworker", ["ScriptworkerKit"], examples: true),
         service("taskcluster-local", ["LocalTaskclusterKit"]),
-        service("shipit-oidc-dev", ["SignoffKit", "StepKit"]),
-        service("shipit-signoff", ["SignoffKit", "StepKit"]),
+        service("shipit-oidc-dev", ["APIServer", "JSON", "SignoffKit", "StepKit"]),
+        service(
+            "shipit-pipeline",
+            ["APIServer", "PipelineKit", "Postgres", "StepKit", "Taskcluster", "TaskclusterClient"]
+        ),
+        service("shipit-signoff", ["APIServer", "JSON", "Postgres", "SignoffKit", "StepKit", "TaskclusterClient"]),
         service("slipway", ["HTTPClient", "JSON", "JSONE", "Schedules", "Taskcluster", "TaskclusterClient"]),
 
         // Figures beside the peers'.
@@ -279,6 +291,13 @@ let package = Package(
             [
                 "APIServer", "Core", "HTTPClient", "JSON", "Outbox", "Postgres", "Pulse", "Schedules", "Taskcluster",
                 "TaskclusterClient", "TestSupport", .lifecycle, .logging,
+            ]
+        ),
+        tests(
+            "PipelineKit",
+            [
+                "APIServer", "Core", "HTTPClient", "JSON", "Outbox", "Postgres", "Pulse", "Schedules", "StepKit",
+                "Taskcluster", "TestSupport", .lifecycle, .logging,
             ]
         ),
         tests("Outbox", ["Core", "JSON", "Postgres", "Pulse", "Schedules", "TestSupport", .lifecycle]),

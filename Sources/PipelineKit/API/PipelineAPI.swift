@@ -33,7 +33,14 @@ public struct PipelineAPI: Sendable {
         let make = steps.endpoints
         return [
             make.open(.post, "/", name: "createHere", title: "Create a pipeline", handler: createHere),
-            make.endpoint(.get, "/<uid>/explain", name: "explain", verb: "view", title: "Say why it waits", handler: explain),
+            make.endpoint(
+                .get,
+                "/<uid>/explain",
+                name: "explain",
+                verb: "view",
+                title: "Say why it waits",
+                handler: explain
+            ),
             make.endpoint(
                 .get,
                 "/<uid>/graph",
@@ -353,7 +360,9 @@ public struct PipelineAPI: Sendable {
 
     private func deleteFreeze(_ request: APIRequest, _ actor: StepActor) async throws -> APIResponse {
         let uid = request.parameter("name")
-        guard try await service.runs.deleteFreeze(uid) else { throw StepProblem(404, "not_found", "There is no freeze \(uid)") }
+        guard try await service.runs.deleteFreeze(uid) else {
+            throw StepProblem(404, "not_found", "There is no freeze \(uid)")
+        }
         try await service.freezesChanged()
         return .json([:])
     }

@@ -78,7 +78,9 @@ struct DefinitionReader {
             fail("parameters.steps", "missing", "parameters.steps has to be a list")
             return definition
         }
-        if list.count > 500 { fail("parameters.steps", "too_many", "a pipeline has up to 500 steps, not \(list.count)") }
+        if list.count > 500 {
+            fail("parameters.steps", "too_many", "a pipeline has up to 500 steps, not \(list.count)")
+        }
         for (index, json) in list.enumerated() {
             let path = "parameters.steps[\(index)]"
             guard let object = json.object else {
@@ -112,7 +114,9 @@ struct DefinitionReader {
     private mutating func step(_ json: JSONObject, _ path: String) -> StepSpecification {
         allowOnly(json, Self.stepMembers, path)
         var step = StepSpecification(uid: text(json, "uid", path) ?? "", apiURL: "")
-        if let problem = StepUID.problem(with: step.uid) { fail("\(path).uid", "invalid_uid", "\(path).uid: \(problem)") }
+        if let problem = StepUID.problem(with: step.uid) {
+            fail("\(path).uid", "invalid_uid", "\(path).uid: \(problem)")
+        }
         step.apiURL = address(json, path)
         step.description = text(json, "description", path) ?? ""
         if let parameters = json["parameters"] {
@@ -137,9 +141,9 @@ struct DefinitionReader {
         if step.locks.count > 10 { fail("\(path).locks", "too_many", "\(path) has more than 10 locks") }
         step.respectsFreeze = bool(json, "respect_freeze", path) ?? true
         step.isOptional = bool(json, "optional", path) ?? false
-        step.failsUnreachable = word(json, "on_unreachable", path) { ["wait", "fail"].contains($0) ? $0 == "fail" : nil } ?? false
+        step.failsUnreachable = choice(json, "on_unreachable", path, no: "wait", yes: "fail")
         step.remoteUID = text(json, "remote_uid", path)
-        step.detaches = word(json, "cancel", path) { ["remote", "detach"].contains($0) ? $0 == "detach" : nil } ?? false
+        step.detaches = choice(json, "cancel", path, no: "remote", yes: "detach")
         if step.when == .failure, step.requires.isEmpty {
             fail("\(path).when", "nothing_to_fail", "\(path) waits for a failure of nothing")
         }
@@ -166,7 +170,8 @@ struct DefinitionReader {
         step.parametersSchema = json
         if json.string != nil { return }
         guard json.object != nil, let schema = try? JSONSchema(json, unknownKeywords: .ignore) else {
-            fail("\(path).parameters_schema", "invalid_schema", "\(path).parameters_schema is neither a schema nor text")
+            let place = "\(path).parameters_schema"
+            fail(place, "invalid_schema", "\(place) is neither a schema nor text")
             return
         }
         // What is only known when the step starts cannot be checked now.
@@ -284,6 +289,16 @@ struct DefinitionReader {
         _ read: (String) -> Value?
     ) -> Value? {
         member(object, name, path, "one of the known words") { $0.string.flatMap(read) }
+    }
+
+    private mutating func choice(
+        _ object: JSONObject,
+        _ name: String,
+        _ path: String,
+        no: String,
+        yes: String
+    ) -> Bool {
+        word(object, name, path) { $0 == yes ? true : $0 == no ? false : nil } ?? false
     }
 
     private mutating func strings(_ object: JSONObject, _ name: String, _ path: String) -> [String] {

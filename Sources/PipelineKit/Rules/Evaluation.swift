@@ -323,7 +323,8 @@ struct Evaluation: Sendable {
         let isOver = definition.deadline.map { $0 <= now } ?? false
         for run in ordered where !run.state.isTerminal && run.state != .stopping {
             guard let step = specifications[run.uid] else { continue }
-            let isLate = step.timeout.map { limit in run.intended.map { $0 + .seconds(limit) <= now } ?? false } ?? false
+            let limit = step.timeout.flatMap { limit in run.intended.map { $0 + .seconds(limit) } }
+            let isLate = limit.map { $0 <= now } ?? false
             let isPastDeadline = isOver || step.deadline.map { $0 <= now } ?? false
             guard isLate || isPastDeadline else { continue }
             stop(run.uid, .exception, isLate ? "timeout" : "deadline")
@@ -392,7 +393,9 @@ struct Evaluation: Sendable {
     var startable: [StepRun] {
         guard !isPaused, !isQueued, !isCancelled else { return [] }
         return ordered.filter { run in
-            guard run.state == .pending, let step = specifications[run.uid], requirement(step) == .met else { return false }
+            guard run.state == .pending, let step = specifications[run.uid], requirement(step) == .met else {
+                return false
+            }
             if let moment = step.notBefore, moment > now { return false }
             if let moment = run.retryAt, moment > now { return false }
             return freeze(step, run) == nil
@@ -522,7 +525,7 @@ struct Evaluation: Sendable {
             // What is built upon something that is made anew is made anew.
             return !graph.ancestors(of: name).isDisjoint(with: completed)
         }
-        if let running = later.sorted().first(where: { steps[$0]?.state.isTerminal == false && steps[$0]?.state != .pending }) {
+        if let running = later.sorted().first(where: { steps[$0]?.state.isRemote == true }) {
             throw StepProblem.conflict("not_finished", "The step \(running) goes on")
         }
         for name in chosen.union(later) {

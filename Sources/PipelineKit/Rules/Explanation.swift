@@ -19,10 +19,6 @@ struct Explanation: Sendable, Hashable {
 
 extension Evaluation {
     /// The reasons why a step has not started or not ended; none for a step that has ended or is about to start.
-    ///
-    /// - Parameters:
-    ///   - run: The step.
-    ///   - locks: The locks it waits for.
     func explanations(_ run: StepRun, locks: [String]) -> [Explanation] {
         guard !run.state.isTerminal, let step = specification(run.uid) else { return [] }
         var reasons: [Explanation] = []
@@ -52,11 +48,15 @@ extension Evaluation {
         var reasons: [Explanation] = []
         if isPaused { reasons.append(Explanation(kind: "paused", detail: "the pipeline is paused")) }
         if isQueued, let key = definition.concurrencyKey {
-            reasons.append(Explanation(kind: "concurrency", detail: "an older pipeline of the key goes on", names: [key]))
+            reasons.append(
+                Explanation(kind: "concurrency", detail: "an older pipeline of the key goes on", names: [key])
+            )
         }
         if requirement(step) == .waiting {
             let names = blockers(step)
-            reasons.append(Explanation(kind: "dependency", detail: "waits for \(names.joined(separator: ", "))", names: names))
+            reasons.append(
+                Explanation(kind: "dependency", detail: "waits for \(names.joined(separator: ", "))", names: names)
+            )
             return reasons
         }
         if let moment = step.notBefore, moment > now {
@@ -71,7 +71,9 @@ extension Evaluation {
             )
         }
         if !locks.isEmpty {
-            reasons.append(Explanation(kind: "lock", detail: "waits for \(locks.joined(separator: ", "))", names: locks))
+            reasons.append(
+                Explanation(kind: "lock", detail: "waits for \(locks.joined(separator: ", "))", names: locks)
+            )
         }
         return reasons
     }

@@ -33,7 +33,7 @@ struct GraphDrawing: Sendable {
         ]
     }
 
-    /// The language of Graphviz. Names of steps hold nothing that would need escaping there.
+    /// The picture for Graphviz; names of steps hold nothing that would need escaping there.
     var dot: String {
         var text = "digraph pipeline {\n    rankdir=LR;\n    node [shape=box, style=\"rounded,filled\"];\n"
         for step in definition.steps {

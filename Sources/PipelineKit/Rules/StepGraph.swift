@@ -13,7 +13,7 @@ struct StepGraph: Sendable {
         ) { first, _ in first }
     }
 
-    /// The steps in waves: each wave waits for those before it alone. Steps of a cycle are in none.
+    /// The steps in waves, each of which waits for those before it alone; steps of a cycle are in none.
     var waves: [[String]] {
         var left = names
         var done: Set<String> = []

@@ -66,7 +66,10 @@ public struct PipelineService: StepService {
         if let key = definition.concurrencyKey {
             let others = try await runs.predecessors(key, before: change.step.id, on: change.connection, locking: true)
             if let other = others.first, definition.concurrencyPolicy == .reject {
-                throw StepProblem.conflict("concurrency_key_busy", "The pipeline \(other.uid) of the key \(key) goes on")
+                throw StepProblem.conflict(
+                    "concurrency_key_busy",
+                    "The pipeline \(other.uid) of the key \(key) goes on"
+                )
             }
         }
         change.move(to: .starting, message: "")

@@ -68,7 +68,8 @@ public struct StepClient: Sendable {
             let isSame = definition.map { definition in
                 body.allSatisfy { member in
                     member.key == "uid"
-                        || definition[member.key].map { CanonicalJSON.bytes($0) == CanonicalJSON.bytes(member.value) } == true
+                        || definition[member.key].map { CanonicalJSON.bytes($0) == CanonicalJSON.bytes(member.value) }
+                            == true
                 }
             }
             if isSame == true { return .accepted }

@@ -151,7 +151,8 @@ struct RunStore: Sendable {
     func write(_ steps: [StepRun], before: [StepRun], _ id: Int, on connection: PostgresConnection) async throws {
         let old = Dictionary(before.map { ($0.uid, $0) }) { first, _ in first }
         let statements = steps.filter { old[$0.uid] != $0 }.map { run -> SQL in
-            let milliseconds = run.pollInterval.components.seconds * 1000
+            let milliseconds =
+                run.pollInterval.components.seconds * 1000
                 + run.pollInterval.components.attoseconds / 1_000_000_000_000_000
             return """
                 update shipit_pipeline.pipeline_steps set state = \(run.state.rawValue), attempt = \(run.attempt),
@@ -177,7 +178,9 @@ struct RunStore: Sendable {
     }
 
     func setCancelled(_ isCancelled: Bool, _ id: Int, on connection: PostgresConnection) async throws {
-        try await connection.execute("update shipit_pipeline.runs set cancel_requested = \(isCancelled) where id = \(id)")
+        try await connection.execute(
+            "update shipit_pipeline.runs set cancel_requested = \(isCancelled) where id = \(id)"
+        )
     }
 
     /// The steps of running pipelines that a service calls by a name, with the pipeline's number.

@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: MPL-2.0
+
+import APIServer
+import Core
+import HTTPClient
+import JSON
+import Logging
+import Outbox
+import Postgres
+import Pulse
+import Schedules
+import StepKit
+import Synchronization
+import Taskcluster
+import TestSupport
+
+@testable import PipelineKit
+
+/// Believes callers whose authorization is a name and a list of scopes, as `client scope scope`.
+struct TrustingAuthenticator: RequestAuthenticator {
+    func authenticate(_ request: AuthenticationRequest) async throws -> AuthenticationResult {
+        let expires = Timestamp.now() + .seconds(900)
+        guard let text = request.authorization else { return .none(scopes: [], expires: expires) }
+        let words = text.split(separator: " ").map(String.init)
+        guard let client = words.first, client != "Hawk" else {
+            // What pipelines send to pipelines is signed; the tests have no directory to check it against.
+            return .success(clientID: "pipelines", expires: expires, scopes: ["*"], hash: nil)
+        }
+        return .success(clientID: client, expires: expires, scopes: Array(words.dropFirst()), hash: nil)
+    }
+}
+
+/// A transport that can be cut off from the network in the middle of its work.
+final class Leash: HTTPTransport {
+    private let curl: CurlTransport
+    private let isCut = Mutex(false)
+
+    init(_ curl: CurlTransport) { self.curl = curl }
+
+    func cut() { isCut.withLock { $0 = true } }
+
+    func send(_ request: HTTPRequest) async throws(HTTPClientError) -> HTTPResponse {
+        let response = try await curl.send(request)
+        // The call was made, and nobody learns what came of it.
+        if isCut.withLock({ $0 }) { throw HTTPClientError(.cancelled, "cut") }
+        return response
+    }
+}
+
+/// A database with the tables of pipelines, replicas of the service in front of it, and a lab for their steps.
+struct PipelineWorld: Sendable {
+    static let client = "tests *"
+
+    /// One line for each request would hide everything else.
+    static var quiet: Logger {
+        var logger = Logger(label: "pipeline-tests")
+        logger.logLevel = .critical
+        return logger
+    }
+
+    /// One process of the service.
+    struct Replica: Sendable {
+        let store: StepStore
+        let service: PipelineService
+        let runner: StepRunner
+        let url: String
+    }
+
+    let pool: PostgresPool
+    let lab: Lab
+    let labURL: String
+    let clock: TestClock?
+    let curl: CurlTransport
+    let replicas: [Replica]
+
+    var service: PipelineService { replicas[0].service }
+
+    /// Builds a world and takes everything down afterwards.
+    ///
+    /// With a clock, nothing is looked at unless the test says so; without, replicas look by themselves.
+    static func with(
+        replicas count: Int = 1,
+        clock: TestClock? = nil,
+        services: [String] = [],
+        exchange: String = "exchange/nowhere/v1/step-status",
+        lease: Duration = .seconds(30),
+        pulse: PulseConnection? = nil,
+        _ body: @Sendable @escaping (PipelineWorld) async throws -> Void
+    ) async throws {
+        let lab = Lab()
+        try await lab.serve { labURL in
+            try await OwnDatabase.with("pipeline") { url in
+                let pool = PostgresPool(
+                    PostgresConfiguration(url: url, applicationName: "pipeline-tests", poolSize: 12)
+                )
+                defer { pool.close() }
+                try await PipelineMigrations.migrate(pool)
+                let curl = CurlTransport()
+                defer { curl.shutdown() }
+                let setting = Setting(
+                    pool: pool,
+                    curl: curl,
+                    labURL: labURL,
+                    clock: clock,
+                    services: services,
+                    exchange: exchange,
+                    lease: lease
+                )
+                try await withThrowingTaskGroup(of: Void.self) { group in
+                    var replicas: [Replica] = []
+                    for number in 0..<count {
+                        let earlier = replicas.map(\.url)
+                        replicas.append(try await start(number, setting, earlier, pulse, &group))
+                    }
+                    defer { group.cancelAll() }
+                    let world = PipelineWorld(
+                        pool: pool,
+                        lab: lab,
+                        labURL: labURL,
+                        clock: clock,
+                        curl: curl,
+                        replicas: replicas
+                    )
+                    try await body(world)
+                }
+            }
+        }
+    }
+
+    private struct Setting: Sendable {
+        let pool: PostgresPool
+        let curl: CurlTransport
+        let labURL: String
+        let clock: TestClock?
+        let services: [String]
+        let exchange: String
+        let lease: Duration
+    }
+
+    private static func start(
+        _ number: Int,
+        _ setting: Setting,
+        _ earlier: [String],
+        _ pulse: PulseConnection?,
+        _ group: inout ThrowingTaskGroup<Void, any Error>
+    ) async throws -> Replica {
+        let announcement = StepAnnouncement(
+            exchange: setting.exchange,
+            service: "pipeline",
+            baseURL: "http://pipeline.example"
+        )
+        var now: @Sendable () -> Timestamp = { Timestamp.now() }
+        if let clock = setting.clock { now = clock.now }
+        let store = StepStore(
+            schema: PipelineMigrations.schema,
+            pool: setting.pool,
+            announcement: announcement,
+            now: now
+        )
+        let credentials = Hawk.Credentials(clientID: "p", accessToken: "secret")
+        // Pipelines nest in replicas whose address is known already.
+        let service = PipelineService(
+            store: store,
+            client: StepClient(transport: setting.curl, credentials: credentials),
+            services: [setting.labURL] + setting.services + earlier
+        )
+        let runner = StepRunner(
+            store: store,
+            owner: "replica-\(number)",
+            interval: .milliseconds(200),
+            lease: setting.lease,
+            look: service.look
+        )
+        var configuration = HTTPServerConfiguration()
+        configuration.bodyLimit = 1 << 20
+        let api = PipelineAPI(service: service, runner: runner, tokens: nil, isPublic: false)
+        let server = HTTPServer(
+            configuration: configuration,
+            name: "pipeline-tests",
+            rootURL: nil,
+            apis: [api.api(schemas: try SchemaStore.locate())],
+            authenticator: TrustingAuthenticator(),
+            health: HealthRegistry()
+        )
+        group.addTask { try await withLogger(quiet) { _ in try await server.run() } }
+        group.addTask { try await store.changes.run() }
+        if setting.clock == nil {
+            group.addTask { try await withLogger(quiet) { _ in try await runner.run() } }
+        }
+        if let pulse {
+            group.addTask {
+                do {
+                    try await StepListener(service: service, pulse: pulse).run()
+                } catch is CancellationError {}
+            }
+            let relay = OutboxRelay(outbox: store.outbox, pool: setting.pool, pulse: pulse)
+            group.addTask { try await relay.run() }
+        }
+        let url = "http://127.0.0.1:\(await server.waitUntilListening())"
+        return Replica(store: store, service: service, runner: runner, url: url)
+    }
+
+    // MARK: - Calls
+
+    struct Answer: Sendable {
+        let status: Int
+        let body: JSONValue
+        let headers: HTTPHeaders
+        var code: String { body["code"]?.string ?? "" }
+    }
+
+    /// Calls the API; answers status, body and headers.
+    @discardableResult
+    func call(
+        _ method: String,
+        _ path: String,
+        _ body: JSONValue? = nil,
+        as authorization: String? = client,
+        headers: [String: String] = [:],
+        replica: Int = 0
+    ) async throws -> Answer {
+        var fields: HTTPHeaders = [:]
+        if let authorization { fields["Authorization"] = authorization }
+        if body != nil { fields["Content-Type"] = "application/json" }
+        for (name, value) in headers { fields[name] = value }
+        let response = try await curl.send(
+            HTTPRequest(
+                method: method,
+                url: replicas[replica].url + path,
+                headers: fields,
+                body: body.map { .bytes($0.bytes()) } ?? .none,
+                timeout: .seconds(60)
+            )
+        )
+        return Answer(status: response.status, body: (try? response.json()) ?? .null, headers: response.headers)
+    }
+
+    /// A step in the lab.
+    func step(_ uid: String, _ requires: [String] = [], _ members: JSONObject = [:]) -> JSONValue {
+        var step: JSONObject = [
+            "uid": .string(uid), "api_url": .string(labURL), "requires": JSONValue(requires), "parameters": [:],
+        ]
+        for (key, value) in members { step[key] = value }
+        return .object(step)
+    }
+
+    func definition(_ steps: [JSONValue], _ members: JSONObject = [:]) -> JSONValue {
+        var definition: JSONObject = ["parameters": ["steps": .array(steps)]]
+        for (key, value) in members { definition[key] = value }
+        return .object(definition)
+    }
+
+    struct Refused: Error, CustomStringConvertible {
+        let description: String
+    }
+
+    /// Creates a pipeline.
+    func create(_ uid: String, _ steps: [JSONValue], _ members: JSONObject = [:], replica: Int = 0) async throws {
+        let answer = try await call("PUT", "/\(uid)", definition(steps, members), replica: replica)
+        guard answer.status == 200 else { throw Refused(description: "\(uid): \(answer.status) \(answer.body)") }
+    }
+
+    func status(_ uid: String) async throws -> JSONValue {
+        try await call("GET", "/\(uid)/status").body
+    }
+
+    func state(_ uid: String) async throws -> String {
+        try await status(uid)["state"]?.string ?? ""
+    }
+
+    /// The states of the steps of a pipeline, in order.
+    func states(_ uid: String) async throws -> [String] {
+        try await status(uid)["info"]?["steps"]?.array?.compactMap { $0["state"]?.string } ?? []
+    }
+
+    /// Waits until a pipeline is in a state.
+    func reach(_ uid: String, _ wanted: String) async throws {
+        try await eventually(within: .seconds(60), "\(uid) is \(wanted)") { try await state(uid) == wanted }
+    }
+
+    /// Looks at everything that is due, again and again, moving the clock by small steps.
+    func advance(_ seconds: Int, every step: Duration = .seconds(1)) async throws {
+        let end = seconds * 1000
+        let width = Int(step.components.seconds * 1000 + step.components.attoseconds / 1_000_000_000_000_000)
+        for _ in stride(from: 0, to: end, by: width) {
+            clock?.advance(by: step)
+            _ = try await replicas[0].runner.runOnce()
+        }
+    }
+
+    /// The events of a pipeline, oldest first.
+    func events(_ uid: String) async throws -> [JSONValue] {
+        try await call("GET", "/\(uid)/events?limit=500").body["events"]?.array ?? []
+    }
+
+    func kinds(_ uid: String) async throws -> [String] {
+        try await events(uid).compactMap { $0["kind"]?.string }
+    }
+
+    /// The kinds of reasons for which a step waits.
+    func reasons(_ uid: String, _ step: String) async throws -> [String] {
+        let steps = try await call("GET", "/\(uid)/explain").body["steps"]?.array ?? []
+        let found = steps.first { $0["uid"]?.string == step }
+        return found?["reasons"]?.array?.compactMap { $0["kind"]?.string } ?? []
+    }
+}
