@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: MPL-2.0
 """The commands of slipway about tasks, groups, workers, roles and clients, against a live server."""
 
+import gzip
 import json
 import os
+import re
 import subprocess
 import time
+import urllib.request
 
 import pytest
 import taskcluster
@@ -120,7 +123,67 @@ def test_clients_come_and_go(server, slipway):
     assert slipway("client", "remove", name) == f"removed  {name}"
 
 
-@pytest.mark.parametrize("command", ["task create", "group cancel", "worker quarantine", "role apply", "client create"])
-def test_help_shows_examples(slipway, command):
-    text = slipway(*command.split(), "--help")
-    assert "Examples:" in text and f"slipway {command}" in text and "--json" in text
+def test_tasks_are_downloaded_repeated_and_made_urgent(server, slipway, tmp_path):
+    queue_id = f"test/{unique('more').lower()}"
+    task_id, waiting = taskcluster.slugId(), taskcluster.slugId()
+    server.queue.createTask(task_id, task("first", queue_id=queue_id, routes=["some.route"]))
+    server.queue.createTask(waiting, task("second", queue_id=queue_id, dependencies=[task_id]))
+    assert slipway("task", "dependents", task_id).split("  ") == [waiting, "unscheduled", "second"]
+    assert slipway("task", "dependents", waiting) == "nothing waits for it"
+    assert slipway("task", "dependents", task_id, "--json")["tasks"][0]["status"]["taskId"] == waiting
+    assert slipway("task", "priority", "highest", task_id) == f"{task_id}  pending"
+    assert slipway("task", "priority", "high", task_id, "--json")["statuses"][0]["priority"] == "high"
+    (claim,) = server.queue.claimWork(queue_id, {"workerGroup": "g", "workerId": "w"})["tasks"]
+    packed, secret = gzip.compress(b"line of a log\n"), os.urandom(3_000_000)
+    for name, body, headers in (
+        ("public/log.txt", packed, {"Content-Type": "text/plain", "Content-Encoding": "gzip"}),
+        ("private/key", secret, {"Content-Type": "application/octet-stream"}),
+    ):
+        wish = {"storageType": "s3", "contentType": headers["Content-Type"], "expires": claim["task"]["expires"]}
+        url = server.queue.createArtifact(task_id, 0, name, wish)["putUrl"]
+        urllib.request.urlopen(urllib.request.Request(url, body, headers, method="PUT")).close()
+    assert slipway("task", "download", task_id, "public/log.txt") == "line of a log"
+    target = tmp_path / "key"
+    answer = slipway("task", "download", task_id, "private/key", "--run", "0", "--output", str(target), "--json")
+    assert answer["size"] == len(secret) and target.read_bytes() == secret
+    assert "404" in slipway("task", "download", task_id, "public/none", "--output", str(tmp_path / "none"), status=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["key"], "nothing half done stays"
+    assert "--output" in slipway("task", "download", task_id, "private/key", "--json", status=2)
+    again = slipway("task", "retrigger", task_id)
+    old, new = server.queue.task(task_id), server.queue.task(again)
+    assert new["routes"] == [] and new["payload"] == old["payload"] and new["taskGroupId"] == old["taskGroupId"]
+    kept = slipway("task", "retrigger", task_id, "--routes", "--json")["status"]["taskId"]
+    assert server.queue.task(kept)["routes"] == ["some.route"]
+    assert slipway("group", "show", task_id).splitlines()[-1] == "sealed       no, it takes more tasks"
+    server.queue.sealTaskGroup(task_id)
+    assert slipway("group", "show", task_id, "--json")["sealed"].startswith("20")
+    assert slipway("worker", "remove", queue_id, "g/w") == "removed  g/w"
+    runs = server.queue.status(task_id)["status"]["runs"]
+    assert [run.get("reasonResolved") for run in runs] == ["worker-shutdown", None]
+    assert slipway("worker", "remove", queue_id, "g/w", "--json")["result"] == "removed"
+
+
+def test_clients_are_changed_piece_by_piece(server, slipway):
+    name = unique("client/of")
+    slipway("client", "create", name, "--scope", "a:b", "--description", "d")
+    before = server.auth.client(name)
+    changed = slipway("client", "update", name, "--description", "e", "--json")
+    assert changed["description"] == "e" and changed["scopes"] == ["a:b"] and changed["expires"] == before["expires"]
+    assert "a:c" in slipway("client", "update", name, "--scope", "a:c", "--for", "3d")
+    after = server.auth.client(name)
+    assert after["scopes"] == ["a:c"] and after["description"] == "e" and after["expires"] < before["expires"]
+    slipway("client", "update", name, "--no-scopes")
+    assert server.auth.client(name)["scopes"] == []
+    assert "contradict" in slipway("client", "update", name, "--no-scopes", "--scope", "x", status=2)
+    assert "not found" in slipway("client", "update", name + "x", "--description", "d", status=1)
+
+
+@pytest.mark.parametrize("page", ["task", "group", "worker", "role", "client"])
+def test_every_command_has_examples_and_can_print_json(slipway, page):
+    listing = slipway(page, "--help").partition("SUBCOMMANDS:")[2]
+    commands = re.findall(r"^  ([a-z-]+) ", listing, re.M)
+    assert len(commands) >= 4
+    for command in commands:
+        text = slipway(page, command, "--help")
+        assert f"slipway {page} {command}" in text.partition("Examples:")[2], f"{page} {command} shows no example"
+        assert "--json" in text, f"{page} {command} prints no JSON"

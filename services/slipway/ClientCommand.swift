@@ -12,7 +12,7 @@ struct ClientCommand: ParsableCommand {
         commandName: "client",
         abstract: "List, show and change clients.",
         subcommands: [
-            List.self, Show.self, Create.self, ResetToken.self, Enable.self, Disable.self, Remove.self,
+            List.self, Show.self, Create.self, Update.self, ResetToken.self, Enable.self, Disable.self, Remove.self,
         ]
     )
 
@@ -118,6 +118,54 @@ extension ClientCommand {
                 retry: RetryPolicy(attempts: 1, base: .zero, maximum: .zero)
             )
             options.output.print(answer, text: answer["accessToken"]?.string ?? "")
+        }
+    }
+
+    struct Update: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Change what a client may do, what it is for, or when it expires.",
+            discussion: """
+                What is not named stays. --scope replaces all scopes the client has; --no-scopes takes all away.
+
+                Examples:
+                  slipway client update project/releng/nightly --for 90d
+                  slipway client update project/releng/nightly --scope queue:status:* --scope queue:get-task:* --json
+                """
+        )
+
+        @OptionGroup var options: ClientOptions
+        @Option(name: .customLong("scope"), help: "A scope it is granted; may be given often.")
+        var scopes: [String] = []
+        @Flag(name: .customLong("no-scopes"), help: "Grant it nothing.")
+        var withoutScopes = false
+        @Option(help: "What it is for.")
+        var description: String?
+        @Option(name: .customLong("for"), help: "For how long from now its credentials work, such as 12h or 90d.")
+        var period: String?
+
+        func validate() throws {
+            if let period, Period(period) == nil {
+                throw ValidationError("'\(period)' is not a time such as 12h or 90d.")
+            }
+            if withoutScopes, !scopes.isEmpty {
+                throw ValidationError("--scope and --no-scopes contradict each other.")
+            }
+        }
+
+        func run() async throws {
+            let client = try Session().client
+            let old = try await client.call("auth", "GET", ["clients", options.client])
+            var expires = old["expires"] ?? .null
+            if let period = period.flatMap({ Period($0) }) {
+                expires = .string((Timestamp.now() + period.duration).iso8601)
+            }
+            var body: JSONValue = [
+                "description": description.map { .string($0) } ?? old["description"] ?? "", "expires": expires,
+                "deleteOnExpiration": old["deleteOnExpiration"] ?? false,
+            ]
+            if withoutScopes || !scopes.isEmpty { body["scopes"] = .array(scopes.map { .string($0) }) }
+            let answer = try await client.call("auth", "POST", ["clients", options.client], body: body)
+            options.output.print(answer, text: ClientCommand.text(answer))
         }
     }
 

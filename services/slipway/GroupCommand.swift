@@ -10,7 +10,7 @@ struct GroupCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "group",
         abstract: "List, seal and cancel groups of tasks.",
-        subcommands: [List.self, Seal.self, Cancel.self, Priority.self]
+        subcommands: [List.self, Show.self, Seal.self, Cancel.self, Priority.self]
     )
 
     /// Prints the tasks of a group, and how many there are in each state.
@@ -53,6 +53,26 @@ extension GroupCommand {
 
         func run() async throws {
             try await GroupCommand.list(group.groupID, try Session().client, output)
+        }
+    }
+
+    struct Show: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Show a group: its scheduler, its expiry and whether it is sealed.",
+            discussion: "Examples:\n  slipway group show VdYnEtzpQs6ZdoNrVAj9Mw\n  slipway group show VdYn… --json"
+        )
+
+        @OptionGroup var group: GroupOptions
+        @OptionGroup var output: OutputOptions
+
+        func run() async throws {
+            let answer = try await Session().client.call("queue", "GET", ["task-group", group.groupID])
+            let lines = [
+                "group        \(group.groupID)", "scheduler    \(answer["schedulerId"]?.string ?? "?")",
+                "expires      \(answer["expires"]?.string ?? "?")",
+                "sealed       \(answer["sealed"]?.string ?? "no, it takes more tasks")",
+            ]
+            output.print(answer, text: lines.joined(separator: "\n"))
         }
     }
 

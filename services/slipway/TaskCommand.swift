@@ -12,8 +12,8 @@ struct TaskCommand: ParsableCommand {
         commandName: "task",
         abstract: "Create, show, cancel and rerun tasks; read their logs and artifacts.",
         subcommands: [
-            Create.self, Show.self, Status.self, Log.self, Artifacts.self, Cancel.self, Rerun.self, Schedule.self,
-            Group.self,
+            Create.self, Show.self, Status.self, Log.self, Artifacts.self, Download.self, Cancel.self, Rerun.self,
+            Retrigger.self, Schedule.self, Priority.self, Dependents.self, Group.self,
         ]
     )
 }

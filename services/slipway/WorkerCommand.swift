@@ -10,8 +10,8 @@ import TaskclusterClient
 struct WorkerCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "worker",
-        abstract: "List workers and keep them from getting work.",
-        subcommands: [List.self, Show.self, Quarantine.self, Queues.self]
+        abstract: "List workers, keep them from getting work, and end what dead ones were running.",
+        subcommands: [List.self, Show.self, Quarantine.self, Remove.self, Queues.self]
     )
 }
 
@@ -165,6 +165,35 @@ extension WorkerCommand {
             if let reason { body["quarantineInfo"] = .string(reason) }
             let answer = try await Session().client.call("queue", "PUT", worker.path, body: body)
             output.print(answer, text: lift ? "lifted" : "quarantined until \(until.iso8601)")
+        }
+    }
+
+    struct Remove: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "End what a worker that is gone was running; its tasks are tried again at once.",
+            discussion: """
+                Without this they would wait for the end of the worker's claims, twenty minutes by default.
+
+                Examples:
+                  slipway worker remove slipway/script local/local-1
+                  slipway worker remove slipway/script local/local-1 --json
+                """
+        )
+
+        @OptionGroup var worker: WorkerOptions
+        @OptionGroup var output: OutputOptions
+
+        func run() async throws {
+            let name = worker.worker.split(separator: "/").map(String.init)
+            _ = try await Session().client.call(
+                "worker-manager",
+                "DELETE",
+                ["workers", worker.queue.queue, name[0], name[1]]
+            )
+            let gone: JSONValue = [
+                "taskQueueId": .string(worker.queue.queue), "worker": .string(worker.worker), "result": "removed",
+            ]
+            output.print(gone, text: "removed  \(worker.worker)")
         }
     }
 }
