@@ -69,19 +69,6 @@ package struct JobStore: Sendable {
         ).first?.int("ahead")
     }
 
-    /// The states of jobs, by id; of those that exist.
-    package func versions(of ids: [String]) async throws -> [String: String] {
-        let rows = try await pool.query(
-            """
-            select id, state || ':' || extract(epoch from updated) as version from roller.jobs
-            where id = any(\(ids)::uuid[])
-            """
-        )
-        var versions: [String: String] = [:]
-        for row in rows { versions[try row.string("id")] = try row.string("version") }
-        return versions
-    }
-
     /// What `Job.init(row:)` reads.
     package static let columns: SQL = """
         id, task_name, params, machine, worker_id, worker_group, provisioner_id, worker_type, client_id, http_origin, \
