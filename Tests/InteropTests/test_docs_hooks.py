@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MPL-2.0
-"""docs/hooks.md: every example is run, in order, against the running suite."""
+"""docs/hooks.md and docs/schedules.md: every example is run, in order, against the running suite."""
 
 import os
 import pathlib
@@ -12,7 +12,8 @@ import pytest
 from conftest import TOP
 from examples import Runner, blocks, commands, matches
 
-PAGE = TOP / "docs" / "hooks.md"
+# Each page with the least number of examples that it has.
+PAGES = {TOP / "docs" / "hooks.md": 20, TOP / "docs" / "schedules.md": 7}
 BINARIES = pathlib.Path(os.environ.get("SLIPWAY_BIN", TOP / ".build" / "release"))
 
 
@@ -25,7 +26,8 @@ def test_expected_output_is_compared_and_only_dots_are_free():
     assert commands("$ one\nout\n$ two \\\n> more\n") == [["one", ["out"]], ["two \\\nmore", []]]
 
 
-def test_every_example_of_the_page_works(running, tmp_path, monkeypatch):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_example_of_the_page_works(running, page, tmp_path, monkeypatch):
     environment = {
         **os.environ,
         **{name: str(value) for name, value in running.values.items()},
@@ -40,22 +42,23 @@ def test_every_example_of_the_page_works(running, tmp_path, monkeypatch):
     connection.close()
     runner = Runner(tmp_path, environment)
     ran = 0
-    for block in blocks(PAGE):
+    for block in blocks(page):
         try:
             runner.run(block)
         except Exception as error:
-            raise AssertionError(f"{PAGE.name}, “{block.heading}”, line {block.line}: {error}") from error
+            raise AssertionError(f"{page.name}, “{block.heading}”, line {block.line}: {error}") from error
         ran += bool(block.name) or block.language in ("console", "python")
-    assert ran >= 20, f"only {ran} examples were found"
+    assert ran >= PAGES[page], f"only {ran} examples were found"
 
 
-def test_the_page_names_files_that_exist():
-    text = PAGE.read_text()
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_page_names_files_that_exist(page):
+    text = page.read_text()
     links = [part.split(")")[0] for part in text.split("](")[1:]]
     local = [link.split("#")[0] for link in links if not link.startswith(("http:", "https:", "#"))]
     assert local
     for link in local:
-        assert (PAGE.parent / link).exists(), link
+        assert (page.parent / link).exists(), link
 
 
 @pytest.fixture(autouse=True)
