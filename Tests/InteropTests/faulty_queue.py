@@ -10,7 +10,8 @@ import threading
 import time
 import urllib.parse
 
-CREATE_TASK = re.compile(r"^/api/queue/v1/task/[^/]+$")
+# A task alone, or several in one call.
+CREATE_TASK = re.compile(r"^PUT /api/queue/v1/task/[^/]+$|^POST /api/queue/v1/tasks/create$")
 # What the client sees, and whether the queue has done the work nevertheless.
 FAULTS = ["refused", "lost reply", "error after work", "conflict after work", "garbage after work", "hang after work"]
 
@@ -56,7 +57,7 @@ class FaultyQueue:
         self.thread.join()
 
     def fault(self, handler):
-        if handler.command != "PUT" or not CREATE_TASK.match(handler.path.split("?")[0]):
+        if not CREATE_TASK.match(f"{handler.command} {handler.path.split('?')[0]}"):
             return None
         with self.lock:
             if self.random.random() >= self.share:

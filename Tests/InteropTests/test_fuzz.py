@@ -32,8 +32,8 @@ SERVICES = ["hooks", "auth", "index", "notify", "purge-cache", "queue", "secrets
 EXAMPLES = {"hooks": 30 * DEPTH}
 OTHERS = 8 * DEPTH
 # When a service has had its seconds, the endpoints that are left get no more than these.
-SECONDS = {"hooks": 45 * DEPTH}
-OTHER_SECONDS = 8 * DEPTH
+SECONDS = {"hooks": 30 * DEPTH}
+OTHER_SECONDS = 5 * DEPTH
 LATE = 2
 # A long poll without work takes its time; whoever is gone before has not been refused.
 LONG_POLLS = {"claimWork"}
