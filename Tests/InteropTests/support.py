@@ -77,6 +77,16 @@ def eventually(check, seconds=PATIENCE, every=0.05):
         time.sleep(every)
 
 
+def wait_bound(hooks, group, name):
+    """Until every binding of a hook is made, by what its status says."""
+
+    def is_bound():
+        bindings = hooks.getHookStatus(group, name)["listener"]["bindings"]
+        return all(each["state"] == "bound" for each in bindings)
+
+    eventually(is_bound)
+
+
 def wait_resolved(queue, task_id, seconds=180):
     """The final status of a task."""
     states = ("completed", "failed", "exception")

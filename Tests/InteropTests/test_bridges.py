@@ -22,8 +22,7 @@ import requests
 import taskcluster
 
 from conftest import TOP
-from demo import wait_for_binding
-from support import eventually, hook, template, unique
+from support import eventually, hook, template, unique, wait_bound
 
 SECRETS = {"GITHUB_OLD": "the secret before", "HMAC_KEY": "a shared key", "GITLAB_TOKEN": "a token of ours"}
 STANDARD_KEY = base64.b64encode(b"0123456789abcdef01234567").decode()
@@ -180,7 +179,7 @@ def test_a_webhook_fires_a_hook_once_however_often_it_comes(bridges, running):
     )
     definition["task"] = template(f"{name} #${{payload.body.number}} by ${{payload.organization}}")
     running.hooks().createHook("demo", name, definition)
-    wait_for_binding(running.values, exchange, key)
+    wait_bound(running.hooks(), "demo", name)
     payload = {"action": "opened", "number": 7, "repository": {"name": name, "owner": {"login": "octo"}}}
     answer = bridges.github(payload, name, "pull_request", direct=False)
     assert answer.status_code == 202, answer.text
@@ -226,7 +225,7 @@ def test_the_documented_way_from_zero_to_a_fired_hook(bridges, running, tmp_path
     )
     done = shell(apply)
     assert done.returncode == 0, done.stdout + done.stderr
-    wait_for_binding(running.values, "exchange/slipway/v1/github", "pull_request.octo.none.opened")
+    wait_bound(running.hooks(), "demo", "pull-requests")
     done = shell("printf" + send)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "202 Accepted" in done.stdout

@@ -130,7 +130,7 @@ def test_every_event_has_exactly_one_task_whatever_dies(running):
     with FaultyQueue(running.root_url, hang=3, seed=seed) as proxy, Replicas(running.suite, proxy.url) as replicas:
         eventually(lambda: hooks.createHook("demo", events, by_event), 30)
         hooks.createHook("demo", ticks, by_clock)
-        wait_for_binding(running.values, EXCHANGE, f"{events}.ready", 30)
+        wait_for_binding(running.values, EXCHANGE, f"{events}.ready", 180)
         # A queue's making reaches the broker's disk a moment later; before that a killed broker forgets it.
         time.sleep(3)
         proxy.share = 0.15
