@@ -30,23 +30,6 @@ struct TrustingAuthenticator: RequestAuthenticator {
     }
 }
 
-/// A transport that can be cut off from the network in the middle of its work.
-final class Leash: HTTPTransport {
-    private let curl: CurlTransport
-    private let isCut = Mutex(false)
-
-    init(_ curl: CurlTransport) { self.curl = curl }
-
-    func cut() { isCut.withLock { $0 = true } }
-
-    func send(_ request: HTTPRequest) async throws(HTTPClientError) -> HTTPResponse {
-        let response = try await curl.send(request)
-        // The call was made, and nobody learns what came of it.
-        if isCut.withLock({ $0 }) { throw HTTPClientError(.cancelled, "cut") }
-        return response
-    }
-}
-
 /// A database with the tables of pipelines, replicas of the service in front of it, and a lab for their steps.
 struct PipelineWorld: Sendable {
     static let client = "tests *"
@@ -84,7 +67,7 @@ struct PipelineWorld: Sendable {
         services: [String] = [],
         exchange: String = "exchange/nowhere/v1/step-status",
         lease: Duration = .seconds(30),
-        pulse: PulseConnection? = nil,
+        bus: (pulse: PulseConnection, queue: String)? = nil,
         _ body: @Sendable @escaping (PipelineWorld) async throws -> Void
     ) async throws {
         let lab = Lab()
@@ -110,7 +93,7 @@ struct PipelineWorld: Sendable {
                     var replicas: [Replica] = []
                     for number in 0..<count {
                         let earlier = replicas.map(\.url)
-                        replicas.append(try await start(number, setting, earlier, pulse, &group))
+                        replicas.append(try await start(number, setting, earlier, bus, &group))
                     }
                     defer { group.cancelAll() }
                     let world = PipelineWorld(
@@ -141,7 +124,7 @@ struct PipelineWorld: Sendable {
         _ number: Int,
         _ setting: Setting,
         _ earlier: [String],
-        _ pulse: PulseConnection?,
+        _ bus: (pulse: PulseConnection, queue: String)?,
         _ group: inout ThrowingTaskGroup<Void, any Error>
     ) async throws -> Replica {
         let announcement = StepAnnouncement(
@@ -187,10 +170,10 @@ struct PipelineWorld: Sendable {
         if setting.clock == nil {
             group.addTask { try await withLogger(quiet) { _ in try await runner.run() } }
         }
-        if let pulse {
+        if let (pulse, queue) = bus {
             group.addTask {
                 do {
-                    try await StepListener(service: service, pulse: pulse).run()
+                    try await StepListener(service: service, pulse: pulse, queue: queue).run()
                 } catch is CancellationError {}
             }
             let relay = OutboxRelay(outbox: store.outbox, pool: setting.pool, pulse: pulse)

@@ -15,12 +15,12 @@ public struct StepListener: Service {
     private let queue: PulseQueue
     private let exchange: String
 
-    /// Listens for the pipelines of a service; replicas share one queue of the broker user's namespace.
-    public init(service: PipelineService, pulse: PulseConnection) {
+    /// Listens for the pipelines of a service; replicas share one queue, by default of the broker user's namespace.
+    public init(service: PipelineService, pulse: PulseConnection, queue name: String? = nil) {
         self.service = service
         self.pulse = pulse
         exchange = service.store.announcement.exchange
-        queue = PulseQueue("queue/\(pulse.namespace)/shipit-pipeline/step-status", maxLength: 100_000)
+        queue = PulseQueue(name ?? "queue/\(pulse.namespace)/shipit-pipeline/step-status", maxLength: 100_000)
     }
 
     /// Listens until graceful shutdown.

@@ -276,7 +276,7 @@ public struct StepStore: Sendable {
     // MARK: - Looking after
 
     /// Takes steps whose time has come; nobody else looks at them until they are released or the lease ends.
-    func claim(limit: Int, owner: String, lease: Duration) async throws -> [StepClaim] {
+    package func claim(limit: Int, owner: String, lease: Duration) async throws -> [StepClaim] {
         try await pool.query(
             """
             update \(unsafe: schema).steps set lease_owner = \(owner), lease_epoch = lease_epoch + 1,
