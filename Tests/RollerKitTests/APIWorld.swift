@@ -53,7 +53,6 @@ struct APIWorld: Sendable {
     let auth: AuthService
     let curl: CurlTransport
     let port: Int
-    let credentials: CredentialStore
 
     static let catalogue = ActionCatalogue([
         .ping, .reboot,
@@ -84,6 +83,7 @@ struct APIWorld: Sendable {
     static func with<R: Sendable>(
         settings change: (inout RollerAPISettings) -> Void = { _ in },
         database: @Sendable (RollerWorld) throws -> PostgresPool = { $0.pool },
+        credentials: CredentialStore = CredentialStore(directory: nil),
         _ body: @Sendable @escaping (APIWorld) async throws -> R
     ) async throws -> R {
         var settings = RollerAPISettings()
@@ -94,7 +94,6 @@ struct APIWorld: Sendable {
             defer { curl.shutdown() }
             let pool = try database(world)
             let auth = AuthService()
-            let credentials = CredentialStore(directory: nil)
             let api = RollerAPI(
                 settings: settings,
                 catalogue: catalogue,
@@ -125,8 +124,7 @@ struct APIWorld: Sendable {
                         world: world,
                         auth: auth,
                         curl: curl,
-                        port: await server.waitUntilListening(),
-                        credentials: credentials
+                        port: await server.waitUntilListening()
                     )
                 )
             }

@@ -32,6 +32,7 @@ extension RollerAPI {
             source: target.source
         )
         new.origin = request.raw.header("Origin").flatMap { $0 == "null" || $0.isEmpty ? nil : $0 }
+        new.machineRecord = machine?.machine
         new.isDryRun = isDryRun
         new.pool = machine?.pool ?? "default"
         new.priority = action.name == "ipmi_on" ? 90 : 50

@@ -11,6 +11,8 @@ package struct NewJob: Sendable {
     package var parameters: JSONObject
     /// The machine's id.
     package var machine: String?
+    /// The machine itself, where it was read already.
+    package var machineRecord: Machine?
     package var worker: WorkerName
     package var clientID: String
     package var origin: String?

@@ -45,13 +45,16 @@ package struct AuditStore: Sendable {
 
     /// Adds an entry in the transaction of the change; values that could be secrets are masked.
     package static func add(_ entry: AuditEntry, on connection: PostgresConnection) async throws {
-        _ = try await connection.execute(
-            """
-            insert into roller.audit_log (client_id, source_ip, verb, object, before, after, request_id)
-            values (\(entry.clientID), \(entry.sourceAddress), \(entry.verb), \(entry.object),
-                \(entry.before.map(Mask.masked)), \(entry.after.map(Mask.masked)), \(entry.requestID))
-            """
-        )
+        _ = try await connection.execute(statement(entry))
+    }
+
+    /// The statement that adds an entry.
+    static func statement(_ entry: AuditEntry) -> SQL {
+        """
+        insert into roller.audit_log (client_id, source_ip, verb, object, before, after, request_id)
+        values (\(entry.clientID), \(entry.sourceAddress), \(entry.verb), \(entry.object),
+            \(entry.before.map(Mask.masked)), \(entry.after.map(Mask.masked)), \(entry.requestID))
+        """
     }
 
     /// Entries before the given one, newest first; those about one object, or all.

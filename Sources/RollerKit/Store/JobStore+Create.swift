@@ -141,23 +141,23 @@ extension JobStore {
     }
 
     private func announce(_ job: Job, _ new: NewJob, on connection: PostgresConnection) async throws {
-        let machine = try await machine(job.machine, on: connection)
-        try await note(job.id, "queued", ["clientId": .string(job.clientID)], on: connection)
-        try await AuditStore.add(
-            AuditEntry(
-                clientID: job.clientID,
-                sourceAddress: new.sourceAddress,
-                verb: "job.create",
-                object: "job:\(job.id)",
-                after: [
-                    "taskName": .string(job.taskName), "workerId": .string(job.worker.workerID),
-                    "machine": machine.map { .string($0.name) } ?? .null, "dryRun": JSONValue(job.isDryRun),
-                    "params": .object(job.parameters),
-                ],
-                requestID: new.requestID
-            ),
-            on: connection
+        let machine =
+            if let known = new.machineRecord { known } else { try await machine(job.machine, on: connection) }
+        let entry = AuditEntry(
+            clientID: job.clientID,
+            sourceAddress: new.sourceAddress,
+            verb: "job.create",
+            object: "job:\(job.id)",
+            after: [
+                "taskName": .string(job.taskName), "workerId": .string(job.worker.workerID),
+                "machine": machine.map { .string($0.name) } ?? .null, "dryRun": JSONValue(job.isDryRun),
+                "params": .object(job.parameters),
+            ],
+            requestID: new.requestID
         )
+        _ = try await connection.pipeline([
+            Self.line(job.id, "queued", ["clientId": .string(job.clientID)]), AuditStore.statement(entry),
+        ])
         try await NotificationStore.add(rules.accepted(job, machine: machine), on: connection)
         try await outbox.add(
             [exchanges.dispatchMessage(job), exchanges.eventMessage(job, machine: machine?.name)],

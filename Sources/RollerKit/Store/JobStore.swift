@@ -88,9 +88,12 @@ package struct JobStore: Sendable {
 
     /// Adds a line to a job's history.
     func note(_ job: String, _ kind: String, _ data: JSONObject, on connection: PostgresConnection) async throws {
-        _ = try await connection.execute(
-            "insert into roller.job_events (job, kind, data) values (\(job)::uuid, \(kind), \(JSONValue.object(data)))"
-        )
+        _ = try await connection.execute(Self.line(job, kind, data))
+    }
+
+    /// The statement that adds a line to a job's history.
+    static func line(_ job: String, _ kind: String, _ data: JSONObject) -> SQL {
+        "insert into roller.job_events (job, kind, data) values (\(job)::uuid, \(kind), \(JSONValue.object(data)))"
     }
 }
 
