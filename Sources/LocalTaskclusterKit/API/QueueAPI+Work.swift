@@ -111,6 +111,7 @@ extension QueueAPI {
             try await claim(from: queue, by: worker, count)
         }
         activity.note(queue, worker, runs: claims.map { ($0.status.taskID, $0.runID) }, now: now())
+        QueueMetrics.claims.increment(by: claims.count)
         if !claims.isEmpty { request.onUndelivered { await handBack(claims) } }
         var text = SplicedJSON()
         text.append("{\"tasks\":")
@@ -155,6 +156,7 @@ extension QueueAPI {
         // A bridge out of the request's cancellation: what cannot be given back waits for the end of its claim.
         let back = Task { [store, now] in
             for claim in claims { try await store.handBack(claim, now: now()) }
+            QueueMetrics.returned.increment(by: claims.count)
         }
         do {
             try await back.value

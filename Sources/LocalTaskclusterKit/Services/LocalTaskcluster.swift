@@ -219,7 +219,10 @@ public struct LocalTaskcluster: Sendable {
                 try await herald.announce(now: $0)
             },
             PeriodicService(name: "worker activity", every: .seconds(2)) { try await activity.flush() },
-            PeriodicService(name: "claim probe", every: .seconds(5), jitter: 0.2) { dispatch.probe() },
+            PeriodicService(name: "claim probe", every: .seconds(5), jitter: 0.2) {
+                dispatch.probe()
+                QueueMetrics.waiting.record(dispatch.waiting)
+            },
             PeriodicService(name: "expiry", every: configuration.expiryInterval) { try await sweeper.sweep() },
             PeriodicService(name: "upload remains", every: .seconds(3600)) { files.removeRemains() },
             PeriodicService(name: "sealing", every: .seconds(60)) {

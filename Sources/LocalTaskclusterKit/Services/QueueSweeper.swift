@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 public import Core
 import Logging
+import Metrics
 public import Schedules
 public import ServiceLifecycle
 
@@ -44,9 +45,22 @@ public struct QueueSweeper: Service {
 
     /// Handles everything that is due.
     public func sweep() async throws {
-        while try await store.expireClaims(now: now()) == 32 {}
-        while try await store.handleDeadlines(delay: deadlineDelay, now: now()) == 32 {}
+        try await repeatedly(QueueMetrics.expired) { try await store.expireClaims(limit: Self.step, now: now()) }
+        try await repeatedly(QueueMetrics.deadlines) {
+            try await store.handleDeadlines(delay: deadlineDelay, limit: Self.step, now: now())
+        }
         try await follow()
+    }
+
+    /// How many rows one step handles at most, so that no lock is held for long.
+    private static let step = 32
+
+    private func repeatedly(_ counter: Counter, _ body: () async throws -> Int) async throws {
+        while true {
+            let count = try await body()
+            counter.increment(by: count)
+            guard count == Self.step else { return }
+        }
     }
 
     /// Handles what follows from events.
