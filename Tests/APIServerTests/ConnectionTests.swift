@@ -131,17 +131,7 @@ struct ConnectionTests {
 
     @Test func `A37: no request is cut when the server stops under load`() async throws {
         let events = Events()
-        let server = HTTPServer(
-            configuration: HTTPServerConfiguration(),
-            name: "drain-load",
-            rootURL: nil,
-            apis: [TestAPI.make(SchemaStore(directory: try TestSchemas.write()), events)],
-            authenticator: DirectoryAuthenticator(),
-            health: HealthRegistry()
-        )
-        var logger = Logger(label: "tests")
-        logger.logLevel = .error
-        let group = ServiceGroup(services: [server], logger: logger)
+        let (server, group, logger) = try TestServer.bare("drain-load", events)
         async let running: Void = withLogger(logger) { _ in try await group.run() }
         let port = await server.waitUntilListening()
         let ends = await withTaskGroup(of: String.self) { clients in

@@ -235,17 +235,7 @@ struct ServerTests {
     @Test func `A37: a request that began is finished before the server ends`() async throws {
         let transport = CurlTransport()
         let events = Events()
-        let server = HTTPServer(
-            configuration: HTTPServerConfiguration(),
-            name: "drain",
-            rootURL: nil,
-            apis: [TestAPI.make(SchemaStore(directory: try TestSchemas.write()), events)],
-            authenticator: DirectoryAuthenticator(),
-            health: HealthRegistry()
-        )
-        var logger = Logger(label: "tests")
-        logger.logLevel = .error
-        let group = ServiceGroup(services: [server], logger: logger)
+        let (server, group, logger) = try TestServer.bare("drain", events)
         async let running: Void = withLogger(logger) { _ in try await group.run() }
         let port = await server.waitUntilListening()
         async let reply = transport.send(

@@ -69,6 +69,21 @@ struct TestServer: Sendable {
         transport.shutdown()
     }
 
+    /// A server for tests of its end, and the group in which it runs.
+    static func bare(_ name: String, _ events: Events) throws -> (HTTPServer, ServiceGroup, Logger) {
+        let server = HTTPServer(
+            configuration: HTTPServerConfiguration(),
+            name: name,
+            rootURL: nil,
+            apis: [TestAPI.make(SchemaStore(directory: try TestSchemas.write()), events)],
+            authenticator: DirectoryAuthenticator(),
+            health: HealthRegistry()
+        )
+        var logger = Logger(label: "tests")
+        logger.logLevel = .error
+        return (server, ServiceGroup(services: [server], logger: logger), logger)
+    }
+
     /// Sends a request, signed if credentials are given.
     func send(
         _ method: String,

@@ -142,3 +142,29 @@ async def test_the_async_client_does_the_same(running):
         await queue.createTask(task_id, task("async", queue_id="slipway/nobody"))
         status = (await queue.cancelTask(task_id))["status"]
         assert status["state"] == "exception"
+
+
+def test_roles_expand_as_published(running):
+    """A29: the published vectors of role expansion, through the endpoint that everybody asks."""
+    auth, mark = taskcluster.Auth(running.options), unique("vectors").replace("-", "")
+    roles = {
+        f"{mark}proj:*": ["secrets:get:p/<..>/*", "q:<..>", f"assume:{mark}team:<..>", "x"],
+        f"{mark}team:zap": ["zap!"],
+        f"{mark}team:*": ["t:<..>:end"],
+    }
+    for name, scopes in roles.items():
+        auth.createRole(name, {"scopes": scopes, "description": "an interop test"})
+    vectors = {
+        "proj:zap": ["assume:proj:zap", "assume:team:zap", "q:zap", "secrets:get:p/zap/*", "t:zap:end", "x", "zap!"],
+        "proj:zap*": ["assume:proj:zap*", "assume:team:zap*", "q:zap*", "secrets:get:p/zap*", "t:zap*", "x", "zap!"],
+        "proj*": ["assume:proj*", "assume:team:*", "q:*", "secrets:get:p/*", "t:*", "x", "zap!"],
+        "proj": ["assume:proj"],
+        "proj:": ["assume:proj:", "assume:team:", "q:", "secrets:get:p//*", "t::end", "x"],
+    }
+    try:
+        for held, expanded in vectors.items():
+            wanted = {each.replace("assume:", f"assume:{mark}") for each in expanded}
+            assert set(auth.expandScopes({"scopes": [f"assume:{mark}{held}"]})["scopes"]) == wanted, held
+    finally:
+        for name in roles:
+            auth.deleteRole(name)

@@ -162,13 +162,7 @@ extension DeadLetter {
             received: try row.timestamp("received"),
             reason: Reason(rawValue: try row.string("reason")) ?? .rejected,
             error: try row.string("error"),
-            delivery: PulseDelivery(
-                exchange: try row.string("exchange"),
-                routingKey: try row.string("routing_key"),
-                cc: try row.strings("cc"),
-                body: try row.bytes("body"),
-                messageID: try row.optionalString("message_id")
-            ),
+            delivery: try PulseDelivery(row: row),
             replayed: try row.optionalTimestamp("replayed"),
             taskID: try row.optionalString("task_id")
         )

@@ -109,13 +109,7 @@ package struct UnfiredStore: Sendable {
                 kind: UnfiredKind(rawValue: try row.string("kind")) ?? .rejected,
                 reason: try row.string("reason"),
                 received: try row.timestamp("received"),
-                delivery: PulseDelivery(
-                    exchange: try row.string("exchange"),
-                    routingKey: try row.string("routing_key"),
-                    cc: try row.strings("cc"),
-                    body: try row.bytes("body"),
-                    messageID: try row.optionalString("message_id")
-                ),
+                delivery: try PulseDelivery(row: row),
                 isCut: try row.bool("is_cut")
             )
         }
@@ -132,5 +126,18 @@ package struct UnfiredStore: Sendable {
                 """
             )
         }
+    }
+}
+
+extension PulseDelivery {
+    /// A message from the columns in which both tables of messages keep it.
+    init(row: PostgresRow) throws {
+        self.init(
+            exchange: try row.string("exchange"),
+            routingKey: try row.string("routing_key"),
+            cc: try row.strings("cc"),
+            body: try row.bytes("body"),
+            messageID: try row.optionalString("message_id")
+        )
     }
 }
