@@ -223,7 +223,9 @@ def test_no_request_fails_the_server(running, known, service):
             elif mode is GenerationMode.POSITIVE:
                 run(caller, operation, name, mode, 1)
     print(f"{service}: {sum(caller.counts.values())} requests in {time.monotonic() - start:.1f} s: {caller.counts}")
-    assert any(status < 300 for status in caller.counts) and 400 in caller.counts
+    # However slow the machine, every endpoint was called, save those that hold their callers.
+    assert sum(caller.counts.values()) >= len(operations) - len(LONG_POLLS)
+    assert any(status < 300 for status in caller.counts)
 
 
 def run(caller, operation, name, mode, examples):
