@@ -4,6 +4,7 @@ import Core
 import Glibc
 import HTTPClient
 import JSON
+import Synchronization
 import Testing
 
 @Suite(.timeLimit(.minutes(5)))
@@ -110,6 +111,60 @@ struct CurlTransportTests {
         request.url = server.url("/empty")
         _ = try await transport.send(request)
         #expect(access(path, F_OK) == 0)
+    }
+
+    @Test func `a small body stays in memory and a big one goes to a file that survives a failure`() async throws {
+        let half = String(repeating: "a", count: 400_000)
+        let server = TestServer { request in
+            if request.line.contains("/small") { return ok("small") }
+            if request.head.contains("Range: bytes=400000-") {
+                let head = "HTTP/1.1 206 Partial Content\r\nContent-Length: 4\r\n"
+                return .answer(head + "Content-Range: bytes 400000-400003/400004\r\n\r\nrest")
+            }
+            return .hangUp("HTTP/1.1 200 OK\r\nContent-Length: 400004\r\nETag: \"x\"\r\n\r\n" + half)
+        }
+        defer { server.close() }
+        let path = temporaryPath()
+        defer { unlink(path) }
+        let heads = Mutex<[Int]>([])
+        var request = HTTPRequest(url: server.url("/small"))
+        request.sink = .spool(path: path, memory: 1000, offset: 0)
+        request.onHead = { head in
+            heads.withLock { $0.append(head.status) }
+            return nil
+        }
+        #expect(try await transport.send(request).body == Array("small".utf8))
+        #expect(access(path, F_OK) != 0)
+        request.url = server.url("/big")
+        await #expect(throws: HTTPClientError.self) { try await transport.send(request) }
+        request.headers["Range"] = "bytes=400000-"
+        request.sink = .spool(path: path, memory: 1000, offset: 400_000)
+        #expect(try await transport.send(request).status == 206)
+        var info = stat()
+        #expect(stat(path, &info) == 0 && info.st_size == 400_004)
+        #expect(heads.withLock { $0 } == [200, 200, 206])
+    }
+
+    @Test func `whoever sees the head may refuse the body`() async throws {
+        let server = TestServer { _ in .stream(1 << 20) }
+        defer { server.close() }
+        var request = HTTPRequest(url: server.url("/"))
+        request.onHead = { _ in HTTPClientError(.file, "too long") }
+        await #expect(throws: HTTPClientError(.file, "too long")) { try await transport.send(request) }
+    }
+
+    @Test func `answers that lead round in circles are left after as many rounds as allowed`() async throws {
+        let server = TestServer { _ in .answer("HTTP/1.1 303 See Other\r\nLocation: /\r\nContent-Length: 0\r\n\r\n") }
+        defer { server.close() }
+        var request = HTTPRequest(url: server.url("/"))
+        request.redirects = 5
+        do {
+            _ = try await transport.send(request)
+            Issue.record("the circle has no end")
+        } catch {
+            #expect(error.code == .redirect)
+        }
+        #expect(server.requests.count == 6)
     }
 
     @Test func `a broken download leaves no file and may be tried again`() async throws {

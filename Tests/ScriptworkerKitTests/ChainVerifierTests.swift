@@ -308,6 +308,35 @@ import WorkerKit
         #expect(try await refusal { $0.longestChain = 1 }.text.contains("deep"))
     }
 
+    @Test(arguments: [(20, 0), (21, 3)] as [(Int, Int32)])
+    func `S76: a chain may be nested twenty deep and no deeper`(_ depth: Int, _ code: Int32) async throws {
+        let tasks = (0..<depth).map { _ in Slugid.make() }
+        for (index, task) in tasks.enumerated() {
+            let next: JSONValue =
+                index + 1 < depth ? ["chainOfTrust": ["inputs": ["build": .string(tasks[index + 1])]]] : [:]
+            graph.add(task, "acme-3/build", ["mounts": []], extra: next)
+        }
+        graph.change(graph.sign) { $0["extra"] = ["chainOfTrust": ["inputs": ["build": .string(tasks[0])]]] }
+        try good()
+        let refused = try await refusal()
+        #expect(refused.code == code)
+        if code == 3 { #expect(refused.text.contains("deep")) }
+    }
+
+    @Test func `S80: a name that leads out of the directory is not taken from a listing`() async throws {
+        let names = ["public/../../../evil.zip", "public/%2e%2e/evil.zip", "/etc/evil.zip", "public//evil.zip"]
+        for name in names { graph.artifact(graph.build, name, [1]) }
+        graph.change(graph.sign) { $0["payload"]?["upstreamArtifacts"] = [self.upstream(["*.zip"], true)] }
+        graph.announce()
+        try graph.attest(nil) { statement in
+            for name in names { statement["artifacts"]?[name] = nil }
+        }
+        #expect(try await refusal().code == 0)
+        #expect(graph.hasInput(graph.build, "public/build/a.zip"))
+        let asked = graph.state.withLock { $0.requests.filter { $0.contains("evil") } }
+        #expect(asked.isEmpty)
+    }
+
     @Test func `S76: five hundred links are verified`() async throws {
         var inputs = JSONObject()
         for index in 0..<500 {
@@ -362,12 +391,12 @@ import WorkerKit
     }
 
     @Test func `S80: a pattern is matched against every page, and what nobody states is skipped`() async throws {
-        for index in 0..<40 { graph.artifact(graph.build, "public/build/f\(index).zip", [UInt8(index)]) }
+        for index in 0..<2500 { graph.artifact(graph.build, "public/build/f\(index).zip", [UInt8(index)]) }
         graph.change(graph.sign) { $0["payload"]?["upstreamArtifacts"] = [self.upstream(["public/*"], true)] }
         try good()
         graph.artifact(graph.build, "public/logs/live_backing.log", [1])
         #expect(try await refusal().code == 0)
-        #expect((0..<40).allSatisfy { graph.hasInput(graph.build, "public/build/f\($0).zip") })
+        #expect((0..<2500).allSatisfy { graph.hasInput(graph.build, "public/build/f\($0).zip") })
         #expect(!graph.hasInput(graph.build, "public/logs/live_backing.log"))
         #expect(graph.lines.withLock { $0.contains { $0.contains("live_backing.log") && $0.hasPrefix("WARNING") } })
     }

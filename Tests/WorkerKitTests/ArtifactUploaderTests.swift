@@ -104,6 +104,42 @@ private final class Answers: HTTPTransport {
         #expect(transport.count("PUT") == 5)
     }
 
+    @Test(
+        arguments: [
+            // The MD5 of "content", and of nothing.
+            ("\"9a0364b9e99bb480dd25e1f0284c8555\"", [:], 1), ("\"d41d8cd98f00b204e9800998ecf8427e\"", [:], 5),
+            ("\"d41d8cd98f00b204e9800998ecf8427e\"", ["x-amz-server-side-encryption": "aws:kms"], 1),
+            ("\"d41d8cd98f00b204e9800998ecf8427e-3\"", [:], 1), ("W/\"x\"", [:], 1),
+        ] as [(String, [String: String], Int)]
+    )
+    func `an upload counts only when the storage's digest is ours, where it tells one`(
+        _ tag: String,
+        _ more: [String: String],
+        _ puts: Int
+    ) async throws {
+        let transport = Answers { (request, _) throws(HTTPClientError) in
+            if request.method == "POST" { return Self.declared }
+            var headers: HTTPHeaders = ["ETag": tag]
+            for (name, value) in more { headers[name] = value }
+            return HTTPResponse(status: 200, headers: headers)
+        }
+        let failure = try await upload(transport)
+        #expect(transport.count("PUT") == puts)
+        #expect((failure == nil) == (puts == 1))
+    }
+
+    @Test func `S52: nothing but the configured limit ends an upload`() async throws {
+        let limits = Mutex<[Duration]>([])
+        let transport = Answers { (request, _) throws(HTTPClientError) in
+            if request.method == "POST" { return Self.declared }
+            limits.withLock { $0.append(request.timeout) }
+            #expect(request.stallTimeout == nil)
+            return HTTPResponse(status: 204)
+        }
+        #expect(try await upload(transport) == nil)
+        #expect(limits.withLock { $0 } == [.seconds(1200)])
+    }
+
     @Test(arguments: [500, 0])
     func `S50: a queue that is away is asked five times`(_ status: Int) async throws {
         let transport = Answers { (_, _) throws(HTTPClientError) in

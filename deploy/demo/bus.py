@@ -36,6 +36,19 @@ class Bus:
             self.messages.append((time.time(), method.exchange.rpartition("/")[2], json.loads(body)))
             self._changed.notify_all()
 
+    def wait_any(self, names, matches, seconds=90):
+        """The first message of any of these exchanges that satisfies `matches`, with its exchange."""
+        limit = time.monotonic() + seconds
+        with self._changed:
+            while True:
+                for _, exchange, payload in self.messages:
+                    if exchange in names and matches(payload):
+                        return exchange, payload
+                left = limit - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError(f"no message of {', '.join(names)} arrived within {seconds} s")
+                self._changed.wait(left)
+
     def wait(self, name, matches, seconds=90):
         """The first message of exchange `name` that satisfies `matches`, with its arrival time."""
         limit = time.monotonic() + seconds

@@ -15,6 +15,7 @@ import urllib.request
 import taskcluster
 
 from bus import Bus, publish
+from release import release
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 PUSHES = "exchange/another-team/v1/pushes"
@@ -67,6 +68,16 @@ def task_template(name, payload):
     }
 
 
+def task_definition(name, payload):
+    """A definition that needs no rendering any more."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return task_template(name, payload) | {
+        "created": stamp(now),
+        "deadline": stamp(now + datetime.timedelta(hours=1)),
+        "expires": stamp(now + datetime.timedelta(days=1)),
+    }
+
+
 def hook_definition(name, template, schema=None, **triggers):
     return {
         "metadata": {"name": name, "description": "Part of the demo", "owner": "release@example.com"},
@@ -97,14 +108,7 @@ def main():
 
     # 1. A first task makes the artifact that the others will prove.
     first = taskcluster.slugId()
-    now = datetime.datetime.now(datetime.timezone.utc)
-    definition = task_template("compile", {"action": "compile", "product": "demo", "maxRunTime": 60})
-    definition |= {
-        "created": stamp(now),
-        "deadline": stamp(now + datetime.timedelta(hours=1)),
-        "expires": stamp(now + datetime.timedelta(days=1)),
-    }
-    queue.createTask(first, definition)
+    queue.createTask(first, task_definition("compile", {"action": "compile", "product": "demo", "maxRunTime": 60}))
     timeline(f"first task {first} created through the queue's API")
     bus.wait("task-completed", lambda m: m["status"]["taskId"] == first)
     timeline("first task completed; its artifact is the next one's input")
@@ -196,6 +200,9 @@ def main():
     for task in (third, fourth, message["status"]["taskId"]):
         bus.wait("task-completed", lambda m: m["status"]["taskId"] == task)
     timeline("all three completed")
+
+    # 4. What was built is signed and published by workers that trust scopes, not payloads.
+    release(timeline, check, fetch, suite, load_suite().BINARIES, values, queue, bus, task_definition, first)
 
     print("\nFire history")
     for hook in (pushed, ticking, button, secret):
