@@ -80,6 +80,25 @@ struct InventoryTests {
         }
     }
 
+    @Test func `an empty inventory is filled from the old file, one with machines is left alone`() async throws {
+        try await withFolder { folder in
+            let path = "\(folder)/worker_config.json"
+            try CredentialStore(directory: folder).save(
+                Credential(Self.configuration.object ?? [:]),
+                as: "worker_config"
+            )
+            try await RollerWorld.with { world in
+                let credentials = CredentialStore(directory: folder)
+                let imports = FirstImport(inventory: world.inventory, credentials: credentials, path: path)
+                let isFilled = try await imports.fill()
+                #expect(isFilled)
+                #expect(try await world.count("machines") == 2)
+                #expect(try await imports.fill() == false)
+                #expect(credentials.contains("ipmi-moon-chassis-1"))
+            }
+        }
+    }
+
     @Test func `R21: fixtures of the first models link machines and workers`() async throws {
         let fixtures: JSONValue = [
             ["model": "api.Machine", "pk": 1, "fields": ["host": "localhost", "ip": "127.0.0.1", "workers": [1]]],

@@ -34,6 +34,10 @@ enum RollerAPIService: DaemonDescription {
         if let names = settings.taskNames, case let unknown = catalogue.limited(to: names).unknown, !unknown.isEmpty {
             context.settings.fail("task.names", "names \(unknown.joined(separator: ", ")), which no action is called")
         }
+        let path = context.settings.optional(
+            "worker.config.path",
+            "the file of the original service that fills an empty inventory"
+        )
         let configuration = HTTPServerConfiguration(settings: context.settings, defaultPort: 8000)
         try context.settings.check()
         let (pool, pulse, client) = (foundation.pool, foundation.pulse, foundation.client)
@@ -53,7 +57,10 @@ enum RollerAPIService: DaemonDescription {
             verify: RollerAPI.verifier(client)
         )
         let jobs = foundation.jobs
-        return foundation.services + [
+        let imports = path.map { path in
+            FirstImport(inventory: foundation.inventory, credentials: foundation.credentials, path: path)
+        }
+        return foundation.services + (imports.map { [$0] } ?? []) + [
             PeriodicService(name: "sweep of jobs", every: .seconds(3600)) { try await jobs.sweep() },
             HTTPServer(
                 configuration: configuration,
