@@ -23,6 +23,8 @@ enum ConnectionParameters {
         var settings = "-c statement_timeout=\(timeout) -c idle_in_transaction_session_timeout=60000"
         settings += " -c client_connection_check_interval=1000 -c timezone=UTC -c datestyle=ISO"
         settings += " -c intervalstyle=postgres -c bytea_output=hex -c client_min_messages=warning"
+        // Prepared plans outlive the size of the tables they were made for: look-ups by key must win even on small ones.
+        settings += " -c random_page_cost=1.1 -c jit=off"
         if let own = option("options", in: configuration.url) { settings += " " + own }
         return [
             ("client_encoding", "UTF8"), ("keepalives", "1"), ("keepalives_idle", "30"), ("keepalives_interval", "10"),

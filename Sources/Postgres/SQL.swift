@@ -263,6 +263,11 @@ extension SQL.Interpolation {
         if let values { appendInterpolation(values) } else { sql.bindNull() }
     }
 
+    /// Binds a `text[]` whose elements are the texts of arrays, for `unnest` and a cast of each: SQL has no lists of lists.
+    public mutating func appendInterpolation(lists values: [[String]]) {
+        sql.bind(text: arrayText(values.map { String(decoding: arrayText($0), as: UTF8.self) }))
+    }
+
     /// Binds a `bigint[]`.
     public mutating func appendInterpolation(_ values: [Int]) {
         sql.bind("{" + values.map(String.init).joined(separator: ",") + "}")

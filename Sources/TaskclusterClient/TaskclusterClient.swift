@@ -98,13 +98,36 @@ public struct TaskclusterClient: Sendable {
         retry policy: RetryPolicy? = nil,
         timeout: Duration? = nil
     ) async throws(TaskclusterError) -> HTTPResponse {
+        try await response(
+            service,
+            method,
+            path,
+            query: query,
+            bodyText: body?.bytes(),
+            authorizedScopes: authorizedScopes,
+            retry: policy,
+            timeout: timeout
+        )
+    }
+
+    /// The same for a body that is JSON text already.
+    func response(
+        _ service: String,
+        _ method: String,
+        _ path: [String],
+        query: [(String, String)] = [],
+        bodyText body: [UInt8]?,
+        authorizedScopes: [String]? = nil,
+        retry policy: RetryPolicy? = nil,
+        timeout: Duration? = nil
+    ) async throws(TaskclusterError) -> HTTPResponse {
         var request = HTTPRequest(
             method: method,
             url: url(service, path, query: query),
             timeout: timeout ?? .seconds(30)
         )
         if let body {
-            request.body = .bytes(body.bytes())
+            request.body = .bytes(body)
             request.headers["Content-Type"] = "application/json"
         }
         let policy = policy ?? retry
@@ -172,13 +195,9 @@ public struct TaskclusterClient: Sendable {
             )
         }
         guard response.status >= 400 else { return response }
-        let body = try? response.json()
-        let text = body?["message"]?.string ?? body?["error"]?.string ?? "the service gave no reason"
         throw TaskclusterError(
             status: response.status,
-            code: body?["code"]?.string ?? "HTTP\(response.status)",
-            message: URLText.withoutTrailer(text),
-            body: body,
+            body: try? response.json(),
             method: request.method,
             url: place
         )

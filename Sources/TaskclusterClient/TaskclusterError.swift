@@ -38,6 +38,19 @@ public struct TaskclusterError: Error, Sendable, CustomStringConvertible {
         self.isRetriable = isRetriable ?? (status.map { $0 >= 500 } ?? true)
     }
 
+    /// The error that a service answered with.
+    init(status: Int, body: JSONValue?, method: String, url: String) {
+        let text = body?["message"]?.string ?? body?["error"]?.string ?? "the service gave no reason"
+        self.init(
+            status: status,
+            code: body?["code"]?.string ?? "HTTP\(status)",
+            message: URLText.withoutTrailer(text),
+            body: body,
+            method: method,
+            url: url
+        )
+    }
+
     /// One line: what failed, with which status and why.
     public var description: String {
         let line = message.split(separator: "\n", maxSplits: 1).first.map(String.init) ?? message

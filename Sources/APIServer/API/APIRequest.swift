@@ -6,6 +6,7 @@ public import Taskcluster
 
 /// A request that met the declared rules of its endpoint, as its handler sees it.
 public struct APIRequest: Sendable {
+    let call: APICall
     let state: RequestState
     /// The query options that were given, decoded.
     public let query: [String: String]
@@ -13,7 +14,8 @@ public struct APIRequest: Sendable {
     public let body: JSONValue
     private let continuation: [JSONValue]?
 
-    init(state: RequestState, query: [String: String], body: JSONValue, continuation: [JSONValue]?) {
+    init(call: APICall, state: RequestState, query: [String: String], body: JSONValue, continuation: [JSONValue]?) {
+        self.call = call
         self.state = state
         self.query = query
         self.body = body

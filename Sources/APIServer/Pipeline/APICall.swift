@@ -49,10 +49,34 @@ struct APICall {
         } catch {
             reply = dispatcher.refusal(error, context)
         }
+        note(reply, state, since: started)
+        return reply
+    }
+
+    /// Answers a part of a request as if it had come by itself.
+    func answer(_ part: RequestPart, of whole: RequestState) async -> Reply {
+        let started = ContinuousClock.now
+        var context = ErrorBody.Context(method: endpoint.name, shape: route.api.errors)
+        context.parameters = part.parameters.map {
+            ($0.key, endpoint.secretParameters.contains($0.key) ? "..." : $0.value)
+        }
+        context.payload = endpoint.payloadInErrors(part.payload)
+        let state = RequestState(part, of: whole, endpoint)
+        let reply: Reply
+        do {
+            if let refusal = part.refusal { throw refusal }
+            reply = try await respond(state)
+        } catch {
+            reply = dispatcher.refusal(error, context)
+        }
+        note(reply, state, since: started)
+        return reply
+    }
+
+    private func note(_ reply: Reply, _ state: RequestState?, since started: ContinuousClock.Instant) {
         let seconds = (ContinuousClock.now - started).seconds
         route.metrics.record(status: reply.status, seconds: seconds)
         AccessLog.write(route, state, head: head, reply: reply, seconds: seconds)
-        return reply
     }
 
     private func respond(_ state: RequestState) async throws -> Reply {
@@ -63,7 +87,7 @@ struct APICall {
         let query = try QueryOptions.parse(head.rawQuery, endpoint.query)
         let continuation = try query["continuationToken"].map(Continuation.decode)
         let body = try validated(state)
-        let request = APIRequest(state: state, query: query, body: body, continuation: continuation)
+        let request = APIRequest(call: self, state: state, query: query, body: body, continuation: continuation)
         let response = try await endpoint.handler(request)
         if response.status < 400, !state.isAuthorized {
             throw ServerFault(message: "\(endpoint.name) answered without comparing scopes")

@@ -15,7 +15,7 @@ struct Dispatcher: Sendable {
     let apis: [API]
     let authenticator: (any RequestAuthenticator)?
     private let health: HealthEndpoints
-    private let routes: RouteTable
+    let routes: RouteTable
     private let raw: [RawRoute]
     private let rawMetrics: [RequestMetrics]
     private let proxies: [ProxyRoute]

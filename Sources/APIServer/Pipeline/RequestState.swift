@@ -26,6 +26,8 @@ final class RequestState: Sendable {
     let traceID: String
     let requestID: String
     private let authenticator: (any RequestAuthenticator)?
+    /// Whether this came as a part of another request.
+    private let isPart: Bool
 
     private struct Caller {
         var identity: Identity?
@@ -54,6 +56,39 @@ final class RequestState: Sendable {
         self.traceID = identifiers.trace
         self.requestID = identifiers.request
         self.authenticator = authenticator
+        isPart = false
+    }
+
+    /// A part of a request: the same sender, limited to the part's scopes.
+    init(_ part: RequestPart, of whole: RequestState, _ endpoint: Endpoint) {
+        head = whole.head
+        api = whole.api
+        self.endpoint = endpoint
+        parameters = part.parameters
+        rawBody = whole.rawBody
+        payload = part.payload
+        traceID = whole.traceID
+        requestID = whole.requestID
+        authenticator = whole.authenticator
+        isPart = true
+        let sender = whole.identity
+        let identity = Identity(clientID: sender?.clientID, scopes: part.scopes, expires: sender?.expires ?? .now())
+        caller.withLock { $0.identity = identity }
+    }
+
+    /// The path that a part would have been sent to by itself; nil for other requests.
+    var partResource: String? {
+        guard isPart else { return nil }
+        var path = "/api/\(api.service)/\(api.version)"
+        for segment in RoutePattern(endpoint.route).segments {
+            switch segment {
+            case .literal(let literal): path += "/\(literal)"
+            case .parameter(let name), .rest(let name):
+                let value = parameters[name] ?? ""
+                path += endpoint.secretParameters.contains(name) ? "/..." : "/\(value)"
+            }
+        }
+        return path
     }
 
     var identity: Identity? { caller.withLock { $0.identity } }

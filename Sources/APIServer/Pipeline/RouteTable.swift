@@ -37,6 +37,7 @@ struct RouteTable: Sendable {
 
     private var routes: [String: [String: [Route]]] = [:]
     private var mounted: [String: [Route]]?
+    private var named: [String: Route] = [:]
 
     init(_ apis: [API]) {
         for api in apis {
@@ -45,6 +46,7 @@ struct RouteTable: Sendable {
                 let route = Route(endpoint, of: api)
                 var key = ""
                 if case .literal(let word)? = route.pattern.segments.first { key = word }
+                named["\(api.service)/\(api.version)/\(endpoint.name)"] = route
                 buckets[key, default: []].append(route)
             }
             for key in buckets.keys {
@@ -62,6 +64,9 @@ struct RouteTable: Sendable {
             }
         }
     }
+
+    /// The route of an API's method.
+    func route(named name: String, of api: API) -> Route? { named["\(api.service)/\(api.version)/\(name)"] }
 
     /// What refusals look like below the server's root.
     var mountedErrors: API.ErrorShape? { mounted?.values.lazy.compactMap(\.first).first?.api.errors }

@@ -43,7 +43,7 @@ enum AccessLog {
             "service": .string(route.api.service),
             "apiVersion": .string(route.api.version),
             "method": .string(head.method),
-            "resource": .string(resource(route, head)),
+            "resource": .string(state?.partResource ?? resource(route, head)),
             "statusCode": .stringConvertible(reply.status),
             "duration": .stringConvertible((seconds * 1_000_000).rounded() / 1000),
             "public": .stringConvertible(route.endpoint.scopes == nil),

@@ -88,15 +88,46 @@ extension HooksAPI {
 
     // MARK: - Firing
 
+    /// Fires with the definition that was known last, which the statement that writes the fire down then checks.
+    ///
+    /// Only what is not simply accepted is decided again with the definition as it is now.
     private func trigger(_ request: APIRequest, by firedBy: FiredBy, extras: JSONObject) async throws -> APIResponse {
-        let name = request.hookName
         let started = Timestamp.now()
-        let program: HookProgram?
-        do { program = try await programs.program(of: name) } catch let failure as FireFailure {
-            throw failure.reply(for: name)
+        if let program = programs.known(request.hookName),
+            let draft = try? draft(request, program, by: firedBy, extras, started), case .task = draft.rendering
+        {
+            switch try await triggers.accept(draft, version: program.version) {
+            case .fire(let fire): return try await perform(fire)
+            case .taken: return try await repeated(draft)
+            case .outdated: break
+            }
         }
-        guard let program else { throw APIError.noSuchHook }
+        let current: HookProgram?
+        do { current = try await programs.program(of: request.hookName) } catch let failure as FireFailure {
+            throw failure.reply(for: request.hookName)
+        }
+        guard let current else { throw APIError.noSuchHook }
+        let draft = try draft(request, current, by: firedBy, extras, started)
+        let accepted = try await fires.pool.transaction { connection in
+            try await fires.accept([draft], slots: 1, on: connection)
+        }
+        FiringLog.settled([draft])
+        switch draft.rendering {
+        case .declined: return .json([:])
+        case .failed(let failure): throw failure.reply(for: draft.name)
+        case .task: break
+        }
+        guard let fire = accepted.first else { return try await repeated(draft) }
+        return try await perform(fire)
+    }
 
+    private func draft(
+        _ request: APIRequest,
+        _ program: HookProgram,
+        by firedBy: FiredBy,
+        _ extras: JSONObject,
+        _ started: Timestamp
+    ) throws(APIError) -> FireDraft {
         var payload = request.body
         let problems = program.schema.validate(payload)
         guard problems.isEmpty else {
@@ -106,10 +137,11 @@ extension HooksAPI {
         let chosen = try chosenTaskID(payload)
         if appliesTriggerDefaults { payload = program.schema.applyingDefaults(payload) }
 
+        let name = request.hookName
         let taskID = chosen ?? Slugid.make()
         var context = extras
         context["payload"] = payload
-        let draft = FireDraft(
+        return FireDraft(
             name: name,
             taskID: taskID,
             firedBy: firedBy,
@@ -123,7 +155,6 @@ extension HooksAPI {
             requestHash: DeliveryIdentity.requestHash(firedBy: firedBy, context: context),
             rendered: .now()
         )
-        return try await perform(draft)
     }
 
     /// The id that a payload asks for, if it does.
@@ -141,21 +172,11 @@ extension HooksAPI {
         }
     }
 
-    private func perform(_ draft: FireDraft) async throws -> APIResponse {
-        let accepted = try await fires.pool.transaction { connection in
-            try await fires.accept([draft], slots: 1, on: connection)
-        }
-        FiringLog.settled([draft])
-        switch draft.rendering {
-        case .declined: return .json([:])
-        case .failed(let failure): throw failure.reply(for: draft.name)
-        case .task: break
-        }
-        guard let fire = accepted.first else { return try await repeated(draft) }
+    private func perform(_ fire: Fire) async throws -> APIResponse {
         switch try await dispatcher.performNow(fire) {
         case .created: return Self.reply(fire.taskID)
         case .declined, .dropped: return .json([:])
-        case .failed(let failure), .postponed(let failure): throw failure.reply(for: draft.name)
+        case .failed(let failure), .postponed(let failure): throw failure.reply(for: fire.name)
         }
     }
 

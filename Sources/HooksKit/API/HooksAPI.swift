@@ -14,6 +14,7 @@ package struct HooksAPI: Sendable {
     let programs: HookPrograms
     let schedules: ScheduleStore
     let dispatcher: FireDispatcher
+    let triggers: TriggerAcceptance
     let rules: HookRules
     let client: TaskclusterClient
     /// Whether defaults of the trigger schema are filled into the payload that templates see.
@@ -41,6 +42,7 @@ package struct HooksAPI: Sendable {
         self.programs = programs
         self.schedules = schedules
         self.dispatcher = dispatcher
+        triggers = TriggerAcceptance(fires: fires)
         self.rules = rules
         self.client = client
         self.appliesTriggerDefaults = appliesTriggerDefaults

@@ -57,10 +57,23 @@ package struct FireAnnouncement {
     var insertion: SQL {
         """
         insert into hooks.outbox (exchange, routing_key, body)
-        select \(exchange)::text, \(Self.routingKey(name, firedBy))::text, json_strip_nulls(json_build_object('hookGroupId', hook_group_id,
-            'hookId', hook_id, 'firedBy', fired_by, 'taskId', task_id,
-            'time', to_char(started at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
-            'reason', \(reason)::text))::text\u{20}
+        select \(exchange)::text, \(Self.routingKey(name, firedBy))::text, \(Self.body(reason: reason))\u{20}
+        """
+    }
+
+    /// The same for several fires that made their tasks; the clause has the column `routing_key` as well.
+    static func fired(namespace: String) -> SQL {
+        """
+        insert into hooks.outbox (exchange, routing_key, body)
+        select \(HookExchanges.exchange("hook-fired", namespace: namespace))::text, routing_key, \(body(reason: nil))\u{20}
+        """
+    }
+
+    private static func body(reason: String?) -> SQL {
+        """
+        json_strip_nulls(json_build_object('hookGroupId', hook_group_id, 'hookId', hook_id, 'firedBy', fired_by,
+            'taskId', task_id, 'time', to_char(started at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
+            'reason', \(reason)::text))::text
         """
     }
 }

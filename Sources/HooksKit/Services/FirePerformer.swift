@@ -18,6 +18,7 @@ package struct FirePerformer: Sendable {
     let schedules: ScheduleStore
     let programs: HookPrograms
     let client: TaskclusterClient
+    private let creator: TaskCreator
     /// The longest pause before a fire is tried again.
     let longestPause: Duration
     let now: @Sendable () -> Timestamp
@@ -37,6 +38,8 @@ package struct FirePerformer: Sendable {
         self.schedules = schedules
         self.programs = programs
         self.client = client
+        // A call is answered within a lease, or it does not count.
+        creator = TaskCreator(client: client, timeout: .seconds(10))
         self.longestPause = longestPause
         self.now = now
     }
@@ -72,27 +75,22 @@ package struct FirePerformer: Sendable {
     // MARK: - The call
 
     private func attempt(_ taken: Fire) async throws -> FireOutcome {
-        var definition: JSONValue
-        do { definition = try JSONValue(parsing: taken.definition) } catch {
-            return .failed(FireFailure(template: "the stored definition is unreadable"))
-        }
         if taken.attempts > 1 {
             guard try await hooks.hook(taken.name) != nil else { return .dropped }
         }
-        switch try await refreshed(taken, definition) {
-        case .send(let fresh): definition = fresh
+        var definition = taken.definition
+        switch try await refreshed(taken) {
+        case .send(let fresh): definition = fresh ?? definition
         case .end(let outcome): return outcome
         }
         do throws(TaskclusterError) {
-            // The call is answered within a lease, or it does not count.
-            _ = try await client.call(
-                "queue",
-                "PUT",
-                ["task", taken.taskID],
-                body: definition,
-                authorizedScopes: ["assume:\(taken.name.role)"],
-                retry: taken.firedBy.mayBeRepeated ? Self.once : .taskcluster,
-                timeout: .seconds(10)
+            try await creator.create(
+                TaskRequest(
+                    taskID: taken.taskID,
+                    definition: definition,
+                    authorizedScopes: ["assume:\(taken.name.role)"]
+                ),
+                retry: taken.firedBy.mayBeRepeated ? Self.once : .taskcluster
             )
             return .created
         } catch {
@@ -127,19 +125,21 @@ package struct FirePerformer: Sendable {
     private static let once = RetryPolicy(attempts: 1, base: .zero, maximum: .zero)
 
     private enum Refreshed {
-        case send(JSONValue)
+        /// The stored definition, unless there is another one.
+        case send(String?)
         case end(FireOutcome)
     }
 
     /// Renews a definition that has grown too old for the queue, unless an earlier attempt made the task after all.
     ///
     /// The task id stays: should an attempt believed lost still arrive, the queue will refuse the second definition.
-    private func refreshed(_ fire: Fire, _ definition: JSONValue) async throws -> Refreshed {
+    private func refreshed(_ fire: Fire) async throws -> Refreshed {
         let instant = now()
-        guard
-            definition["created"]?.string == fire.created.iso8601,
-            instant - fire.created > Self.oldest
-        else { return .send(definition) }
+        guard instant - fire.created > Self.oldest else { return .send(nil) }
+        guard let definition = try? JSONValue(parsing: fire.definition) else {
+            return .end(.failed(FireFailure(template: "the stored definition is unreadable")))
+        }
+        guard definition["created"]?.string == fire.created.iso8601 else { return .send(nil) }
         do {
             _ = try await client.queue.status(fire.taskID)
             return .end(.created)
@@ -157,10 +157,11 @@ package struct FirePerformer: Sendable {
         case .declined: return .end(.declined)
         case .failed(let failure): return .end(.failed(failure))
         case .task(let task):
-            guard try await fires.restamp(fire, created: instant, definition: task.text()) else {
+            let text = task.text()
+            guard try await fires.restamp(fire, created: instant, definition: text) else {
                 return .end(.dropped)
             }
-            return .send(task)
+            return .send(text)
         }
     }
 

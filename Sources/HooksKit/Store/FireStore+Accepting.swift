@@ -33,27 +33,45 @@ extension FireStore {
         return try Self.fires(of: pending + again, Array(rows))
     }
 
+    /// Drafts of one hook, all of which make tasks, and the version of the definition that they were made with.
+    struct VersionedDrafts: Sendable {
+        let name: HookName
+        let version: Int
+        let drafts: [FireDraft]
+    }
+
     /// Writes drafts of one hook down, all of which make tasks, if the hook's definition still has a version; nil if not.
     ///
     /// One statement and one round trip, committed when this returns.
     func accept(_ drafts: [FireDraft], of name: HookName, version: Int, slots: Int) async throws -> [Fire]? {
-        let pending = drafts.enumerated().compactMap { index, draft in
-            draft.definition.map { Pending(draft: draft, definition: $0, isLeased: index < slots) }
+        guard drafts.contains(where: { $0.definition != nil }) else { return [] }
+        return try await accept([VersionedDrafts(name: name, version: version, drafts: drafts)], slots: slots)[0]
+    }
+
+    /// The same for several hooks: one round trip and one commit for all, and an answer for each.
+    func accept(_ hooks: [VersionedDrafts], slots: Int) async throws -> [[Fire]?] {
+        let pending = hooks.map { hook in
+            hook.drafts.enumerated().compactMap { index, draft in
+                draft.definition.map { Pending(draft: draft, definition: $0, isLeased: index < slots) }
+            }
         }
-        guard !pending.isEmpty else { return [] }
-        let rows = try await pool.query(
-            """
-            with same as (
-                select from hooks.hooks where hook_group_id = \(name.group) and hook_id = \(name.hook)
-                    and definition_version = \(version)
-            ), accepted as (
-                \(insertion(pending, from: "same, ", onConflict: Self.leaveOut))
-            )
-            select s.matches, a.* from (select count(*) as matches from same) s left join accepted a on true
-            """
+        let results = try await pool.pipeline(
+            zip(hooks, pending).map { hook, pending in
+                """
+                with same as (
+                    select from hooks.hooks where hook_group_id = \(hook.name.group) and hook_id = \(hook.name.hook)
+                        and definition_version = \(hook.version)
+                ), accepted as (
+                    \(insertion(pending, from: "same, ", onConflict: Self.leaveOut))
+                )
+                select s.matches, a.* from (select count(*) as matches from same) s left join accepted a on true
+                """
+            }
         )
-        guard let first = rows.first, try first.int("matches") == 1 else { return nil }
-        return try Self.fires(of: pending, rows.filter { try $0.optionalInt("fire_id") != nil })
+        return try zip(pending, results).map { pending, rows in
+            guard let first = rows.first, try first.int("matches") == 1 else { return nil }
+            return try Self.fires(of: pending, rows.filter { try $0.optionalInt("fire_id") != nil })
+        }
     }
 
     // MARK: - Drafts that make tasks

@@ -15,18 +15,50 @@ extension FireStore {
     ///
     /// Does nothing for a fire that somebody else has taken meanwhile.
     func finish(_ endings: [Ending]) async throws {
-        if endings.count == 1 {
-            _ = try await pool.execute(statement(for: endings[0]))
-        } else {
-            try await pool.transaction { connection in try await finish(endings, on: connection) }
-        }
+        guard !endings.isEmpty else { return }
+        _ = try await pool.pipeline(statements(for: endings))
     }
 
     /// Ends fires together with other changes.
     func finish(_ endings: [Ending], on connection: PostgresConnection) async throws {
         guard !endings.isEmpty else { return }
+        _ = try await connection.pipeline(statements(for: endings))
+    }
+
+    /// One statement for all fires that made their task, and one for each of the others.
+    private func statements(for endings: [Ending]) -> [SQL] {
         // In one order everywhere, so that batches of several processes do not wait for each other in circles.
-        _ = try await connection.pipeline(endings.sorted { $0.fire.id < $1.fire.id }.map(statement))
+        let sorted = endings.sorted { $0.fire.id < $1.fire.id }
+        let created = sorted.filter { if case .created = $0.outcome { true } else { false } }
+        let others = sorted.filter { if case .created = $0.outcome { false } else { true } }
+        return (created.isEmpty ? [] : [success(of: created)]) + others.map(statement)
+    }
+
+    private func success(of endings: [Ending]) -> SQL {
+        let fires = endings.map(\.fire)
+        let keys = fires.map { FireAnnouncement.routingKey($0.name, $0.firedBy) }
+        return """
+            with ended as (
+                select * from unnest(\(fires.map(\.id))::bigint[], \(fires.map(\.lease))::bigint[],
+                    \(endings.map(\.time))::timestamptz[], \(keys)::text[]) as e (fire_id, lease, finished, routing_key)
+            ), fire as (
+                update hooks.fires f set state = 'done', outcome = 'created', error = null, reason = null,
+                    context = null, definition = null, run_at = now(), finished = e.finished
+                from ended e where f.fire_id = e.fire_id and f.lease = e.lease and f.state = 'pending'
+                returning f.fire_id, f.hook_group_id, f.hook_id, f.task_id, f.fired_by, f.started, e.routing_key
+            ), shown as (
+                select fire.* from fire cross join lateral (
+                    select from hooks.hooks h
+                    where h.hook_group_id = fire.hook_group_id and h.hook_id = fire.hook_id
+                    limit 1 for key share) hook
+            ), published as (
+                \(FireAnnouncement.fired(namespace: namespace)) from shown order by fire_id
+            )
+            insert into hooks.last_fires (hook_group_id, hook_id, task_id, fired_by, task_create_time, result, error)
+            select hook_group_id, hook_id, task_id, fired_by, started, 'success', '' from shown
+            on conflict (hook_group_id, hook_id, task_id) do update set fired_by = excluded.fired_by,
+                task_create_time = excluded.task_create_time, result = excluded.result, error = excluded.error
+            """
     }
 
     private func statement(for ending: Ending) -> SQL {

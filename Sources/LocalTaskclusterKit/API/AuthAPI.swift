@@ -108,8 +108,23 @@ public struct AuthAPI: Sendable {
                 guard let question = AuthenticationRequest(json: request.body) else {
                     throw APIError(.inputError, "The request to check is incomplete.")
                 }
-                return .json(try await directory.authenticate(question).json)
+                // As text: a verdict is made by one function only, and checking it costs more than reaching it.
+                return .rawJSON(try await directory.authenticate(question).json.bytes())
             },
+            Endpoint(
+                .post,
+                "/authenticate-hawk/several",
+                name: "authenticateHawkRequests",
+                input: "v1/authenticate-hawk-requests.json",
+                output: "v1/authenticate-hawk-responses.json",
+                category: "Authentication",
+                stability: .experimental,
+                title: "Tell a service who sent several requests",
+                description: "Answers as so many calls of `authenticateHawk` would.",
+                publish: false,
+                payloadInErrors: { _ in .object([:]) },
+                handler: authenticateSeveral
+            ),
             endpoint(
                 .post,
                 "/test-authenticate",
@@ -142,6 +157,21 @@ public struct AuthAPI: Sendable {
                 )
             },
         ]
+    }
+
+    /// Sent as text: verdicts are made by one function only, and checking them costs more than reaching them.
+    @Sendable private func authenticateSeveral(_ request: APIRequest) async throws -> APIResponse {
+        var verdicts = SplicedJSON()
+        verdicts.append("{\"verdicts\":[")
+        for (index, body) in (request.body["requests"]?.array ?? []).enumerated() {
+            guard let question = AuthenticationRequest(json: body) else {
+                throw APIError(.inputError, "The request to check is incomplete.")
+            }
+            if index > 0 { verdicts.append(",") }
+            verdicts.append(try await directory.authenticate(question).json)
+        }
+        verdicts.append("]}")
+        return .rawJSON(verdicts.bytes)
     }
 
     /// Verifies the request as if the deployment had one client, `tester`, and no roles.

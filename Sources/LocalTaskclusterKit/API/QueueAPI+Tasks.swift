@@ -6,6 +6,7 @@ import Taskcluster
 extension QueueAPI {
     var taskEndpoints: [Endpoint] {
         [
+            severalTasksEndpoint,
             endpoint(
                 .get,
                 "/task/<taskId>",

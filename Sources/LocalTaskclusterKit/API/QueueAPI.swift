@@ -175,6 +175,7 @@ struct SplicedJSON {
     private(set) var bytes: [UInt8] = []
 
     mutating func append(_ text: String) { bytes.append(contentsOf: text.utf8) }
+    mutating func append(json text: [UInt8]) { bytes.append(contentsOf: text) }
     mutating func append(_ value: JSONValue) { bytes.append(contentsOf: value.bytes()) }
 
     /// `{"status": …, "task": …}` as listings show tasks, with the definition as it was stored.

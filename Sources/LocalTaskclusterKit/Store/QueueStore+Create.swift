@@ -18,17 +18,9 @@ extension QueueStore {
     }
 
     private func createFreeTask(_ task: TaskDefinition, now: Timestamp) async throws -> TaskStatus {
-        var status = task.initialStatus
-        let transition = try status.scheduled(now: now)
-        let facts = TaskFacts(status: status, routes: task.routes, tags: task.tags)
-        let news = [messages.defined(facts)] + transition.events.map { messages.message($0, facts) }
-        let statements = [Self.openGroup(task, now: now), Self.insert(task, status, enqueued: true, news, now: now)]
-        let rows = try await pool.withConnection { try await $0.pipeline(statements) }
-        guard let verdict = rows.last?.first, try verdict.bool("inserted") else {
-            return try await existing(task)
-        }
-        notify(Aftermath(added: [task.taskQueueID: 1], messages: true))
-        return status
+        let created = try await creations.submit(NewTask(definition: task, now: now))
+        if let created { return created }
+        return try await existing(task)
     }
 
     private func createDependentTask(_ task: TaskDefinition, now: Timestamp) async throws -> TaskStatus {
@@ -46,7 +38,7 @@ extension QueueStore {
             """
         let created: TaskStatus? = try await transact(
             reading: [
-                Self.openGroup(task, now: now), Self.insert(task, status, enqueued: false, [defined], now: now),
+                Self.openGroup(task, now: now), Self.insert(task, status, [defined]),
                 waiting,
                 look,
             ]
@@ -148,9 +140,7 @@ extension QueueStore {
     private static func insert(
         _ task: TaskDefinition,
         _ status: TaskStatus,
-        enqueued: Bool,
-        _ news: [QueueMessage],
-        now: Timestamp
+        _ news: [QueueMessage]
     ) -> SQL {
         let head: SQL = """
             with allowed as (
@@ -172,13 +162,6 @@ extension QueueStore {
                 insert into tcl.deadlines (task_id, due) select task_id, \(task.deadline)::timestamptz from task
             )
             """
-        let waiting: SQL = """
-            , waiting as (
-                insert into tcl.pending (task_id, run_id, task_queue_id, priority, deadline, inserted)
-                select task_id, 0, \(task.taskQueueID)::text, \(task.priority.rawValue)::smallint,
-                    \(task.deadline)::timestamptz, \(now)::timestamptz from task
-            )
-            """
         let routes = news.first?.cc ?? []
         var announcements: SQL =
             ", news as (insert into tcl.outbox (exchange, routing_key, cc, body) select m.exchange, m.routing_key, \(routes)::text[], m.body from task, (values "
@@ -190,7 +173,7 @@ extension QueueStore {
         }
         announcements = announcements + ") as m (position, exchange, routing_key, body) order by m.position)"
         let verdict: SQL = " select exists (select from task) as inserted"
-        return head + (enqueued ? waiting : "") + announcements + verdict
+        return head + announcements + verdict
     }
 }
 
@@ -208,17 +191,6 @@ extension QueueStore {
             return try await transact(reading: reading, decide)
         } catch  where recovering(error) {
             return nil
-        }
-    }
-}
-
-extension TaskStatus {
-    /// Schedules a task that may not be refused any more: its dates have been checked.
-    fileprivate mutating func scheduled(now: Timestamp) throws(QueueProblem) -> Transition {
-        do {
-            return try schedule(now: now)
-        } catch {
-            throw QueueProblem(error)
         }
     }
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
+import Core
+import JSON
 public import Postgres
 import Schedules
-
-import JSON
 
 /// The queue's state in PostgreSQL.
 ///
@@ -21,6 +21,8 @@ public struct QueueStore: Sendable {
     public let claimTimeout: Duration
     /// What addresses of tasks begin with.
     public let rootURL: String
+    /// Stores what is created at the same time with one commit.
+    let creations: Coalescer<NewTask, TaskStatus?>
 
     /// Uses the tables of the schema `tcl`.
     public init(
@@ -35,6 +37,7 @@ public struct QueueStore: Sendable {
         self.observer = observer
         self.claimTimeout = claimTimeout
         self.rootURL = rootURL
+        creations = NewTask.coalescer(pool: pool, messages: messages, observer: observer)
     }
 }
 
@@ -113,10 +116,15 @@ extension QueueStore {
         }
     }
 
-    func notify(_ aftermath: Aftermath) {
-        for (queue, count) in aftermath.added { observer.pendingAdded(queue, count) }
-        if aftermath.resolved || aftermath.notices { observer.taskResolved() }
-        if aftermath.messages { observer.messagesAdded() }
+    func notify(_ aftermath: Aftermath) { aftermath.tell(observer) }
+}
+
+extension Aftermath {
+    /// Tells whom it concerns.
+    func tell(_ observer: QueueObserver) {
+        for (queue, count) in added { observer.pendingAdded(queue, count) }
+        if resolved || notices { observer.taskResolved() }
+        if messages { observer.messagesAdded() }
     }
 }
 
