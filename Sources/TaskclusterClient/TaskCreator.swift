@@ -31,11 +31,19 @@ public final class TaskCreator: Sendable {
 
     /// Uses a client; one attempt may take as long as `timeout`.
     ///
-    /// By default so many calls may be under way that one which hangs does not hold up everybody.
-    public init(client: TaskclusterClient, timeout: Duration = .seconds(10), concurrency: Int = 4) {
+    /// By default so many calls may be under way that one which hangs does not hold up everybody. `expecting` tells how many
+    /// tasks may be wanted soon.
+    public init(
+        client: TaskclusterClient,
+        timeout: Duration = .seconds(10),
+        concurrency: Int = 4,
+        expecting: (@Sendable () -> Int)? = nil
+    ) {
         let calls = QueueCalls(client: client, timeout: timeout)
         self.calls = calls
-        rounds = Coalescer(concurrency: concurrency) { await calls.create($0).map { .success($0) } }
+        rounds = Coalescer(concurrency: concurrency, expecting: expecting) {
+            await calls.create($0).map { .success($0) }
+        }
     }
 
     /// How many tasks wait for a call to begin.

@@ -95,4 +95,18 @@ struct CoalescerTests {
         #expect(try await first.value == 2)
         #expect(try await second.value == 4)
     }
+
+    @Test func `company that is expected and does not come holds nobody up`() async throws {
+        let work = Work()
+        work.open(1000)
+        let rounds = Coalescer(concurrency: 2, expecting: { 1000 }) { await work.run($0) }
+        #expect(try await rounds.submit(1) == 2)
+        try await withThrowingTaskGroup(of: Int.self) { group in
+            for item in 0..<100 { group.addTask { try await rounds.submit(item) } }
+            var sum = 0
+            for try await result in group { sum += result }
+            #expect(sum == 2 * (0..<100).reduce(0, +))
+        }
+        #expect(rounds.waiting == 0)
+    }
 }

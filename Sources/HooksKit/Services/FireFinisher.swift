@@ -7,8 +7,9 @@ import Postgres
 final class FireFinisher: Sendable {
     private let rounds: Coalescer<FireStore.Ending, Void>
 
-    init(store: FireStore) {
-        rounds = Coalescer { endings in
+    /// Writes to a store; `expecting` tells how many fires may end soon.
+    init(store: FireStore, expecting: (@Sendable () -> Int)? = nil) {
+        rounds = Coalescer(expecting: expecting) { endings in
             do {
                 try await store.finish(endings)
                 return endings.map { _ in .success(()) }

@@ -19,6 +19,7 @@ package struct FirePerformer: Sendable {
     let programs: HookPrograms
     let client: TaskclusterClient
     private let creator: TaskCreator
+    private let underWay: UnderWay
     /// The longest pause before a fire is tried again.
     let longestPause: Duration
     let now: @Sendable () -> Timestamp
@@ -33,13 +34,15 @@ package struct FirePerformer: Sendable {
         now: @escaping @Sendable () -> Timestamp = { .now() }
     ) {
         self.fires = fires
-        finisher = FireFinisher(store: fires)
+        let underWay = UnderWay()
+        self.underWay = underWay
+        finisher = FireFinisher(store: fires) { underWay.count }
         self.hooks = hooks
         self.schedules = schedules
         self.programs = programs
         self.client = client
         // A call is answered within a lease, or it does not count.
-        creator = TaskCreator(client: client, timeout: .seconds(10))
+        creator = TaskCreator(client: client, timeout: .seconds(10)) { underWay.count }
         self.longestPause = longestPause
         self.now = now
     }
@@ -50,6 +53,8 @@ package struct FirePerformer: Sendable {
     /// Performs a taken fire and stores what became of it.
     @discardableResult
     func perform(_ fire: Fire) async throws -> FireOutcome {
+        underWay.begin()
+        defer { underWay.end() }
         let outcome = try await attempt(fire)
         if case .postponed(let failure) = outcome {
             try await fires.postpone(fire, failure, by: pause(after: fire.failures + 1))

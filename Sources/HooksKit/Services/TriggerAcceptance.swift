@@ -21,9 +21,11 @@ final class TriggerAcceptance: Sendable {
     }
 
     private let rounds: Coalescer<Item, Outcome>
+    /// The requests that are answered now, those included whose fires are accepted already.
+    let underWay = UnderWay()
 
     init(fires: FireStore) {
-        rounds = Coalescer { items in
+        rounds = Coalescer(expecting: { [underWay] in underWay.count }) { items in
             do {
                 return try await Self.accept(items, fires).map { .success($0) }
             } catch let error as PostgresError where items.count > 1 && error.sqlState != nil {
