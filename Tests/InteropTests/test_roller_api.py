@@ -187,7 +187,7 @@ def test_messages_follow_a_job_and_fit_their_published_schema(roller, machine, r
     try:
         channel = connection.channel()
         user = pika.URLParameters(running.amqp_url).credentials.username
-        exchange = f"exchange/{user}/v1/roller-events"
+        exchange = reference["exchangePrefix"] + entry["exchange"]
         queue = channel.queue_declare(f"queue/{user}/{unique('roller')}", exclusive=True).method.queue
         channel.queue_bind(queue, exchange, f"ping.{machine}.*")
         job = roller.create("ping", machine).json()["task_id"]

@@ -16,7 +16,8 @@ package import TaskclusterClient
 /// - `DATABASE_URL`, `AMQP_URL`: where state is kept and messages go.
 /// - `TASKCLUSTER_ROOT_URL`, `TASKCLUSTER_CLIENT_ID`, `TASKCLUSTER_ACCESS_TOKEN`: the deployment, and who roller is there.
 /// - `CREDENTIALS_DIR`: the folder of credentials.
-/// - `ROLLER_EXCHANGE_NAMESPACE`: the middle part of the names of exchanges and queues; default the user of the broker.
+/// - `ROLLER_EXCHANGE_NAMESPACE`: the middle part of the names of exchanges and queues; default
+///   `taskcluster-roller`, as the references say.
 package struct RollerFoundation {
     package let pool: PostgresPool
     package let pulse: PulseConnection
@@ -39,7 +40,11 @@ package struct RollerFoundation {
         let accessToken = settings.required("taskcluster.access.token", secret: true, "the key of these credentials")
         let certificate = settings.optional("taskcluster.certificate", secret: true, "their certificate, if temporary")
         let directory = settings.optional("credentials.dir", "the folder of credentials of controllers")
-        let own = settings.optional("roller.exchange.namespace", "the middle part of the names of exchanges")
+        let namespace = settings.string(
+            "roller.exchange.namespace",
+            default: "taskcluster-roller",
+            "the middle part of the names of exchanges and queues"
+        )
         notifications = NotificationSettings(settings: settings)
         let secret = settings.optional("notify.webhook.secret", secret: true, "the key that webhooks are signed with")
         let channel = settings.optional("notify.irc.channel", "has no effect any more")
@@ -52,7 +57,7 @@ package struct RollerFoundation {
         let identity = Hawk.Credentials(clientID: clientID, accessToken: accessToken, certificate: certificate)
         client = TaskclusterClient(rootURL: rootURL, credentials: { identity }, transport: transport)
         outbox = Outbox(schema: RollerMigrations.schema)
-        exchanges = RollerExchanges(namespace: own ?? pulse.namespace)
+        exchanges = RollerExchanges(namespace: namespace)
         jobs = JobStore(pool: pool, outbox: outbox, exchanges: exchanges, notifications: notifications)
         inventory = InventoryStore(pool: pool)
         credentials = CredentialStore(directory: directory)
