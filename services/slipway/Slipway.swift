@@ -25,7 +25,8 @@ struct Slipway: AsyncParsableCommand {
         version: Release.version,
         subcommands: [
             HookCommand.self, TaskCommand.self, GroupCommand.self, WorkerCommand.self, RoleCommand.self,
-            ClientCommand.self, BridgeCommand.self, MachineCommand.self, JobCommand.self, JSONECommand.self,
+            ClientCommand.self, BridgeCommand.self, MachineCommand.self, JobCommand.self,
+            PipelineCommand.self, SignoffCommand.self, JSONECommand.self,
             CronCommand.self,
         ]
     )

@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: MPL-2.0
+
+import ArgumentParser
+import Core
+import Glibc
+import JSON
+
+/// Commands about pipelines.
+struct PipelineCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "pipeline",
+        abstract: "Create pipelines, watch them, and decide about their steps.",
+        discussion: "The service is at SHIPIT_PIPELINE_URL; the credentials are those of the other commands.",
+        subcommands: [
+            Create.self, List.self, Show.self, Watch.self, Explain.self, Pause.self, Resume.self, Retry.self,
+            Cancel.self, Resolve.self,
+        ]
+    )
+
+    static func session() throws -> StepSession { try StepSession("SHIPIT_PIPELINE_URL") }
+
+    /// The lines that tell how far a pipeline is.
+    static func text(_ status: JSONValue) -> String {
+        let info = status["info"] ?? [:]
+        let isPaused = info["paused"] == true ? ", paused" : ""
+        var head = "\(status["uid"]?.string ?? "?")  \(status["state"]?.string ?? "?")\(isPaused)"
+        if let message = status["message"]?.string, !message.isEmpty { head += "  \(message)" }
+        let rows = (info["steps"]?.array ?? []).map { step -> [String] in
+            let attempt = step["attempt"]?.int ?? 1
+            let reason = step["waiting_for"]?["detail"]?.string ?? step["message"]?.string ?? ""
+            return [
+                "  \(Self.mark(step["state"]?.string ?? ""))", step["uid"]?.string ?? "",
+                step["state"]?.string ?? "", attempt > 1 ? "attempt \(attempt)" : "", reason,
+            ]
+        }
+        return rows.isEmpty ? head : "\(head)\n" + Columns.text(rows, nothing: "")
+    }
+
+    private static func mark(_ state: String) -> String {
+        switch state {
+        case "completed": "+"
+        case "failed", "exception": "!"
+        case "cancelled", "skipped": "-"
+        case "pending": "."
+        default: ">"
+        }
+    }
+}
+
+/// The pipeline a command is about.
+struct PipelineOptions: ParsableArguments {
+    @Argument(help: "The name of the pipeline.")
+    var uid: String
+
+    @OptionGroup var output: OutputOptions
+
+    /// Sends what an operator wants and prints the pipeline as it is then.
+    func post(_ action: [String], _ body: JSONValue = [:]) async throws {
+        let answer = try await PipelineCommand.session().call("POST", [uid] + action, body: body)
+        output.print(answer.json, text: PipelineCommand.text(answer.json))
+    }
+}
+
+extension PipelineCommand {
+    struct Create: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Create a pipeline from a file; the same pipeline again is no error.",
+            discussion: """
+                The name is the file's uid unless --uid says otherwise. --dry-run tells the order of the steps and stores nothing.
+
+                Examples:
+                  slipway pipeline create release.json
+                  slipway pipeline create release.json --uid firefox-130.0b3-build1 --dry-run
+                """
+        )
+
+        @Argument(help: "The definition, - for standard input.")
+        var file: String
+        @Option(help: "The name of the pipeline.")
+        var uid: String?
+        @Flag(help: "Check the definition and tell its order.")
+        var dryRun = false
+        @OptionGroup var output: OutputOptions
+
+        func run() async throws {
+            var definition = try Bytes.json(file)
+            guard let name = uid ?? definition["uid"]?.string else {
+                throw Failure(usage: "\(file) has no uid; name the pipeline with --uid")
+            }
+            definition["uid"] = .string(name)
+            let answer = try await PipelineCommand.session().call(
+                "PUT",
+                [name],
+                query: dryRun ? [("dry_run", "true")] : [],
+                body: definition
+            )
+            guard dryRun else {
+                output.print(["uid": .string(name)], text: name)
+                return
+            }
+            let waves = answer.json["order"]?.array ?? []
+            let lines = waves.map { wave in wave.array?.compactMap(\.string).joined(separator: "  ") ?? "" }
+            let warnings = answer.json["warnings"]?.array?.compactMap(\.string) ?? []
+            output.print(answer.json, text: (lines + warnings.map { "warning: \($0)" }).joined(separator: "\n"))
+        }
+    }
+
+    struct List: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "List pipelines, newest first.",
+            discussion: "Examples:\n  slipway pipeline list\n  slipway pipeline list --status in_progress"
+        )
+
+        @Option(help: "in_progress, success, failure or cancelled; several with commas.")
+        var status: String?
+        @Option(help: "What names begin with.")
+        var prefix: String?
+        @Option(help: "A label, as key:value.")
+        var label: String?
+        @OptionGroup var output: OutputOptions
+
+        func run() async throws {
+            var query = [("limit", "500")]
+            if let status { query.append(("status", status)) }
+            if let prefix { query.append(("uid_prefix", prefix)) }
+            if let label { query.append(("label", label)) }
+            let answer = try await PipelineCommand.session().call("GET", [], query: query)
+            let rows = (answer.json["steps"]?.array ?? []).map { step in
+                [
+                    step["uid"]?.string ?? "", step["state"]?.string ?? "",
+                    "\(step["info"]?["steps_done"]?.int ?? 0)/\(step["info"]?["steps_total"]?.int ?? 0)",
+                    step["info"]?["current"]?.array?.compactMap(\.string).joined(separator: " ") ?? "",
+                ]
+            }
+            output.print(answer.json, text: Columns.text(rows, nothing: "no pipelines"))
+        }
+    }
+
+    struct Show: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Show how far a pipeline is.")
+
+        @OptionGroup var pipeline: PipelineOptions
+
+        func run() async throws {
+            let answer = try await PipelineCommand.session().call("GET", [pipeline.uid, "status"])
+            pipeline.output.print(answer.json, text: PipelineCommand.text(answer.json))
+        }
+    }
+
+    struct Watch: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Show how far a pipeline is until it has ended.",
+            discussion: """
+                On a terminal the picture is drawn over the last one; elsewhere each change is a new one. The exit status is 1 \
+                if the pipeline does not succeed.
+
+                Examples:
+                  slipway pipeline watch firefox-130.0b3-build1
+                """
+        )
+
+        @OptionGroup var pipeline: PipelineOptions
+
+        func run() async throws {
+            let session = try PipelineCommand.session()
+            let isTerminal = isatty(STDOUT_FILENO) == 1 && !pipeline.output.json
+            var tag: String?
+            var height = 0
+            while true {
+                let answer = try await session.call(
+                    "GET",
+                    [pipeline.uid, "status"],
+                    query: tag == nil ? [] : [("wait", "50")],
+                    headers: tag.map { ["If-None-Match": $0] } ?? [:],
+                    timeout: .seconds(80)
+                )
+                tag = answer.tag ?? tag
+                guard answer.status == 200 else { continue }
+                let text = PipelineCommand.text(answer.json)
+                // Back to the first line of the last picture, and everything below it away.
+                if isTerminal, height > 0 { Swift.print("\u{1B}[\(height)A\u{1B}[J", terminator: "") }
+                height = text.count { $0 == "\n" } + 1
+                pipeline.output.print(answer.json, text: text)
+                fflush(nil)
+                let status = answer.json["status"]?.string
+                if status == "success" { return }
+                if status != "in_progress" {
+                    throw Failure("\(pipeline.uid) is \(answer.json["state"]?.string ?? "over")")
+                }
+            }
+        }
+    }
+
+    struct Explain: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Say why each step of a pipeline waits.")
+
+        @OptionGroup var pipeline: PipelineOptions
+
+        func run() async throws {
+            let answer = try await PipelineCommand.session().call("GET", [pipeline.uid, "explain"])
+            let rows = (answer.json["steps"]?.array ?? []).flatMap { step in
+                (step["reasons"]?.array ?? []).map { reason in
+                    [step["uid"]?.string ?? "", reason["kind"]?.string ?? "", reason["detail"]?.string ?? ""]
+                }
+            }
+            pipeline.output.print(answer.json, text: Columns.text(rows, nothing: "nothing waits"))
+        }
+    }
+
+    struct Pause: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Let a pipeline start nothing new.")
+
+        @OptionGroup var pipeline: PipelineOptions
+
+        func run() async throws { try await pipeline.post(["pause"]) }
+    }
+
+    struct Resume: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Let a paused pipeline go on.")
+
+        @OptionGroup var pipeline: PipelineOptions
+
+        func run() async throws { try await pipeline.post(["resume"]) }
+    }
+
+    struct Retry: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Run failed steps again, with everything that waits for them.",
+            discussion: "Examples:\n  slipway pipeline retry p\n  slipway pipeline retry p --step build"
+        )
+
+        @OptionGroup var pipeline: PipelineOptions
+        @Option(help: "A step to run again, whether or not it failed; may be repeated.")
+        var step: [String] = []
+
+        func run() async throws {
+            try await pipeline.post(["retry"], step.isEmpty ? [:] : ["steps": JSONValue(step)])
+        }
+    }
+
+    struct Cancel: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Cancel a pipeline, or one step of it.",
+            discussion:
+                "Examples:\n  slipway pipeline cancel p --reason 'wrong revision'\n  slipway pipeline cancel p --step b"
+        )
+
+        @OptionGroup var pipeline: PipelineOptions
+        @Option(help: "The one step to cancel.")
+        var step: String?
+        @Option(help: "Why; it goes into the audit.")
+        var reason: String?
+
+        func run() async throws {
+            if let step {
+                try await pipeline.post(["steps", step, "cancel"])
+            } else {
+                try await pipeline.post(["cancel"], reason.map { ["reason": .string($0)] } ?? [:])
+            }
+        }
+    }
+
+    struct Resolve: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Say how a step has ended, whatever its service says.",
+            discussion: "Examples:\n  slipway pipeline resolve p build success --reason 'built by hand'"
+        )
+
+        @OptionGroup var pipeline: PipelineOptions
+        @Argument(help: "The step.")
+        var step: String
+        @Argument(help: "success or failure.")
+        var status: String
+        @Option(help: "Why; it goes into the audit.")
+        var reason: String
+
+        func run() async throws {
+            let body: JSONValue = ["status": .string(status), "reason": .string(reason)]
+            try await pipeline.post(["steps", step, "resolve"], body)
+        }
+    }
+}

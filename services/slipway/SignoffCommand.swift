@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: MPL-2.0
+
+import ArgumentParser
+import Core
+import JSON
+
+/// Commands about steps that wait for people.
+struct SignoffCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "signoff",
+        abstract: "See what waits for people, and sign it.",
+        discussion: """
+            The service is at SHIPIT_SIGNOFF_URL. Signing needs a token of yours in SHIPIT_TOKEN; Taskcluster credentials are \
+            not enough.
+            """,
+        subcommands: [List.self, Show.self, Sign.self, Unsign.self]
+    )
+
+    static func session() throws -> StepSession { try StepSession("SHIPIT_SIGNOFF_URL") }
+
+    static func token() throws -> String {
+        guard let token = StepSession.value("SHIPIT_TOKEN") else {
+            throw Failure(usage: "SHIPIT_TOKEN is not set; export the access token you got by logging in")
+        }
+        return token
+    }
+
+    /// The lines that tell what a step waits for.
+    static func text(_ status: JSONValue) -> String {
+        let info = status["info"] ?? [:]
+        var lines = ["\(status["uid"]?.string ?? "?")  \(status["state"]?.string ?? "?")"]
+        for signature in info["signatures"]?.array ?? [] {
+            let group = signature["group"]?.string ?? ""
+            lines.append(
+                "  signed by \(signature["name"]?.string ?? "?") for \(group), \(signature["created"]?.string ?? "")"
+            )
+        }
+        if status["status"] == "in_progress" { lines.append("  missing   \(missing(info))") }
+        lines.append("  digest    \(info["digest"]?.string ?? "")")
+        return lines.joined(separator: "\n")
+    }
+
+    static func missing(_ info: JSONValue) -> String {
+        let ways = (info["missing"]?.array ?? []).map { way in
+            (way.object ?? [:]).map { "\($0.value.int ?? 0) of \($0.key)" }.joined(separator: " and ")
+        }
+        return ways.joined(separator: ", or ")
+    }
+}
+
+/// The step a command is about.
+struct SignoffOptions: ParsableArguments {
+    @Argument(help: "The name of the step.")
+    var uid: String
+
+    @OptionGroup var output: OutputOptions
+}
+
+extension SignoffCommand {
+    struct List: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "List the steps that wait for people.",
+            discussion: "Examples:\n  slipway signoff list\n  slipway signoff list --mine"
+        )
+
+        @Flag(help: "Only what you could sign yourself.")
+        var mine = false
+        @OptionGroup var output: OutputOptions
+
+        func run() async throws {
+            let session = try SignoffCommand.session()
+            let answer =
+                mine
+                ? try await session.call("GET", ["pending"], query: [("for", "me")], token: SignoffCommand.token())
+                : try await session.call("GET", [], query: [("status", "in_progress"), ("limit", "500")])
+            let rows = (answer.json["steps"]?.array ?? []).map { step in
+                [
+                    step["uid"]?.string ?? "", step["created"]?.string ?? "",
+                    SignoffCommand.missing(step["info"] ?? [:]),
+                ]
+            }
+            output.print(answer.json, text: Columns.text(rows, nothing: "nothing waits"))
+        }
+    }
+
+    struct Show: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Show who has signed a step and who is missing.")
+
+        @OptionGroup var step: SignoffOptions
+
+        func run() async throws {
+            let answer = try await SignoffCommand.session().call("GET", [step.uid, "status"])
+            step.output.print(answer.json, text: SignoffCommand.text(answer.json))
+        }
+    }
+
+    struct Sign: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Sign a step for one of your groups.",
+            discussion: """
+                What is signed is the step as it is now: its digest goes with the signature, or the one you have seen and name.
+
+                Examples:
+                  slipway signoff sign approve --group releng
+                  slipway signoff sign approve --group releng --digest 7f83b165…
+                """
+        )
+
+        @OptionGroup var step: SignoffOptions
+        @Option(help: "The group you sign for.")
+        var group: String
+        @Option(help: "The digest of what you approve, as show tells it.")
+        var digest: String?
+
+        func run() async throws {
+            let session = try SignoffCommand.session()
+            let token = try SignoffCommand.token()
+            var body: JSONValue = ["group": .string(group)]
+            if let digest {
+                body["digest"] = .string(digest)
+            } else {
+                let status = try await session.call("GET", [step.uid, "status"], token: token)
+                body["digest"] = status.json["info"]?["digest"]
+            }
+            _ = try await session.call("PUT", [step.uid, "sign"], body: body, token: token)
+            let status = try await session.call("GET", [step.uid, "status"], token: token)
+            step.output.print(status.json, text: SignoffCommand.text(status.json))
+        }
+    }
+
+    struct Unsign: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Take your signature back while the step goes on.")
+
+        @OptionGroup var step: SignoffOptions
+        @Option(help: "The group you have signed for.")
+        var group: String
+
+        func run() async throws {
+            let session = try SignoffCommand.session()
+            let token = try SignoffCommand.token()
+            _ = try await session.call("DELETE", [step.uid, "sign"], body: ["group": .string(group)], token: token)
+            let status = try await session.call("GET", [step.uid, "status"], token: token)
+            step.output.print(status.json, text: SignoffCommand.text(status.json))
+        }
+    }
+}
