@@ -25,7 +25,7 @@ ASK = {"workerGroup": "g", "workerId": "w"}
 @pytest.fixture
 def pair(servers, tmp_path):
     """Two processes that serve one database and one directory of blobs."""
-    settings = {"TCL_CLAIM_WORK_TIMEOUT": "5", "TCL_CLAIM_TIMEOUT": "30", "TCL_DEADLINE_DELAY": "1"}
+    settings = {"TCL_CLAIM_WORK_TIMEOUT": "10", "TCL_CLAIM_TIMEOUT": "30", "TCL_DEADLINE_DELAY": "1"}
     with Deployment(servers, tmp_path, **settings) as deployment:
         first = deployment.start()
         yield deployment, first, deployment.start()
@@ -40,15 +40,18 @@ def in_background(call, *args):
 
 def test_a_worker_at_one_process_gets_work_created_at_the_other(pair):
     _, first, second = pair
-    queue_id = f"test/{unique('cross').lower()}"
-    thread, answers = in_background(first.queue.claimWork, queue_id, ASK)
-    time.sleep(1)
-    task_id = taskcluster.slugId()
-    start = time.monotonic()
-    second.queue.createTask(task_id, task("cross", queue_id=queue_id))
-    thread.join(15)
-    assert [each["status"]["taskId"] for each in answers[0]["tasks"]] == [task_id]
-    assert time.monotonic() - start < 4, "it was told, not found by the probe"
+    queue_id, seconds = f"test/{unique('cross').lower()}", []
+    for _ in range(4):
+        thread, answers = in_background(first.queue.claimWork, queue_id, ASK)
+        time.sleep(0.5)
+        task_id = taskcluster.slugId()
+        second.queue.createTask(task_id, task("cross", queue_id=queue_id))
+        start = time.monotonic()
+        thread.join(60)
+        seconds.append(time.monotonic() - start)
+        assert [each["status"]["taskId"] for each in answers[0]["tasks"]] == [task_id]
+    # The probe comes every five seconds: alone it could not have found two of four as soon as this.
+    assert sorted(seconds)[1] < 1.5, f"it was told, not found by the probe: {seconds}"
 
 
 def test_what_one_process_changes_the_other_knows(pair):
@@ -112,7 +115,7 @@ def test_a_held_claim_does_not_delay_the_end_of_the_process(servers, tmp_path):
         waiting = [in_background(process.queue.claimWork, f"test/hold{number}", ASK) for number in range(5)]
         time.sleep(1)
         seconds, status = process.stop(signal.SIGTERM)
-        assert status == 0 and seconds < 5, f"took {seconds:.1f} s"
+        assert status == 0 and seconds < 15, f"took {seconds:.1f} s, the claims were held for 20"
         for thread, answers in waiting:
             thread.join(10)
             assert answers == [{"tasks": []}], "waiting workers get an answer, not a broken connection"
@@ -365,6 +368,91 @@ def test_artifacts_and_objects_live_in_an_s3_compatible_store(servers, tmp_path,
         deployment.query("update tcl.objects set expires = now() - interval '1 s'")
         eventually(lambda: store.list_objects_v2(Bucket="artifacts")["KeyCount"] == 0, 20)
         assert before == 4
+
+
+def test_uploads_to_an_s3_compatible_store_are_whole_and_verbatim(servers, tmp_path, bucket):
+    import gzip
+    import hashlib
+    import socket
+
+    endpoint, store = bucket
+    settings = {
+        "TCL_S3_ENDPOINT": endpoint,
+        "TCL_S3_BUCKET": "artifacts",
+        "TCL_S3_ACCESS_KEY_ID": "AKIDEXAMPLE",
+        "TCL_S3_SECRET_ACCESS_KEY": "secret/key+example",
+    }
+    with Deployment(servers, tmp_path, exchanges=False, **settings) as deployment:
+        process = deployment.start()
+        queue = process.queue
+        task_id = taskcluster.slugId()
+        queue.createTask(task_id, task("s3", queue_id="test/s3"))
+        (claim,) = queue.claimWork("test/s3", ASK)["tasks"]
+        wish = {"storageType": "s3", "expires": claim["task"]["expires"], "contentType": "text/plain"}
+
+        def announced(name):
+            return queue.createArtifact(task_id, 0, name, wish)["putUrl"]
+
+        def put(url, body, **headers):
+            request = urllib.request.Request(url, body, {"Content-Type": "text/plain", **headers}, method="PUT")
+            with urllib.request.urlopen(request) as answer:
+                return answer.headers["ETag"].strip('"')
+
+        def get(name, **headers):
+            location = queue.getLatestArtifact(task_id, name)["url"]
+            with urllib.request.urlopen(urllib.request.Request(location, headers=headers)) as answer:
+                return answer.status, dict(answer.headers), answer.read()
+
+        # What the store says it has is what was sent, gzip included; parts of it can be had.
+        packed = gzip.compress(os.urandom(50_000))
+        url = announced("public/log.txt")
+        assert put(url, packed, **{"Content-Encoding": "gzip"}) == hashlib.md5(packed).hexdigest()
+        status, headers, body = get("public/log.txt")
+        assert body == packed and headers["Content-Encoding"] == "gzip" and headers["Content-Length"] == str(len(packed))
+        assert headers["ETag"].strip('"') == hashlib.md5(packed).hexdigest()
+        status, headers, body = get("public/log.txt", Range="bytes=100-199")
+        assert (status, body) == (206, packed[100:200])
+        assert headers["Content-Range"] == f"bytes 100-199/{len(packed)}"
+
+        # An upload that breaks off leaves what was there, and nothing where nothing was.
+        for name in ("public/log.txt", "public/never.txt"):
+            parts = urllib.parse.urlsplit(announced(name))
+            with socket.create_connection((parts.hostname, parts.port)) as half:
+                half.sendall(
+                    f"PUT {parts.path}?{parts.query} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: text/plain\r\n"
+                    "Content-Length: 1000\r\n\r\nhalf".encode()
+                )
+                half.shutdown(socket.SHUT_WR)
+                # The server has seen the end when it answers or closes.
+                half.settimeout(60)
+                answer = half.recv(4096)
+                assert not answer.startswith(b"HTTP/1.1 200"), answer
+        assert get("public/log.txt")[2] == packed
+        with pytest.raises(urllib.error.HTTPError) as missing:
+            get("public/never.txt")
+        assert missing.value.code == 404
+
+        # An upload may be repeated, and a repeated announcement names the same place.
+        assert put(announced("public/log.txt"), b"second") == hashlib.md5(b"second").hexdigest()
+        assert get("public/log.txt")[2] == b"second"
+
+        # An object is finished only if the store has what the uploader says it sent.
+        objects = taskcluster.Object(process.options())
+        terms = {"projectId": "p", "uploadId": taskcluster.slugId()}
+        proposal = {"putUrl": {"contentType": "a/b", "contentLength": 4}}
+        target = objects.createUpload(
+            "stated", terms | {"expires": taskcluster.fromNow("1 hour"), "proposedUploadMethods": proposal}
+        )["uploadMethod"]["putUrl"]
+        request = urllib.request.Request(target["url"], b"data", {"Content-Type": "a/b"}, method="PUT")
+        urllib.request.urlopen(request).close()
+        with pytest.raises(TaskclusterRestFailure) as wrong:
+            objects.finishUpload("stated", terms | {"hashes": {"sha256": "0" * 64}})
+        assert wrong.value.status_code == 400
+        right = {"sha256": hashlib.sha256(b"data").hexdigest(), "sha512": hashlib.sha512(b"data").hexdigest()}
+        objects.finishUpload("stated", terms | {"hashes": right})
+        assert objects.object("stated")["hashes"] == right
+        left = [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()]
+        assert left == [], "nothing of it stays among our own files"
 
 
 def verify_signature(url, method, headers):
