@@ -142,7 +142,7 @@ struct SNMPClient {
             () async throws(ActionError) -> (Void, AttemptEnd) in
             let output = try await run(arguments)
             if let failure = Self.failure(output) { throw verb == .reboot ? failure.asUnverified : failure }
-            return ((), AttemptEnd(.ok, exitCode: 0, summary: "outlet set to \(verb.rawValue)", output: output.text))
+            return ((), AttemptEnd(.ok, exitCode: 0, summary: "outlet set to \(verb.rawValue)"))
         }
     }
 
@@ -222,14 +222,25 @@ struct SNMPClient {
             "defSecurityLevel \(level)",
         ]
         if let auth {
-            lines.append("defAuthType \(try quoted(user["authProtocol"]?.string ?? "SHA"))")
+            lines.append("defAuthType \(try Self.algorithm(user["authProtocol"]?.string ?? "SHA", control))")
             lines.append("defAuthPassphrase \(try quoted(auth))")
         }
         if let privacy {
-            lines.append("defPrivType \(try quoted(user["privProtocol"]?.string ?? "AES"))")
+            lines.append("defPrivType \(try Self.algorithm(user["privProtocol"]?.string ?? "AES", control))")
             lines.append("defPrivPassphrase \(try quoted(privacy))")
         }
         return lines.joined(separator: "\n") + "\n"
+    }
+
+    /// The name of an algorithm, which may not be quoted.
+    private static func algorithm(_ name: String, _ control: Control) throws(ActionError) -> String {
+        guard !name.isEmpty,
+            name.utf8.allSatisfy({
+                $0 == UInt8(ascii: "-") || Character(Unicode.Scalar($0)).isLetter
+                    || Character(Unicode.Scalar($0)).isNumber
+            }), name.allSatisfy(\.isASCII)
+        else { throw ActionError(.config, "the credential of \(control.name) names an algorithm that is none") }
+        return name
     }
 
     /// A value in the configuration language of net-snmp.

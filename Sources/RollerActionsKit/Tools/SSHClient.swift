@@ -174,13 +174,17 @@ struct SecretFiles {
     }
 
     /// Removes the directory and what is in it.
-    func remove() {
-        guard let handle = opendir(directory) else { return }
+    func remove() { Self.remove(directory, depth: 0) }
+
+    private static func remove(_ directory: String, depth: Int) {
+        guard depth < 4, let handle = opendir(directory) else { return }
         while let item = readdir(handle) {
             let name = withUnsafePointer(to: &item.pointee.d_name) { pointer in
                 pointer.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
             }
-            if name != ".", name != ".." { unlink("\(directory)/\(name)") }
+            guard name != ".", name != ".." else { continue }
+            // Programs leave folders of their own here.
+            if unlink("\(directory)/\(name)") != 0 { remove("\(directory)/\(name)", depth: depth + 1) }
         }
         closedir(handle)
         rmdir(directory)
