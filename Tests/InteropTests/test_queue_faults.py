@@ -401,7 +401,7 @@ def test_uploads_to_an_s3_compatible_store_are_whole_and_verbatim(servers, tmp_p
         def get(name, **headers):
             location = queue.getLatestArtifact(task_id, name)["url"]
             with urllib.request.urlopen(urllib.request.Request(location, headers=headers)) as answer:
-                return answer.status, dict(answer.headers), answer.read()
+                return answer.status, answer.headers, answer.read()
 
         # What the store says it has is what was sent, gzip included; parts of it can be had.
         packed = gzip.compress(os.urandom(50_000))
@@ -436,19 +436,21 @@ def test_uploads_to_an_s3_compatible_store_are_whole_and_verbatim(servers, tmp_p
         assert put(announced("public/log.txt"), b"second") == hashlib.md5(b"second").hexdigest()
         assert get("public/log.txt")[2] == b"second"
 
-        # An object is finished only if the store has what the uploader says it sent.
+        # An object is finished only as it was announced, and only once the store has it.
         objects = taskcluster.Object(process.options())
         terms = {"projectId": "p", "uploadId": taskcluster.slugId()}
         proposal = {"putUrl": {"contentType": "a/b", "contentLength": 4}}
-        target = objects.createUpload(
-            "stated", terms | {"expires": taskcluster.fromNow("1 hour"), "proposedUploadMethods": proposal}
-        )["uploadMethod"]["putUrl"]
+        right = {"sha256": hashlib.sha256(b"data").hexdigest(), "sha512": hashlib.sha512(b"data").hexdigest()}
+        announcement = {"expires": taskcluster.fromNow("1 hour"), "proposedUploadMethods": proposal, "hashes": right}
+        target = objects.createUpload("stated", terms | announcement)["uploadMethod"]["putUrl"]
+        with pytest.raises(TaskclusterRestFailure) as early:
+            objects.finishUpload("stated", terms)
+        assert early.value.status_code == 400
         request = urllib.request.Request(target["url"], b"data", {"Content-Type": "a/b"}, method="PUT")
         urllib.request.urlopen(request).close()
         with pytest.raises(TaskclusterRestFailure) as wrong:
             objects.finishUpload("stated", terms | {"hashes": {"sha256": "0" * 64}})
-        assert wrong.value.status_code == 400
-        right = {"sha256": hashlib.sha256(b"data").hexdigest(), "sha512": hashlib.sha512(b"data").hexdigest()}
+        assert wrong.value.status_code == 409
         objects.finishUpload("stated", terms | {"hashes": right})
         assert objects.object("stated")["hashes"] == right
         left = [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()]
