@@ -278,7 +278,7 @@ struct CreateTests {
                 scopes: nil,
                 headers: [
                     "Authorization": header, "Host": "Roller.example:8443", "X-Forwarded-Proto": "https",
-                    "X-Forwarded-For": "203.0.113.7",
+                    "X-Forwarded-For": "198.51.100.1, 203.0.113.7, 127.0.0.9",
                 ]
             )
             #expect(answer.status == 201)

@@ -142,12 +142,15 @@ struct RequestGate: Sendable {
 
     // MARK: - Addresses
 
-    /// The caller's address, as a trusted proxy tells it.
+    /// The caller's address, as trusted proxies tell it.
+    ///
+    /// Each proxy adds the address it was called from at the end; what stands before the first one that is not trusted
+    /// was said by the caller and means nothing.
     func sourceAddress(_ raw: RawRequest) -> String? {
-        guard isFromProxy(raw), let told = first(raw.header("X-Forwarded-For")), AddressRange.isAddress(told) else {
-            return raw.peerAddress
-        }
-        return told
+        guard isFromProxy(raw), let list = raw.header("X-Forwarded-For") else { return raw.peerAddress }
+        let told = list.split(separator: ",").map(\.trimmed).reversed()
+        let caller = told.first { address in !settings.trustedProxies.contains { $0.contains(address) } }
+        return caller.flatMap { AddressRange.isAddress($0) ? $0 : nil } ?? raw.peerAddress
     }
 
     private func isFromProxy(_ raw: RawRequest) -> Bool {
