@@ -430,3 +430,24 @@ def test_a_bad_configuration_is_reported_whole(running, tmp_path):
     assert done.returncode == 2
     for part in ["BRIDGES_CONFIG", "NONE", "/none", "signature"]:
         assert part in done.stderr, done.stderr
+
+
+def test_the_documented_configuration_is_accepted(running, tmp_path):
+    """The example of docs/bridges.md, with its part about GitHub's own list of deliveries, and files where it says."""
+    blocks = re.findall(r"```json\n(.*?)```", (TOP / "docs" / "bridges.md").read_text(), re.DOTALL)
+    (text,) = [block for block in blocks if '"webhooks"' in block]
+    (recover,) = [block for block in blocks if block.startswith('"recover"')]
+    configuration = json.loads(text)
+    configuration["webhooks"]["sources"]["github"] |= json.loads("{" + recover + "}")
+    for name in ("github-before", "nagios", "github-token"):
+        (tmp_path / name).write_text("a secret of the page\n")
+    path = tmp_path / "bridges.json"
+    path.write_text(json.dumps(configuration).replace("/run/secrets/", f"{tmp_path}/"))
+    name = shutil.which("pulse-listener", path=str(os.environ.get("SLIPWAY_BIN", TOP / ".build" / "release")))
+    environment = running.suite.service_environment("pulse-listener") | {"BRIDGES_CONFIG": str(path)}
+    check = lambda **more: subprocess.run(
+        [name, "check-configuration"], env=environment | more, capture_output=True, text=True, timeout=120
+    )
+    done = check(GITHUB_SECRET="another")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert check().returncode == 2, "the page names a variable, and that counts"
