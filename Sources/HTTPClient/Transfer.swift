@@ -258,7 +258,11 @@ final class Transfer: @unchecked Sendable {
             }
             sink = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o644)
             let start = status == 206 ? offset : 0
-            guard sink >= 0, ftruncate(sink, start) == 0, lseek(sink, start, SEEK_SET) == start else {
+            var info = stat()
+            // A file that is emptied, even of nothing, is written to the disk at once when it is closed; so only what is too long is cut.
+            guard sink >= 0, fstat(sink, &info) == 0, info.st_size <= start || ftruncate(sink, start) == 0,
+                lseek(sink, start, SEEK_SET) == start
+            else {
                 failure = HTTPClientError(.file, "cannot write \(path): \(Self.systemError)")
                 return false
             }

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import pathlib
+import resource
 import statistics
 import subprocess
 import sys
@@ -75,10 +76,10 @@ def theirs(graph, sign, folder):
             context.task = await taskcluster.aio.Queue(graph.running.options).task(sign)
             graph.seed_python_cache(config["work_dir"])
             (folder / "artifact" / "public" / "logs").mkdir(parents=True, exist_ok=True)
-            began = time.perf_counter()
+            began, used = time.perf_counter(), time.process_time()
             chain = ChainOfTrust(context, config["cot_job_type"], task_id=sign)
             await verify_chain_of_trust(chain)
-            return time.perf_counter() - began, len(chain.links)
+            return time.perf_counter() - began, time.process_time() - used, len(chain.links)
 
     return asyncio.run(verify())
 
@@ -87,24 +88,27 @@ def ours(graph, sign, folder, program):
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "worker.json"
     path.write_text(json.dumps(graph.ours(graph.configuration(folder, "verifier", ""))))
-    command = [program, "verify-cot", sign, "--task-type", "signing", "--no-check-task", "--verify-sigs", "--cleanup", "--json", "--config", path]
-    began = time.perf_counter()
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    whole = time.perf_counter() - began
+    command = [program, "verify-cot", sign, "--task-type", "signing", "--no-check-task", "--verify-sigs", "--json", "--config", path]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=dict(os.environ, TMPDIR=str(folder)))
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # The whole process, its start included.
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     verdict = json.loads(done.stdout)
-    return verdict.get("seconds", whole), len(verdict["links"]) - 1
+    return verdict["seconds"], used, len(verdict["links"]) - 1
 
 
 def main(program, folder, links):
     folder = pathlib.Path(folder)
     graph, sign = make(folder, int(links))
-    both = {"theirs": [], "ours": []}
+    both = {"theirs": [], "ours": [], "theirs_used": [], "ours_used": []}
     for turn in range(5):
         for name, verify in (("theirs", theirs), ("ours", lambda *words: ours(*words, program))):
-            seconds, count = verify(graph, sign, folder / f"{name}-{turn}")
+            seconds, used, count = verify(graph, sign, folder / f"{name}-{turn}")
             if count != int(links):
                 raise SystemExit(f"{name} found {count} links instead of {links}")
             both[name].append(seconds)
+            both[f"{name}_used"].append(used)
     graph.web.shutdown()
     print(json.dumps({name: statistics.median(values) for name, values in both.items()} | {"links": int(links)}))
 

@@ -74,6 +74,7 @@ class Proxy(http.server.ThreadingHTTPServer):
         self.lock = threading.Lock()
         self.puts = self.most_puts = 0
         self.edit = None
+        self.connections = set()
         self.upstream = urllib.parse.urlsplit(root_url).netloc
         self.base = f"http://127.0.0.1:{self.server_address[1]}"
         self.fault = None
@@ -87,6 +88,10 @@ class Proxy(http.server.ThreadingHTTPServer):
         """Refuses connections from now on; the port can be taken up again."""
         self.shutdown()
         self.server_close()
+        # Connections that were kept open would be served on.
+        for connection in list(self.connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         return self.server_address[1]
 
     def count(self, part, method=None):
@@ -104,6 +109,14 @@ class Proxy(http.server.ThreadingHTTPServer):
 
 class ProxyHandler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+
+    def setup(self):
+        super().setup()
+        self.server.connections.add(self.connection)
+
+    def finish(self):
+        self.server.connections.discard(self.connection)
+        super().finish()
 
     def handle_one(self):
         server = self.server
