@@ -56,7 +56,8 @@ struct RollerSession {
 
     /// Sends a request and answers with what came back; fails only if nothing did.
     ///
-    /// - Parameter key: Makes a repetition of a request for a job recognisable; such requests are repeated.
+    /// A key makes a repetition of a request for a job recognisable; such requests, and those that only read, are
+    /// repeated.
     func send(
         _ method: String,
         _ path: [String],

@@ -113,7 +113,9 @@ package struct RollerAPISettings: Sendable {
 struct TextPattern: Sendable {
     private let schema: JSONSchema
 
-    /// Nil for what is no regular expression. It matches from the first character on, and need not reach the last.
+    /// Nil for what is no regular expression.
+    ///
+    /// It matches from the first character on, and need not reach the last.
     init?(matchingFromStart pattern: String) {
         guard let schema = try? JSONSchema(["type": "string", "pattern": .string("^(?:\(pattern))")]) else {
             return nil

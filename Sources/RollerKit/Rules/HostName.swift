@@ -2,8 +2,10 @@
 
 /// Names of hosts that may be handed to programs and resolvers.
 package enum HostName {
-    /// Whether a text is an IP address or a name of labels: letters, digits, `-` and `_`, none longer than 63, none
-    /// beginning or ending with `-`, 253 in all. One dot at the end does no harm.
+    /// Whether a text is an IP address or a name of labels.
+    ///
+    /// Labels are letters, digits, `-` and `_`, none longer than 63, none beginning or ending with `-`; the name has at
+    /// most 253. One dot at the end does no harm.
     package static func isValid(_ text: String) -> Bool {
         if AddressRange.isAddress(text) { return true }
         var name = text[...]
