@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 import JSON
+import Logging
 import Outbox
 import Postgres
 import Pulse
@@ -26,6 +27,12 @@ struct RollerWorld: Sendable {
 
     /// Builds a world and takes everything down afterwards.
     static func with<R: Sendable>(_ body: @Sendable (RollerWorld) async throws -> R) async throws -> R {
+        var logger = Logger.current
+        logger.logLevel = .error
+        return try await withLogger(logger) { _ in try await make(body) }
+    }
+
+    private static func make<R: Sendable>(_ body: @Sendable (RollerWorld) async throws -> R) async throws -> R {
         try await OwnDatabase.with("roller", poolSize: 6) { pool, url in
             let pulse = PulseConnection(try PulseConfiguration(url: Broker.url), name: "roller-tests")
             let exchanges = RollerExchanges(namespace: Broker.uniqueName())
