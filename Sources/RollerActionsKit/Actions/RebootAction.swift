@@ -77,9 +77,13 @@ package struct RebootAction: RollerAction {
                 try await skip(name, reason, context)
                 continue
             }
+            let monitor = verifier.listen()
+            var heard: [Bool] = []
             do throws(ActionError) {
                 try await fire(method, entry.step, context)
+                heard = monitor?.stop() ?? []
             } catch {
+                heard = monitor?.stop() ?? []
                 if error.endsJob { throw error }
                 if error.outcome != .unverified {
                     if error.outcome == .skipped { try await skip(name, error.message, context) }
@@ -88,7 +92,7 @@ package struct RebootAction: RollerAction {
                 }
             }
             do throws(ActionError) {
-                let how = try await verifier.verify(mark, method: name)
+                let how = try await verifier.verify(mark, method: name, heard: heard)
                 await context.conduct.fulfilPower(context.target)
                 return success(name, how, mark, tried)
             } catch {

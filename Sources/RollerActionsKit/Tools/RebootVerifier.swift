@@ -3,6 +3,7 @@
 import Core
 import JSON
 import RollerKit
+import Synchronization
 
 /// How long a machine may take to go down and to come back.
 struct RebootLimits: Hashable {
@@ -52,13 +53,23 @@ struct RebootVerifier {
         return RebootWatch.Mark(wasReachable: answers, bootID: answers ? await bootID() : nil)
     }
 
+    /// Listens to the machine while a method is at it: a quick machine may be back before a slow method has ended.
+    func listen() -> EchoMonitor? {
+        guard manner == .auto || manner == .ping || manner == .ssh, hasAddress else { return nil }
+        return EchoMonitor { try await answers() }
+    }
+
     /// Watches until it is clear; throws what to write into the record when the machine did not reboot.
-    func verify(_ mark: RebootWatch.Mark, method: String) async throws(ActionError) -> Finding {
+    func verify(
+        _ mark: RebootWatch.Mark,
+        method: String,
+        heard: [Bool] = []
+    ) async throws(ActionError) -> Finding {
         if manner == .none { return Finding(evidence: "none", isVerified: false) }
         try await context.conduct.beginVerifying()
         let number = try await context.conduct.begin("verify", control: method, arguments: [])
         do throws(ActionError) {
-            let finding = manner == .power || !hasAddress ? try await watchPower() : try await watch(mark)
+            let finding = manner == .power || !hasAddress ? try await watchPower() : try await watch(mark, heard)
             let summary = "the machine rebooted, says \(finding.evidence)"
             await context.conduct.end(number, AttemptEnd(.ok, summary: summary))
             return finding
@@ -84,10 +95,13 @@ struct RebootVerifier {
         return try? await SSHClient(context: context, control: control).bootID()
     }
 
-    private func watch(_ mark: RebootWatch.Mark) async throws(ActionError) -> Finding {
+    private func watch(_ mark: RebootWatch.Mark, _ heard: [Bool]) async throws(ActionError) -> Finding {
         let clock = ContinuousClock()
         let start = clock.now
         var watch = RebootWatch(mark, downTimeout: limits.down, upTimeout: limits.up)
+        for echo in heard {
+            if let verdict = watch.see(.echo(echo), at: .zero) { return try finding(verdict, watch, .zero) }
+        }
         var nextLook = Duration.zero
         while true {
             try await context.conduct.checkpoint()
@@ -139,5 +153,35 @@ struct RebootVerifier {
             try await context.pause(.seconds(1))
         }
         throw ActionError(.unverified, Self.noEvidence)
+    }
+}
+
+/// Collects echoes, one a second, until it is told to stop.
+final class EchoMonitor: Sendable {
+    private let task: Task<Void, Never>
+
+    init(_ answers: @escaping @Sendable () async throws -> Bool) {
+        let box = Box()
+        // Ends when it is cancelled, which `stop` does.
+        task = Task {
+            while !Task.isCancelled {
+                guard let answer = try? await answers(), !Task.isCancelled else { return }
+                box.heard.withLock { $0.append(answer) }
+                do { try await Task.sleep(for: .seconds(1)) } catch { return }
+            }
+        }
+        self.box = box
+    }
+
+    private final class Box: Sendable {
+        let heard = Mutex<[Bool]>([])
+    }
+
+    private let box: Box
+
+    /// What was heard, in order.
+    func stop() -> [Bool] {
+        task.cancel()
+        return box.heard.withLock { $0 }
     }
 }
