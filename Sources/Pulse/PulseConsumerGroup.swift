@@ -27,7 +27,7 @@ public final class PulseConsumerGroup: Sendable {
     public enum Event: Sendable {
         /// A connection begins, the first or another; nothing is consumed on it yet.
         case connected(Int)
-        /// The broker delivers messages of the queue from now on.
+        /// The broker delivers messages of the queue; told each time that consuming it is asked for.
         case consuming(String)
         /// The queue is not consumed any more: it was deleted (no error), or the broker refuses.
         case lost(String, PulseError?)

@@ -123,6 +123,17 @@ struct GroupTests {
         }
     }
 
+    @Test func `whoever asks again for a queue that is consumed is answered again`() async throws {
+        try await lend(queues: 1) { pulse, group, journal, exchange, queues in
+            group.consume(queues[0])
+            try await eventually("it is consumed") { journal.isConsuming(queues[0]) }
+            group.consume(queues[0])
+            try await eventually("that is told again") { journal.isConsuming(queues[0], times: 2) }
+            try await pulse.publish([PulseMessage("x", to: exchange, "0")])
+            try await eventually("it arrives once") { journal.bodies(queues[0]) == ["x"] }
+        }
+    }
+
     @Test func `asking for a queue that does not exist costs its neighbours nothing`() async throws {
         try await lend(queues: 3) { pulse, group, journal, exchange, queues in
             group.consume(queues[0])

@@ -20,7 +20,11 @@ extension Engine {
     /// Begins to consume a queue, unless it is consumed or there is no connection, whose beginning will be told.
     func consume(_ queue: String, _ link: GroupLink) throws(PulseError) {
         guard wire != nil, let group = groups[ObjectIdentifier(link)] else { return }
-        if let present = group.members[queue], !present.isStopping { return }
+        if let present = group.members[queue], !present.isStopping {
+            // Who asks again may have missed the answer.
+            if present.isConsuming { group.link.onEvent(.consuming(queue)) }
+            return
+        }
         try ask(group.add(queue), of: group)
     }
 
