@@ -224,6 +224,20 @@ struct InventoryTests {
         }
     }
 
+    @Test func `texts that no database can store are refused, wherever they are`() async throws {
+        try await APIWorld.with { api in
+            for body: JSONValue in [["os": "a\0"], ["properties": ["a": ["\0"]]], ["properties": ["\0": 1]]] {
+                #expect(try await api.send("PUT", "machines/m", body).status == 400)
+            }
+            let list: JSONValue = [["name": "n", "os": "\0"]]
+            #expect(try await api.send("POST", "machines/import?mode=apply", list).status == 400)
+            let table = Array("name,bug_cc\nn,a\0b\n".utf8)
+            #expect(try await api.call("POST", "machines/import?format=csv&mode=apply", body: table).status == 400)
+            #expect(try await api.call("GET", "machines?search=%00").status == 400)
+            #expect(try await api.world.count("machines") == 0)
+        }
+    }
+
     @Test func `what is exported can be imported`() async throws {
         try await RollerWorld.with { world in
             _ = try await apply(world, InventoryFormat.workerConfiguration.read(Self.configuration.bytes()))

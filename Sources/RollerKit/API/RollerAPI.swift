@@ -87,7 +87,7 @@ package struct RollerAPI: Sendable {
         guard raw.method != "OPTIONS" else { return Self.json(200, [:]) }
         try gate.checkAccept(raw, isText: { if case .jobLog = route { true } else { false } }())
         guard let query = RollerRequest.query(raw.rawQuery) else {
-            throw Refusal.detail(400, "The query holds a broken escape.")
+            throw Refusal.detail(400, "The query holds a broken escape or a zero.")
         }
         let request = RollerRequest(raw: raw, query: query, sourceAddress: gate.sourceAddress(raw))
         let method = raw.method == "HEAD" ? "GET" : raw.method

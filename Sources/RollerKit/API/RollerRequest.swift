@@ -52,14 +52,17 @@ struct RollerRequest: Sendable {
     /// The body as JSON.
     func json(limit: Int = 1 << 20) async throws -> JSONValue {
         let bytes = try await body(limit: limit)
+        let value: JSONValue
         do {
-            return try JSONValue(parsing: bytes)
+            value = try JSONValue(parsing: bytes)
         } catch {
             throw Refusal.detail(400, "JSON parse error - \(error)")
         }
+        guard !value.holdsZero else { throw Refusal.detail(400, "Texts must not hold the character U+0000.") }
+        return value
     }
 
-    /// Decodes the query; nil if it holds a broken escape.
+    /// Decodes the query; nil if it holds a broken escape or a zero.
     static func query(_ text: Substring?) -> [String: String]? {
         var options: [String: String] = [:]
         for piece in (text ?? "").split(separator: "&") {
@@ -67,9 +70,22 @@ struct RollerRequest: Sendable {
             guard let name = parts.first.flatMap(RawRequest.decoded(query:)),
                 let value = parts.count > 1 ? RawRequest.decoded(query: parts[1]) : ""
             else { return nil }
+            guard !value.utf8.contains(0) else { return nil }
             options[name] = value
         }
         return options
+    }
+}
+
+extension JSONValue {
+    /// Whether a text in it holds U+0000, which the database cannot store.
+    var holdsZero: Bool {
+        switch self {
+        case .string(let text): text.utf8.contains(0)
+        case .array(let elements): elements.contains(where: \.holdsZero)
+        case .object(let members): members.contains { $0.key.utf8.contains(0) || $0.value.holdsZero }
+        case .null, .bool, .number: false
+        }
     }
 }
 

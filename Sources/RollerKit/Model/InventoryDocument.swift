@@ -54,6 +54,12 @@ package enum InventoryFormat: String, Sendable, CaseIterable {
 
     /// Reads a document; what is wrong with it is among its problems.
     package func read(_ bytes: [UInt8]) -> InventoryDocument {
+        func refused(_ message: String) -> InventoryDocument {
+            var document = InventoryDocument()
+            document.problems.append(InventoryProblem(row: 0, field: "", message: message))
+            return document
+        }
+        guard !bytes.contains(0) else { return refused("holds the character U+0000") }
         switch self {
         case .csv:
             return CSVInventory.read(bytes)
@@ -62,10 +68,9 @@ package enum InventoryFormat: String, Sendable, CaseIterable {
             do {
                 value = try JSONValue(parsing: bytes)
             } catch {
-                var document = InventoryDocument()
-                document.problems.append(InventoryProblem(row: 0, field: "", message: "not JSON: \(error)"))
-                return document
+                return refused("not JSON: \(error)")
             }
+            guard !value.holdsZero else { return refused("holds the character U+0000") }
             if self == .workerConfiguration { return WorkerConfiguration.read(value) }
             return DjangoFixtures.areFixtures(value) ? DjangoFixtures.read(value) : JSONInventory.read(value)
         }
