@@ -351,7 +351,7 @@ struct HooksBenchmark {
             let rows = try await pool.query(
                 """
                 select count(*) as n from hooks.queues
-                where hook_group_id = \("bench-\(run)") and json_array_length(bindings) > 0
+                where hook_group_id = \("bench-\(run)") and json_array_length(bindings) > 0 and wanted = made
                 """
             )
             if try rows[0].int("n") >= expected { return }

@@ -131,8 +131,7 @@ package final class HookListeners: Service, Sendable {
             tasks.addTask { await self.followDatabase() }
             tasks.addTask { await self.followBroker() }
             tasks.addTask { await self.prepareDeadLetters() }
-            // Several, so that a queue for which the broker does not answer holds up few others.
-            for _ in 0..<4 { tasks.addTask { await self.carryOutWishes() } }
+            for _ in 0..<QueueReconciler.workers { tasks.addTask { await self.carryOutWishes() } }
             tasks.addTask { await self.followChanges() }
             tasks.addTask { await self.walk() }
             tasks.addTask { await self.staySeen() }

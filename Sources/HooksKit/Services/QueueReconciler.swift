@@ -41,7 +41,15 @@ struct QueueReconciler: Sendable {
     let listener: String
 
     /// How many hooks are taken together and worked on at the same time.
-    static let batch = 64
+    ///
+    /// All workers together ask for no more than the connection works on at a time: the rest would wait there, and the
+    /// time it waits counts.
+    static let batch = 16
+
+    /// How many tasks carry out wishes.
+    ///
+    /// Several, so that a queue for which the broker does not answer holds up few others.
+    static let workers = 4
 
     /// How long one hook may take; the broker may never answer for a queue that has lost its leader.
     static let limit: Duration = .seconds(10)
