@@ -34,8 +34,8 @@ public final class Coalescer<Item: Sendable, Output: Sendable>: Sendable {
     private let expecting: (@Sendable () -> Int)?
     private let gathered = Signal()
 
-    /// How long a round waits for company that is on its way.
-    private static var patience: Duration { .milliseconds(1) }
+    /// How long a round waits for company that is on its way; usually it comes sooner.
+    private static var patience: Duration { .milliseconds(4) }
 
     /// Prepares for rounds of at most `largest` items, of which `concurrency` may be under way.
     ///

@@ -33,8 +33,45 @@ enum Format: String, Sendable {
     }
 
     private static func isDateTime(_ text: String) -> Bool {
+        if isUsualDateTime(text.utf8) { return true }
         guard let separator = text.firstIndex(where: { "Tt ".contains($0) }) else { return false }
         return isDate(String(text[..<separator])) && isTime(String(text[text.index(after: separator)...]))
+    }
+
+    /// Whether this is an instant in UTC on one of the days that every month has, the form that programs write.
+    ///
+    /// Everything else is looked at more closely.
+    private static func isUsualDateTime(_ text: String.UTF8View) -> Bool {
+        guard 20...30 ~= text.count, text.last == UInt8(ascii: "Z") else { return false }
+        var (position, number, numbers) = (0, 0, (month: 0, day: 0, hour: 0, minute: 0, second: 0))
+        for byte in text.dropLast() {
+            let mark: UInt8? =
+                switch position {
+                case 4, 7: UInt8(ascii: "-")
+                case 10: UInt8(ascii: "T")
+                case 13, 16: UInt8(ascii: ":")
+                case 19: UInt8(ascii: ".")
+                default: nil
+                }
+            if let mark {
+                guard byte == mark else { return false }
+                number = 0
+            } else {
+                guard 0x30...0x39 ~= byte else { return false }
+                number = number * 10 + Int(byte - 0x30)
+                switch position {
+                case 6: numbers.month = number
+                case 9: numbers.day = number
+                case 12: numbers.hour = number
+                case 15: numbers.minute = number
+                case 18: numbers.second = number
+                default: break
+                }
+            }
+            position += 1
+        }
+        return position != 20 && 1...12 ~= numbers.month && 1...28 ~= numbers.day && numbers.hour < 24
+            && numbers.minute < 60 && numbers.second < 60
     }
 
     private static func isDate(_ text: String) -> Bool {

@@ -11,21 +11,27 @@ public import Taskcluster
 public final class RemoteAuthenticator: RequestAuthenticator {
     private let calls: AuthCalls
     private let rounds: Coalescer<AuthenticationRequest, AuthenticationResult?>
+    private let asking: Asking
 
     /// An authenticator for the deployment at `rootURL`.
     ///
     /// Few and quick repetitions by default: a request is waiting for the verdict. At most `concurrency` calls are under
-    /// way.
+    /// way. `expecting` tells how many requests are answered now that were verified before: their senders may soon send
+    /// the next ones.
     public init(
         rootURL: String,
         transport: any HTTPTransport,
         retry: RetryPolicy = RetryPolicy(attempts: 3, base: .milliseconds(50), maximum: .seconds(1)),
-        concurrency: Int = 2
+        concurrency: Int = 2,
+        expecting: (@Sendable () -> Int)? = nil
     ) {
         let client = TaskclusterClient(rootURL: rootURL, credentials: { nil }, transport: transport, retry: retry)
         let calls = AuthCalls(client: client)
         self.calls = calls
-        rounds = Coalescer(concurrency: concurrency) { await calls.authenticate($0) }
+        let asking = Asking()
+        self.asking = asking
+        let expecting = expecting.map { answering in { @Sendable in answering() + asking.count } }
+        rounds = Coalescer(concurrency: concurrency, expecting: expecting) { await calls.authenticate($0) }
     }
 
     /// How many requests wait for a call to begin.
@@ -33,10 +39,27 @@ public final class RemoteAuthenticator: RequestAuthenticator {
 
     /// The verdict about a request; throws when the auth service cannot be asked.
     public func authenticate(_ request: AuthenticationRequest) async throws -> AuthenticationResult {
+        asking.begin()
+        defer { asking.end() }
         guard calls.mayJoin, let verdict = try await rounds.submit(request) else {
             return try await calls.authenticate(alone: request)
         }
         return verdict
+    }
+}
+
+/// How many requests wait for their verdict, whether or not the call is under way.
+private final class Asking: Sendable {
+    private let number = Atomic(0)
+
+    var count: Int { number.load(ordering: .relaxed) }
+
+    func begin() {
+        number.add(1, ordering: .relaxed)
+    }
+
+    func end() {
+        number.subtract(1, ordering: .relaxed)
     }
 }
 

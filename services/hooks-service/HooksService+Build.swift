@@ -60,7 +60,11 @@ extension HooksService {
                 name: context.name,
                 rootURL: foundation.rootURL,
                 apis: [try api.api(schemas: try SchemaStore.locate())],
-                authenticator: RemoteAuthenticator(rootURL: foundation.rootURL, transport: foundation.transport),
+                authenticator: RemoteAuthenticator(
+                    rootURL: foundation.rootURL,
+                    transport: foundation.transport,
+                    expecting: { api.triggersUnderWay }
+                ),
                 health: context.health
             ),
         ]

@@ -50,6 +50,9 @@ package struct HooksAPI: Sendable {
         self.now = now
     }
 
+    /// How many triggers are carried out now.
+    package var triggersUnderWay: Int { triggers.underWay.count }
+
     /// The declaration of all endpoints and exchanges.
     package func api(schemas: SchemaStore) throws -> API {
         API(

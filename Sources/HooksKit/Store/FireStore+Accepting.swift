@@ -106,7 +106,7 @@ extension FireStore {
     }
 
     private func insertion(_ rows: [Pending], from others: SQL = "", onConflict: SQL) -> SQL {
-        let drafts = rows.map(\.draft)
+        let drafts = rows.map { $0.draft }
         return """
             insert into hooks.fires (hook_group_id, hook_id, task_id, fired_by, context, request_hash, created, started,
                 definition, state, attempts, lease, run_at, dedup_key, queue, consumer, content_hash, settled,
@@ -114,16 +114,16 @@ extension FireStore {
             select d.hook_group_id, d.hook_id, d.task_id, d.fired_by, d.context, d.request_hash, d.created, d.started,
                 d.definition, 'pending', d.leased::int, d.leased::int, now() + d.wait * interval '1 millisecond',
                 d.dedup_key, d.queue, d.consumer, d.content_hash, d.queue is null, d.due, d.origin, d.rendered, d.give_up
-            from \(others)unnest(\(drafts.map(\.name.group))::text[], \(drafts.map(\.name.hook))::text[],
-                \(drafts.map(\.taskID))::text[], \(drafts.map(\.firedBy.rawValue))::text[],
-                \(drafts.map { JSONValue.object($0.context).text() })::text[], \(drafts.map(\.requestHash))::text[],
-                \(drafts.map(\.created))::timestamptz[], \(drafts.map(\.started))::timestamptz[],
-                \(rows.map(\.definition))::text[], \(rows.map(\.isLeased))::boolean[],
+            from \(others)unnest(\(drafts.map { $0.name.group })::text[], \(drafts.map { $0.name.hook })::text[],
+                \(drafts.map { $0.taskID })::text[], \(drafts.map { $0.firedBy.rawValue })::text[],
+                \(drafts.map { JSONValue.object($0.context).text() })::text[], \(drafts.map { $0.requestHash })::text[],
+                \(drafts.map { $0.created })::timestamptz[], \(drafts.map { $0.started })::timestamptz[],
+                \(rows.map { $0.definition })::text[], \(rows.map { $0.isLeased })::boolean[],
                 \(rows.map { ($0.isLeased ? lease : $0.draft.delay).inMilliseconds })::bigint[],
-                \(drafts.map(\.deduplicationKey))::text[], \(drafts.map(\.delivery?.queue))::text[],
-                \(drafts.map(\.delivery?.consumer))::text[], \(drafts.map(\.delivery?.contentHash))::text[],
-                \(drafts.map { $0.due ?? $0.started })::timestamptz[], \(drafts.map(\.actualOrigin.rawValue))::text[],
-                \(drafts.map(\.rendered?.iso8601))::timestamptz[], \(drafts.map(\.giveUp?.iso8601))::timestamptz[]
+                \(drafts.map { $0.deduplicationKey })::text[], \(drafts.map { $0.delivery?.queue })::text[],
+                \(drafts.map { $0.delivery?.consumer })::text[], \(drafts.map { $0.delivery?.contentHash })::text[],
+                \(drafts.map { $0.due ?? $0.started })::timestamptz[], \(drafts.map { $0.actualOrigin.rawValue })::text[],
+                \(drafts.map { $0.rendered?.iso8601 })::timestamptz[], \(drafts.map { $0.giveUp?.iso8601 })::timestamptz[]
             ) as d (hook_group_id, hook_id, task_id, fired_by, context, request_hash, created, started, definition, leased,
                 wait, dedup_key, queue, consumer, content_hash, due, origin, rendered, give_up)
             \(onConflict)

@@ -35,12 +35,12 @@ extension FireStore {
     }
 
     private func success(of endings: [Ending]) -> SQL {
-        let fires = endings.map(\.fire)
+        let fires = endings.map { $0.fire }
         let keys = fires.map { FireAnnouncement.routingKey($0.name, $0.firedBy) }
         return """
             with ended as (
-                select * from unnest(\(fires.map(\.id))::bigint[], \(fires.map(\.lease))::bigint[],
-                    \(endings.map(\.time))::timestamptz[], \(keys)::text[]) as e (fire_id, lease, finished, routing_key)
+                select * from unnest(\(fires.map { $0.id })::bigint[], \(fires.map { $0.lease })::bigint[],
+                    \(endings.map { $0.time })::timestamptz[], \(keys)::text[]) as e (fire_id, lease, finished, routing_key)
             ), fire as (
                 update hooks.fires f set state = 'done', outcome = 'created', error = null, reason = null,
                     context = null, definition = null, run_at = now(), finished = e.finished

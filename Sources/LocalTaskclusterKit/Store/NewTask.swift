@@ -66,7 +66,7 @@ private struct NewTaskBatch {
     private let state: String
 
     init(_ tasks: [NewTask], messages: QueueMessages) throws(QueueProblem) {
-        let now = tasks.map(\.now).max() ?? .now()
+        let now = tasks.map { $0.now }.max() ?? .now()
         self.now = now
         var first: [String: Int] = [:]
         for (position, task) in tasks.enumerated() where first[task.definition.taskID] == nil {
@@ -116,21 +116,21 @@ private struct NewTaskBatch {
         return """
             insert into tcl.groups (task_group_id, scheduler_id, created)
             select task_group_id, scheduler_id, \(now)::timestamptz
-            from unnest(\(sorted.map(\.key))::text[], \(sorted.map(\.value))::text[]) as wanted (task_group_id, scheduler_id)
+            from unnest(\(sorted.map { $0.key })::text[], \(sorted.map { $0.value })::text[]) as wanted (task_group_id, scheduler_id)
             on conflict do nothing
             """
     }
 
     private var insertion: SQL {
-        let tasks = entries.map(\.task)
+        let tasks = entries.map { $0.task }
         let wanted: SQL = """
             with wanted as (
-                select * from unnest(\(tasks.map(\.taskID))::text[], \(tasks.map(\.taskQueueID))::text[],
-                    \(tasks.map(\.schedulerID))::text[], \(tasks.map(\.projectID))::text[],
-                    \(tasks.map(\.taskGroupID))::text[], \(tasks.map(\.priority.rawValue))::smallint[],
-                    \(tasks.map(\.retries))::smallint[], \(tasks.map(\.deadline))::timestamptz[],
-                    \(tasks.map(\.expires))::timestamptz[], \(lists: tasks.map(\.routes))::text[],
-                    \(tasks.map(\.tags).map { $0.text() })::text[], \(tasks.map(\.text))::text[])
+                select * from unnest(\(tasks.map { $0.taskID })::text[], \(tasks.map { $0.taskQueueID })::text[],
+                    \(tasks.map { $0.schedulerID })::text[], \(tasks.map { $0.projectID })::text[],
+                    \(tasks.map { $0.taskGroupID })::text[], \(tasks.map { $0.priority.rawValue })::smallint[],
+                    \(tasks.map { $0.retries })::smallint[], \(tasks.map { $0.deadline })::timestamptz[],
+                    \(tasks.map { $0.expires })::timestamptz[], \(lists: tasks.map { $0.routes })::text[],
+                    \(tasks.map { $0.tags }.map { $0.text() })::text[], \(tasks.map { $0.text })::text[])
                     as w (task_id, task_queue_id, scheduler_id, project_id, task_group_id, priority, retries, deadline,
                         expires, routes, tags, definition)
             )
@@ -169,9 +169,9 @@ private struct NewTaskBatch {
             , news as (
                 insert into tcl.outbox (exchange, routing_key, cc, body)
                 select n.exchange, n.routing_key, n.cc::text[], n.body
-                from task join unnest(\(news.map(\.taskID))::text[], \(news.map(\.message.exchange))::text[],
-                    \(news.map(\.message.routingKey))::text[], \(lists: news.map(\.message.cc))::text[],
-                    \(news.map(\.message.body))::text[]) with ordinality
+                from task join unnest(\(news.map { $0.taskID })::text[], \(news.map { $0.message.exchange })::text[],
+                    \(news.map { $0.message.routingKey })::text[], \(lists: news.map { $0.message.cc })::text[],
+                    \(news.map { $0.message.body })::text[]) with ordinality
                     as n (task_id, exchange, routing_key, cc, body, position) using (task_id)
                 order by n.position
             )
