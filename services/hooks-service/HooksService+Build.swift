@@ -63,7 +63,7 @@ extension HooksService {
                 authenticator: RemoteAuthenticator(
                     rootURL: foundation.rootURL,
                     transport: foundation.transport,
-                    expecting: { api.triggersUnderWay }
+                    expecting: { api.firesUnderWay }
                 ),
                 health: context.health
             ),

@@ -92,8 +92,8 @@ extension HooksAPI {
     ///
     /// Only what is not simply accepted is decided again with the definition as it is now.
     private func trigger(_ request: APIRequest, by firedBy: FiredBy, extras: JSONObject) async throws -> APIResponse {
-        triggers.underWay.begin()
-        defer { triggers.underWay.end() }
+        dispatcher.underWay.begin()
+        defer { dispatcher.underWay.end() }
         let started = Timestamp.now()
         if let program = programs.known(request.hookName),
             let draft = try? draft(request, program, by: firedBy, extras, started), case .task = draft.rendering

@@ -42,7 +42,7 @@ package struct HooksAPI: Sendable {
         self.programs = programs
         self.schedules = schedules
         self.dispatcher = dispatcher
-        triggers = TriggerAcceptance(fires: fires)
+        triggers = TriggerAcceptance(fires: fires, underWay: dispatcher.underWay)
         self.rules = rules
         self.client = client
         self.appliesTriggerDefaults = appliesTriggerDefaults
@@ -50,8 +50,8 @@ package struct HooksAPI: Sendable {
         self.now = now
     }
 
-    /// How many triggers are carried out now.
-    package var triggersUnderWay: Int { triggers.underWay.count }
+    /// How many triggers and other fires are carried out now.
+    package var firesUnderWay: Int { dispatcher.underWay.count }
 
     /// The declaration of all endpoints and exchanges.
     package func api(schemas: SchemaStore) throws -> API {

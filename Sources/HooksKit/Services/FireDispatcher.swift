@@ -85,11 +85,14 @@ package final class FireDispatcher: Service, Sendable {
         wake.notify()
     }
 
+    /// Counts what is under way; who will call `performNow` is counted from the moment that is certain.
+    var underWay: UnderWay { performer.underWay }
+
     /// Performs a fire while the caller waits, and keeps its lease meanwhile.
     func performNow(_ fire: Fire) async throws -> FireOutcome {
         state.withLock { _ = $0.held.insert(fire.id) }
         defer { state.withLock { _ = $0.held.remove(fire.id) } }
-        return try await performer.perform(fire)
+        return try await performer.performCounted(fire)
     }
 
     // MARK: - Service

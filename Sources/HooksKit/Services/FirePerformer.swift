@@ -19,7 +19,8 @@ package struct FirePerformer: Sendable {
     let programs: HookPrograms
     let client: TaskclusterClient
     private let creator: TaskCreator
-    private let underWay: UnderWay
+    /// The fires that are performed now, and the requests whose fires will be.
+    let underWay: UnderWay
     /// The longest pause before a fire is tried again.
     let longestPause: Duration
     let now: @Sendable () -> Timestamp
@@ -55,6 +56,11 @@ package struct FirePerformer: Sendable {
     func perform(_ fire: Fire) async throws -> FireOutcome {
         underWay.begin()
         defer { underWay.end() }
+        return try await performCounted(fire)
+    }
+
+    /// The same for a caller who is counted as under way already.
+    func performCounted(_ fire: Fire) async throws -> FireOutcome {
         let outcome = try await attempt(fire)
         if case .postponed(let failure) = outcome {
             try await fires.postpone(fire, failure, by: pause(after: fire.failures + 1))

@@ -21,11 +21,9 @@ final class TriggerAcceptance: Sendable {
     }
 
     private let rounds: Coalescer<Item, Outcome>
-    /// The requests that are answered now, those included whose fires are accepted already.
-    let underWay = UnderWay()
-
-    init(fires: FireStore) {
-        rounds = Coalescer(expecting: { [underWay] in underWay.count }) { items in
+    /// Writes to a store; company may come from all that is under way.
+    init(fires: FireStore, underWay: UnderWay) {
+        rounds = Coalescer(expecting: { underWay.count }) { items in
             do {
                 return try await Self.accept(items, fires).map { .success($0) }
             } catch let error as PostgresError where items.count > 1 && error.sqlState != nil {
