@@ -142,6 +142,40 @@ struct TriggerTests {
         }
     }
 
+    @Test func `a trigger that reaches no queue is told so, and the history as well`() async throws {
+        try await HooksWorld.with { (world: HooksWorld) async throws -> Void in
+            try await world.create()
+            world.queue.refuse(0, "", times: 6)
+            let failed = try await world.call("POST", "/hooks/g/h/trigger", [:])
+            #expect(failed.status == 400)
+            #expect(failed.body["code"] == "InputError")
+            #expect(failed.body["message"]?.string?.hasPrefix("While firing hook:\n\n") == true)
+            #expect(try await world.history().map { $0["result"] } == ["error"])
+        }
+    }
+
+    @Test func `what renders to nothing is declined, and what renders to no object is an error`() async throws {
+        try await HooksWorld.with { (world: HooksWorld) async throws -> Void in
+            for nothing in ["null", "false", "0", "''"] {
+                let request = HooksWorld.request(["$eval": JSONValue(nothing)])
+                let verb = nothing == "null" ? "PUT" : "POST"
+                #expect(try await world.call(verb, "/hooks/g/h", request).status == 200)
+                let declined = try await world.call("POST", "/hooks/g/h/trigger", [:])
+                #expect(declined.status == 200, "\(nothing)")
+                #expect(declined.body == [:], "\(nothing)")
+            }
+            #expect(try await world.call("GET", "/hooks/g/h/last-fires").status == 404)
+            for something in ["'text'", "7", "[1]", "true"] {
+                _ = try await world.call("POST", "/hooks/g/h", HooksWorld.request(["$eval": JSONValue(something)]))
+                let failed = try await world.call("POST", "/hooks/g/h/trigger", [:])
+                #expect(failed.status == 400, "\(something)")
+                #expect(failed.body["message"]?.string?.hasPrefix("While firing hook:") == true, "\(something)")
+            }
+            #expect(try await world.history().count == 4)
+            #expect(world.queue.state.withLock { $0.calls.isEmpty })
+        }
+    }
+
     @Test func `H41: a task keeps the times it has and gets those it lacks`() async throws {
         try await HooksWorld.with { (world: HooksWorld) async throws -> Void in
             let own: JSONObject = ["deadline": ["$fromNow": "1 hour"], "taskGroupId": "VdYnEtzpQs6ZdoNrVAj9Mw"]
