@@ -546,7 +546,7 @@ def test_88_a_worker_without_room_claims_nothing_until_there_is_some(running, tm
         assert bench.run()[1] == "completed"
         # The disk exists for the worker alone; its process is the way there.
         filler = pathlib.Path(f"/proc/{bench.process.pid}/root{disk}/filler")
-        filler.write_bytes(bytes(62_000_000))
+        filler.write_bytes(bytes(64_500_000))
         eventually(lambda: bench.heartbeat()["state"] == "disk_full", 60)
         inside = ["nsenter", "--preserve-credentials", f"--target={bench.process.pid}", "--user", "--mount"]
         status, output = bench.check("disk", prefix=inside)
