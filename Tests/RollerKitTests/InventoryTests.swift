@@ -233,7 +233,8 @@ struct InventoryTests {
             #expect(try await api.send("POST", "machines/import?mode=apply", list).status == 400)
             let table = Array("name,bug_cc\nn,a\0b\n".utf8)
             #expect(try await api.call("POST", "machines/import?format=csv&mode=apply", body: table).status == 400)
-            #expect(try await api.call("GET", "machines?search=%00").status == 400)
+            let search = try await api.call("GET", "machines?search=%00")
+            #expect(search.status == 400)
             #expect(try await api.world.count("machines") == 0)
         }
     }
