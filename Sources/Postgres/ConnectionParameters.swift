@@ -25,6 +25,9 @@ enum ConnectionParameters {
         settings += " -c intervalstyle=postgres -c bytea_output=hex -c client_min_messages=warning"
         // Prepared plans outlive the size of the tables they were made for: look-ups by key must win even on small ones.
         settings += " -c random_page_cost=1.1 -c jit=off"
+        if configuration.looksUpByKey {
+            settings += " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
+        }
         if let own = option("options", in: configuration.url) { settings += " " + own }
         return [
             ("client_encoding", "UTF8"), ("keepalives", "1"), ("keepalives_idle", "30"), ("keepalives_interval", "10"),

@@ -24,6 +24,10 @@ public struct PostgresConfiguration: Sendable {
     public var connectTimeout: Duration
     /// The longest a statement may run, enforced by the server.
     public var statementTimeout: Duration
+    /// Whether every query is a look-up by key, so that reading or joining whole tables is never the better plan.
+    ///
+    /// A prepared plan made while the tables were small would otherwise do that until they are analyzed again.
+    public var looksUpByKey = false
 
     /// Creates a configuration.
     public init(

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MPL-2.0
 """What must not grow with the number of tasks, and what a process finds when it starts late.
 
-Work is counted in rows that PostgreSQL read, not in seconds.
+Work is counted in rows that PostgreSQL read, not in seconds. QUEUE_SCALE is how many tasks there are (30,000).
 """
 
 import datetime
@@ -15,7 +15,7 @@ from local_queue import Deployment
 from support import eventually, stamp, task
 
 ASK = {"workerGroup": "g", "workerId": "w"}
-COUNT = int(os.environ.get("QUEUE_SCALE", "100000"))
+COUNT = int(os.environ.get("QUEUE_SCALE", "30000"))
 
 # Tasks as createTask makes them, so many at once; state and claim as the caller says.
 FILL = """

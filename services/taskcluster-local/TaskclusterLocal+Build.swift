@@ -14,7 +14,9 @@ extension TaskclusterLocal {
         let settings = context.settings
         let configuration = configuration(settings)
         let server = HTTPServerConfiguration(settings: settings, defaultPort: 8080)
-        let database = PostgresConfiguration(settings: settings, applicationName: name)
+        var database = PostgresConfiguration(settings: settings, applicationName: name)
+        // A queue that was empty this morning may hold a hundred thousand tasks at noon.
+        database.looksUpByKey = true
         let broker =
             settings.optional("amqp.url", secret: true, "broker for events; without one they are dropped after an hour")
             .map { _ in PulseConfiguration(settings: settings) }

@@ -170,12 +170,15 @@ extension QueueStore {
     }
 
     /// The groups that have no task left that was never resolved.
+    ///
+    /// One look per group, which no planner can turn into a join with all unresolved tasks.
     private static func resolvedGroups(_ groups: [String]) -> SQL {
         """
         select g.task_group_id, g.scheduler_id, g.sealed,
             \(unsafe: Self.lastExpiry) as last_expiry
-        from tcl.groups g where g.task_group_id = any(\(groups)::text[]) and not exists (
-            select from tcl.task_status u where u.task_group_id = g.task_group_id and not u.ever_resolved)
+        from tcl.groups g where g.task_group_id = any(\(groups)::text[]) and (
+            select u.task_id from tcl.task_status u where u.task_group_id = g.task_group_id and not u.ever_resolved
+            limit 1) is null
         """
     }
 
