@@ -87,7 +87,7 @@ extension HookListeners {
                     return problem == nil || problem?.code == .timeout ? nil : queue
                 }
             }
-            for _ in 0..<(QueueReconciler.batch * QueueReconciler.workers) { addNext() }
+            for _ in 0..<QueueReconciler.walking { addNext() }
             while let outcome = try await tasks.next() {
                 if let outcome { wrong.append(outcome.name) }
                 addNext()

@@ -42,9 +42,12 @@ struct QueueReconciler: Sendable {
 
     /// How many hooks are taken together and worked on at the same time.
     ///
-    /// All workers together ask for no more than the connection works on at a time: the rest would wait there, and the
-    /// time it waits counts.
-    static let batch = 16
+    /// Few: a broker that is asked for many quorum queues at once makes none of them faster, and fails those that it does
+    /// not get ready within five seconds.
+    static let batch = 4
+
+    /// How many queues are looked after at the same time that should be there already.
+    static let walking = 32
 
     /// How many tasks carry out wishes.
     ///
