@@ -21,10 +21,10 @@ struct ReplyTests {
 
     @Test func `32: a session that fails at once is a matter of credentials, one that fails late of silence`() {
         let text = "Error: Unable to establish IPMI v2 / RMCP+ session\n"
-        #expect(IPMIReply.failure(output(text), .status).kind == .credentialsOrSession)
-        #expect(IPMIReply.failure(output(text, seconds: 6.1), .status).kind == .timeout)
-        #expect(IPMIReply.failure(output("Error: Node busy"), .status).isRetriable)
-        #expect(IPMIReply.failure(output("Insufficient privilege level"), .on).kind == .config)
+        #expect(IPMIReply.failure(output(text), interval: 2).kind == .credentialsOrSession)
+        #expect(IPMIReply.failure(output(text, seconds: 6.1), interval: 2).kind == .timeout)
+        #expect(IPMIReply.failure(output("Error: Node busy"), interval: 2).isRetriable)
+        #expect(IPMIReply.failure(output("Insufficient privilege level"), interval: 2).kind == .config)
     }
 
     @Test func `34: a reset is transmitted exactly once, and everything else may be repeated`() throws {

@@ -73,9 +73,9 @@ enum IPMIReply {
     static func isWrongState(_ text: String) -> Bool { text.contains("not supported in present state") }
 
     /// What a failure means; `quick` when it came before a repetition would have been sent.
-    static func failure(_ output: ToolOutput, _ command: IPMICommand) -> ActionError {
+    static func failure(_ output: ToolOutput, interval: Int) -> ActionError {
         let text = output.text
-        let quick = output.duration < .seconds(command.interval)
+        let quick = output.duration < .seconds(interval)
         let busy = [
             "insufficient resources for session", "Node busy", "BMC initialization in progress", "Out of space",
         ]

@@ -40,10 +40,12 @@ struct IPMIClient {
             control,
             changes: command.changes,
             arguments: invocation.arguments,
-            limit: command.limit + .seconds(10)
+            limit: Self.limit(command, control) + .seconds(10)
         ) { () async throws(ActionError) -> (ToolOutput, AttemptEnd) in
             var output = try await context.tools.run(invocation)
-            if output.code != 0, command.isIdempotent, IPMIReply.failure(output, command).isRetriable {
+            if output.code != 0, command.isIdempotent,
+                IPMIReply.failure(output, interval: Self.interval(command, control)).isRetriable
+            {
                 try await context.pause(.seconds(5))
                 output = try await context.tools.run(invocation)
             }
@@ -52,7 +54,7 @@ struct IPMIClient {
                 if IPMIReply.isWrongState(output.text) {
                     throw ActionError(.refused, Self.wrongState, outcome: .failed)
                 }
-                let failure = IPMIReply.failure(output, command)
+                let failure = IPMIReply.failure(output, interval: Self.interval(command, control))
                 // Nothing was sent when no session came about; later, one cannot know.
                 let sent =
                     !command.isIdempotent && ![.credentialsOrSession, .config, .unsupported].contains(failure.kind)
@@ -97,7 +99,7 @@ struct IPMIClient {
         arguments.removeAll { $0.isEmpty }
         var environment = ["IPMITOOL_PASSWORD": password, "IPMI_PASSWORD": password]
         if let key = credential.kgKey { environment["IPMI_KGKEY"] = key }
-        return ToolInvocation(arguments, environment: environment, limit: command.limit)
+        return ToolInvocation(arguments, environment: environment, limit: Self.limit(command, control))
     }
 
     static func arguments(
@@ -117,10 +119,19 @@ struct IPMIClient {
         }
         return [
             "ipmitool", "-I", control.setting("interface")?.string ?? "lanplus", "-C", "\(suite)",
-            "-N", "\(command.interval)", "-R", "\(command.transmissions)",
+            "-N", "\(interval(command, control))", "-R", "\(command.transmissions)",
             "-L", control.setting("privilege")?.string ?? "OPERATOR",
             "-H", try control.host(), "-p", "\(control.port ?? 623)", "-U", user, "-E",
         ] + (hasKey ? ["-K"] : []) + bridge + command.words
+    }
+
+    /// Seconds between transmissions; slow controllers want more.
+    static func interval(_ command: IPMICommand, _ control: Control) -> Int {
+        control.setting("interval")?.int.map { min(max($0, 1), 60) } ?? command.interval
+    }
+
+    private static func limit(_ command: IPMICommand, _ control: Control) -> Duration {
+        max(command.limit, .seconds(interval(command, control) * (command.transmissions + 1) * 3))
     }
 
     private static func isBridgeToken(_ token: String) -> Bool {

@@ -47,7 +47,7 @@ struct Outlet: Hashable {
         let letters = text.lowercased().utf8.prefix(2).map { Int($0) - 96 }
         let number = text.dropFirst(2)
         guard letters.count == 2, letters.allSatisfy({ (1...3).contains($0) }), let outlet = Int(number),
-            (1...64).contains(outlet), number.allSatisfy(\.isASCII)
+            (1...64).contains(outlet), number.allSatisfy({ ("0"..."9").contains($0) })
         else { throw ActionError(.config, "the outlet is not of the form aa1") }
         return "\(letters[0]).\(letters[1]).\(outlet)"
     }
@@ -138,7 +138,7 @@ struct SNMPClient {
             retries: retries,
             [outlet.profile.control, "i", "\(value)"]
         )
-        try await context.attempt(method, control, changes: true, arguments: arguments, limit: .seconds(30)) {
+        try await context.attempt(method, control, changes: true, arguments: arguments, limit: .seconds(240)) {
             () async throws(ActionError) -> (Void, AttemptEnd) in
             let output = try await run(arguments)
             if let failure = Self.failure(output) { throw verb == .reboot ? failure.asUnverified : failure }
@@ -158,7 +158,7 @@ struct SNMPClient {
     /// What the outlet shows, as an attempt of its own.
     func verify(_ wanted: PowerState, method: String) async throws(ActionError) {
         let arguments = try Self.arguments("snmpget", control, retries: 2, [outlet.profile.state])
-        try await context.attempt(method, control, changes: false, arguments: arguments, limit: .seconds(60)) {
+        try await context.attempt(method, control, changes: false, arguments: arguments, limit: .seconds(240)) {
             () async throws(ActionError) -> (Void, AttemptEnd) in
             var seen = PowerState.unknown
             // Units switch their relays one after the other, so the state may lag behind.
@@ -184,7 +184,15 @@ struct SNMPClient {
     ) throws(ActionError) -> [String] {
         let host = HostName.inURL(try control.host())
         let transport = host.hasPrefix("[") ? "udp6" : "udp"
-        return [program, "-t", "3", "-r", "\(retries)", "-Oqn", "\(transport):\(host):\(control.port ?? 161)"] + rest
+        return [
+            program, "-t", "\(seconds(control))", "-r", "\(retries)", "-Oqn",
+            "\(transport):\(host):\(control.port ?? 161)",
+        ] + rest
+    }
+
+    /// How long a unit may take to answer.
+    private static func seconds(_ control: Control) -> Int {
+        min(max(control.setting("timeout")?.int ?? 3, 1), 60)
     }
 
     private func run(_ arguments: [String]) async throws(ActionError) -> ToolOutput {
@@ -198,7 +206,7 @@ struct SNMPClient {
                     "MIBS": "", "MIBDIRS": files.directory, "SNMPCONFPATH": files.directory,
                     "SNMP_PERSISTENT_DIR": files.directory,
                 ],
-                limit: .seconds(20)
+                limit: .seconds(Self.seconds(control) * 3 + 10)
             )
         )
     }
