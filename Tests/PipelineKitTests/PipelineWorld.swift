@@ -37,7 +37,7 @@ struct PipelineWorld: Sendable {
     /// One line for each request would hide everything else.
     static var quiet: Logger {
         var logger = Logger(label: "pipeline-tests")
-        logger.logLevel = .critical
+        logger.logLevel = .error
         return logger
     }
 
@@ -74,7 +74,7 @@ struct PipelineWorld: Sendable {
         try await lab.serve { labURL in
             try await OwnDatabase.with("pipeline") { url in
                 let pool = PostgresPool(
-                    PostgresConfiguration(url: url, applicationName: "pipeline-tests", poolSize: 12)
+                    PostgresConfiguration(url: url, applicationName: "pipeline-tests", poolSize: 8)
                 )
                 defer { pool.close() }
                 try await PipelineMigrations.migrate(pool)
@@ -258,7 +258,7 @@ struct PipelineWorld: Sendable {
 
     /// Waits until a pipeline is in a state.
     func reach(_ uid: String, _ wanted: String) async throws {
-        try await eventually(within: .seconds(60), "\(uid) is \(wanted)") { try await state(uid) == wanted }
+        try await eventually(within: .seconds(240), "\(uid) is \(wanted)") { try await state(uid) == wanted }
     }
 
     /// Looks at everything that is due, again and again, moving the clock by small steps.

@@ -10,7 +10,7 @@ import TestSupport
 @testable import SignoffKit
 
 /// The contract that all step services share, seen through sign-offs.
-@Suite(.timeLimit(.minutes(3)))
+@Suite(.timeLimit(.minutes(15)))
 struct ContractTests {
     private static let body: JSONValue = [
         "policy": ["method": "local", "definition": ["releng": 1]], "parameters": ["a": 1, "b": [1, 2.5]],

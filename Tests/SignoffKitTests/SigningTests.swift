@@ -13,7 +13,7 @@ import TestSupport
 @testable import SignoffKit
 
 /// Signing over HTTP, on real tables.
-@Suite(.timeLimit(.minutes(3)))
+@Suite(.timeLimit(.minutes(15)))
 struct SigningTests {
     @Test func `39 and 40: one person has one slot, the last signature completes the step, and the bus hears it once`()
         async throws

@@ -12,7 +12,7 @@ import TestSupport
 @testable import SignoffKit
 
 /// Which tokens are believed.
-@Suite(.timeLimit(.minutes(3)))
+@Suite(.timeLimit(.minutes(15)))
 struct TokenTests {
     /// Tries a token on a step of its own; answers what came of it.
     private func attempt(_ world: SignoffWorld, _ token: String) async throws -> SignoffWorld.Answer {

@@ -16,7 +16,7 @@ create table {schema}.steps (
     depth integer not null default 0,
     ancestors text[] not null default '{}',
     created_by text not null,
-    created timestamptz not null,
+    created timestamptz(3) not null,
     started timestamptz,
     finished timestamptz,
     updated timestamptz not null,
