@@ -107,12 +107,12 @@ public struct PipelineService: StepService {
     public func look(_ claim: StepClaim) async throws {
         let mailbox = Mailbox()
         try await withThrowingDiscardingTaskGroup { group in
-            var observations: [Observation] = []
+            var arrived: [Observation] = []
+            var busy: Set<String> = []
             while true {
-                let arrived = observations
-                let busy = mailbox.busy
+                let (letters, underWay) = (arrived, busy)
                 let change = try await claim.change { change in
-                    try await advance(&change, arrived, busy: busy)
+                    try await advance(&change, letters, busy: underWay)
                 }
                 // Somebody else has taken over: what is known here is old.
                 guard let (step, outlook) = change else {
@@ -125,7 +125,7 @@ public struct PipelineService: StepService {
                     mailbox.begin(effect.step)
                     group.addTask { mailbox.put(await client.perform(effect, for: step)) }
                 }
-                observations = await mailbox.take(within: .seconds(1))
+                (arrived, busy) = await mailbox.take(within: .seconds(1))
             }
         }
     }
@@ -313,9 +313,6 @@ final class Mailbox: Sendable {
     private let state = Mutex((busy: Set<String>(), letters: [Observation]()))
     private let signal = Signal()
 
-    /// The steps whose calls are under way.
-    var busy: Set<String> { state.withLock { $0.busy } }
-
     func begin(_ step: String) {
         state.withLock { _ = $0.busy.insert(step) }
     }
@@ -328,18 +325,20 @@ final class Mailbox: Sendable {
         signal.notify()
     }
 
-    /// What has arrived, as soon as there is something; nothing if nothing comes for a while.
-    func take(within limit: Duration) async -> [Observation] {
+    /// What has arrived, as soon as there is something, and the steps whose calls are under way at that moment.
+    ///
+    /// Nothing has arrived if nothing comes for a while.
+    func take(within limit: Duration) async -> (letters: [Observation], busy: Set<String>) {
         let first = drain()
-        if !first.isEmpty { return first }
+        if !first.letters.isEmpty { return first }
         _ = await signal.wait(timeout: limit)
         return drain()
     }
 
-    private func drain() -> [Observation] {
+    private func drain() -> (letters: [Observation], busy: Set<String>) {
         state.withLock { state in
             defer { state.letters = [] }
-            return state.letters
+            return (state.letters, state.busy)
         }
     }
 }

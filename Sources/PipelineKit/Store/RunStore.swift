@@ -197,8 +197,8 @@ struct RunStore: Sendable {
     func callNow(_ pipeline: Int, _ step: String, at now: Timestamp) async throws {
         try await pool.execute(
             """
-            update shipit_pipeline.pipeline_steps set next_call = \(now)
-            where pipeline_id = \(pipeline) and uid = \(step) and next_call > \(now)
+            update shipit_pipeline.pipeline_steps set next_call = least(coalesce(next_call, \(now)), \(now))
+            where pipeline_id = \(pipeline) and uid = \(step)
                 and state in ('starting', 'running', 'stopping')
             """
         )

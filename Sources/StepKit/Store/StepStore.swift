@@ -308,10 +308,11 @@ public struct StepStore: Sendable {
     public func wake(_ ids: [Int]) async throws -> Int {
         guard !ids.isEmpty else { return 0 }
         let moment = now()
+        // A step that is being looked at was due before: that must not keep its next look from coming at once.
         let count = try await pool.execute(
             """
-            update \(unsafe: schema).steps set next_check_at = \(moment)
-            where id = any(\(ids)) and deleted_at is null and (next_check_at is null or next_check_at > \(moment))
+            update \(unsafe: schema).steps set next_check_at = least(coalesce(next_check_at, \(moment)), \(moment))
+            where id = any(\(ids)) and deleted_at is null
                 and state in ('pending', 'starting', 'running', 'stopping')
             """
         )
