@@ -26,7 +26,6 @@ class Roller:
         self.running = running
         self.url = running.values["ROLLER_URL"]
         self.credentials = running.options["credentials"]
-        self.session = requests.Session()
 
     @classmethod
     def from_environment(cls):
@@ -77,7 +76,9 @@ class Roller:
         # What was signed goes over the wire as it is.
         request = requests.Request(method, url, headers=fields, data=data).prepare()
         request.url = url
-        return self.session.send(request, timeout=timeout, allow_redirects=False, **options)
+        # A connection of its own: nothing hangs on whether a server or proxy keeps old ones.
+        with requests.Session() as session:
+            return session.send(request, timeout=timeout, allow_redirects=False, **options)
 
     def create(self, task, worker, query="", **options):
         return self.call("POST", f"workers/{worker}/jobs?task_name={task}{query}", **options)

@@ -166,7 +166,7 @@ def test_r68_registered_actions_become_buttons_that_work(roller, machine, runnin
     provisioner = unique("roller")
     done = slipway(running, "job", "register", roller.url, provisioner)
     assert "actions registered" in done.stdout
-    actions = running.get(f"queue/v1/provisioners/{provisioner}")["actions"]
+    actions = running.queue().getProvisioner(provisioner)["actions"]
     ping = next(action for action in actions if action["name"] == "ping")
     assert ping["context"] == "worker" and ping["method"] == "POST"
     url = ping["url"]

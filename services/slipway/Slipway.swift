@@ -49,6 +49,8 @@ enum Main {
         } catch let error as TaskclusterError {
             StandardError.write("slipway: \(Failure(error).message)\n")
             exit(1)
+        } catch let code as ExitCode {
+            exit(code.rawValue)
         } catch {
             // Help and version come as errors too; they belong on standard output.
             if Slipway.exitCode(for: error).isSuccess { Slipway.exit(withError: error) }
