@@ -133,7 +133,8 @@ let package = Package(
         library(
             "APIServer",
             [
-                "CZlib", "Core", "HTTPClient", "JSON", "JSONSchema", "Schedules", "Taskcluster", .hummingbird, .httpTypes,
+                "CZlib", "Core", "HTTPClient", "JSON", "JSONSchema", "Schedules", "Taskcluster", .hummingbird,
+                .httpTypes,
                 .lifecycle,
                 .logging, .metrics, .nioCore, .nioHTTPTypes, .nioPosix, .coreMetrics,
             ]
