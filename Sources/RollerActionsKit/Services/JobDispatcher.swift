@@ -45,6 +45,7 @@ package final class JobDispatcher: Service, Sendable {
     // MARK: - Service
 
     package func run() async throws {
+        SecretFiles.removeAbandoned()
         await withTaskCancellationHandler {
             await withGracefulShutdownHandler {
                 await withDiscardingTaskGroup { group in

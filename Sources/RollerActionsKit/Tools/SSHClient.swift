@@ -153,7 +153,7 @@ struct SecretFiles {
     let directory: String
 
     init() throws(ActionError) {
-        var template = Array("/tmp/roller-XXXXXX".utf8CString)
+        var template = Array("/tmp/roller-\(getpid())-XXXXXX".utf8CString)
         guard mkdtemp(&template) != nil else { throw ActionError(.tooling, "cannot make a temporary directory") }
         directory = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }
@@ -171,6 +171,22 @@ struct SecretFiles {
             bytes = bytes.dropFirst(count)
         }
         return path
+    }
+
+    /// Removes what processes left behind that were killed.
+    static func removeAbandoned() {
+        guard let handle = opendir("/tmp") else { return }
+        defer { closedir(handle) }
+        while let item = readdir(handle) {
+            let name = withUnsafePointer(to: &item.pointee.d_name) { pointer in
+                pointer.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
+            }
+            let parts = name.split(separator: "-")
+            guard parts.count == 3, parts[0] == "roller", parts[2].utf8.count == 6, let process = Int32(parts[1]) else {
+                continue
+            }
+            if kill(process, 0) != 0, errno == ESRCH { remove("/tmp/\(name)", depth: 0) }
+        }
     }
 
     /// Removes the directory and what is in it.
