@@ -131,15 +131,22 @@ extension InventoryStore {
 
     /// Windows that are not over, soonest first.
     func windows() async throws -> [JSONObject] {
-        try await pool.query(
+        let rows = try await pool.query(
             """
             select w.*, m.name as machine_name from roller.maintenance_windows w
             left join roller.machines m on m.id = w.machine where ends > now() order by starts, id limit 1000
             """
-        ).map { row in
+        )
+        return try Self.documents(rows)
+    }
+
+    private static func documents(_ rows: [PostgresRow]) throws -> [JSONObject] {
+        var documents: [JSONObject] = []
+        for row in rows {
             let window = try MaintenanceWindow(row: row)
-            return Self.document(window, machine: try row.optionalString("machine_name"))
+            documents.append(document(window, machine: try row.optionalString("machine_name")))
         }
+        return documents
     }
 
     static func document(_ window: MaintenanceWindow, machine: String?) -> JSONObject {
