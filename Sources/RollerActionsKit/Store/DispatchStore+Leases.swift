@@ -113,7 +113,7 @@ extension DispatchStore {
 
     /// Jobs that nobody has begun although their time is over, with the reason.
     package func overdue(lockWait: Duration, limit: Int = 50) async throws -> [(job: Job, reason: String)] {
-        try await pool.query(
+        let rows = try await pool.query(
             """
             select \(JobStore.columns), deadline is not null and deadline <= clock_timestamp() as is_late
             from roller.jobs
@@ -121,11 +121,18 @@ extension DispatchStore {
                 or (state = 'waiting' and created < clock_timestamp() - \(lockWait.inSeconds) * interval '1 second'))
             order by created limit \(limit)
             """
-        ).map { row in
+        )
+        return try Self.overdue(rows)
+    }
+
+    private static func overdue(_ rows: [PostgresRow]) throws -> [(job: Job, reason: String)] {
+        var overdue: [(job: Job, reason: String)] = []
+        for row in rows {
             let job = try Job(row: row)
             let isLate = try row.bool("is_late")
-            return (job, isLate ? "deadline" : "lock-timeout: \(job.waitingFor ?? "unknown")")
+            overdue.append((job, isLate ? "deadline" : "lock-timeout: \(job.waitingFor ?? "unknown")"))
         }
+        return overdue
     }
 
     /// A machine that somebody was about to switch off and on, and that nobody works on any more.
@@ -140,7 +147,7 @@ extension DispatchStore {
 
     /// Intents of jobs that have ended, unless somebody restores the power already or has tried just now.
     package func orphans(limit: Int = 20) async throws -> [Orphan] {
-        try await pool.query(
+        let rows = try await pool.query(
             """
             select i.machine, i.set_by, i.control ->> 'controller' as controller
             from roller.intents i
@@ -156,12 +163,16 @@ extension DispatchStore {
                     '-infinity') < clock_timestamp()
             order by i.since limit \(limit)
             """
-        ).map { row in
-            Orphan(
-                machine: try row.string("machine"),
-                job: try row.string("set_by"),
-                controller: try row.optionalString("controller")
-            )
+        )
+        return try Self.orphans(rows)
+    }
+
+    private static func orphans(_ rows: [PostgresRow]) throws -> [Orphan] {
+        var orphans: [Orphan] = []
+        for row in rows {
+            let (machine, job) = (try row.string("machine"), try row.string("set_by"))
+            orphans.append(Orphan(machine: machine, job: job, controller: try row.optionalString("controller")))
         }
+        return orphans
     }
 }

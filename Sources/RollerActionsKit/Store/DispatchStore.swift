@@ -104,7 +104,7 @@ package struct DispatchStore: Sendable {
     }
 
     private func candidates(limit: Int, on connection: PostgresConnection) async throws -> [Candidate] {
-        try await connection.query(
+        let rows = try await connection.query(
             """
             select j.id, j.machine, array(
                     select 'ctl:' || c.controller || ':' || c.locator_key from roller.machine_controls c
@@ -115,15 +115,18 @@ package struct DispatchStore: Sendable {
                 and not (j.is_read_only or j.machine is null or j.dry_run)
             order by j.priority desc, j.created limit \(limit)
             """
-        ).map { row in
+        )
+        return try Self.candidates(rows)
+    }
+
+    private static func candidates(_ rows: [PostgresRow]) throws -> [Candidate] {
+        var candidates: [Candidate] = []
+        for row in rows {
             let machine = try row.string("machine")
-            let controls = try row.strings("controls")
-            return Candidate(
-                id: try row.string("id"),
-                machine: machine,
-                resources: (["machine:\(machine)"] + controls).sorted()
-            )
+            let resources = (["machine:\(machine)"] + (try row.strings("controls"))).sorted()
+            candidates.append(Candidate(id: try row.string("id"), machine: machine, resources: resources))
         }
+        return candidates
     }
 
     private func isAnyWaiting(on connection: PostgresConnection) async throws -> Bool {
