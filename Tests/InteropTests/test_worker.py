@@ -152,6 +152,8 @@ def test_8_the_type_of_ones_own_tasks_has_to_be_a_type(running, tmp_path):
 
 
 def test_9_two_workers_never_share_directories(bench):
+    # Whoever comes first has them; it shall be ours.
+    eventually(lambda: "starting up" in bench.text())
     status, text = start(bench.path)
     assert status == 1
     assert "another worker uses" in bench.text()
