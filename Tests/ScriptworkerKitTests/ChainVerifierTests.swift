@@ -391,7 +391,9 @@ import WorkerKit
     }
 
     @Test func `S80: a pattern is matched against every page, and what nobody states is skipped`() async throws {
-        for index in 0..<2500 { graph.artifact(graph.build, "public/build/f\(index).zip", [UInt8(truncatingIfNeeded: index)]) }
+        for index in 0..<2500 {
+            graph.artifact(graph.build, "public/build/f\(index).zip", [UInt8(truncatingIfNeeded: index)])
+        }
         graph.change(graph.sign) { $0["payload"]?["upstreamArtifacts"] = [self.upstream(["public/*"], true)] }
         try good()
         graph.artifact(graph.build, "public/logs/live_backing.log", [1])
