@@ -97,13 +97,17 @@ struct Dispatcher: Sendable {
             status: HTTPResponse.Status(code: reply.status),
             headerFields: reply.fields
         )
-        if head.delivery.isWatched, await head.disconnectWatch()?.isGone == true {
+        let watch = head.delivery.isWatched ? await head.connectionWatch() : nil
+        if watch?.isGone == true {
             await head.delivery.fail()
             throw ConnectionEnds()
         }
+        let end = watch?.expectAnswer(on: channel.eventLoop)
         do {
             try await writer.write(response: response, body: body(of: reply, for: head))
+            try await end?.get()
         } catch {
+            watch?.forgetAnswer()
             await head.delivery.fail()
             throw error
         }

@@ -80,15 +80,15 @@ struct RequestHead: Sendable {
     }
 
     /// The watch over this connection; it costs a turn of the event loop, so only long polls ask for it.
-    func disconnectWatch() async -> DisconnectWatch? {
-        try? await channel.pipeline.handler(type: DisconnectWatch.self).get()
+    func connectionWatch() async -> ConnectionWatch? {
+        try? await channel.pipeline.handler(type: ConnectionWatch.self).get()
     }
 
     /// Runs a long operation that is cancelled as soon as the client goes away.
     func withDisconnect<Value: Sendable>(
         _ body: @escaping @Sendable () async throws -> Value
     ) async throws -> Value {
-        guard let watch = await disconnectWatch() else { return try await body() }
+        guard let watch = await connectionWatch() else { return try await body() }
         return try await withThrowingTaskGroup(of: Value?.self) { group in
             group.addTask {
                 do {

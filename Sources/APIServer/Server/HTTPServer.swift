@@ -65,7 +65,7 @@ public struct HTTPServer: Service {
         var quiet = logger
         quiet.logLevel = max(logger.logLevel, .warning)
         let channel = HTTP1Channel.Configuration(
-            additionalChannelHandlers: [DisconnectWatch()],
+            additionalChannelHandlers: [ConnectionWatch()],
             idleTimeout: .nanoseconds(configuration.keepAlive.wholeNanoseconds),
             httpDecoderConfiguration: .init(maxHeaderFieldSize: 128 << 10, maxHeaderListSize: 128 << 10)
         )

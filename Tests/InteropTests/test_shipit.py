@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: MPL-2.0
+"""Pipelines and sign-offs through the real processes: the command line, people's tokens, and replicas that are killed."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.request
+
+import mohawk
+
+from support import BINARIES, unique
+
+
+def call(running, method, url, body=None, token=None):
+    """One request, signed by the operator or with a person's token; answers status and body."""
+    data = b"" if body is None else json.dumps(body).encode()
+    kind = "application/json" if body is not None else ""
+    if token is None:
+        credentials = running.options["credentials"]
+        key = {"id": credentials["clientId"], "key": credentials["accessToken"], "algorithm": "sha256"}
+        authorization = mohawk.Sender(key, url, method, content=data, content_type=kind).request_header
+    else:
+        authorization = f"Bearer {token}"
+    headers = {"Authorization": authorization} | ({"Content-Type": kind} if kind else {})
+    request = urllib.request.Request(url, data=data or None, method=method, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=90) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def token(running, user):
+    request = urllib.request.Request(
+        running.values["SHIPIT_OIDC_URL"] + "/token",
+        data=json.dumps({"user": user}).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)["access_token"]
+
+
+def slipway(running, *arguments, person=None, stdin=None, fails=False):
+    environment = dict(os.environ) | running.values
+    if person:
+        environment["SHIPIT_TOKEN"] = token(running, person)
+    done = subprocess.run(
+        [str(BINARIES / "slipway"), *arguments], env=environment, input=stdin, capture_output=True, text=True, timeout=180
+    )
+    assert (done.returncode != 0) == fails, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def wait(what, condition, seconds=120):
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, f"{what} did not happen within {seconds} s"
+        time.sleep(0.1)
+
+
+def state(running, uid, service="PIPELINE"):
+    status, body = call(running, "GET", f"{running.values[f'SHIPIT_{service}_URL']}/{uid}/status")
+    return body.get("state") if status == 200 else status
+
+
+def release(running, uid):
+    """People approve, and something is done then: here a pipeline within the pipeline."""
+    return {
+        "uid": uid,
+        "namespace_steps": True,
+        "parameters": {
+            "steps": [
+                {
+                    "uid": "approve",
+                    "api_url": running.values["SHIPIT_SIGNOFF_URL"],
+                    "parameters": {
+                        "policy": {"method": "local", "definition": [{"releng": 1, "relman": 1}]},
+                        "parameters": {"what": "publish ${pipeline.uid}"},
+                    },
+                },
+                {
+                    "uid": "publish",
+                    "api_url": running.values["SHIPIT_PIPELINE_URL"],
+                    "requires": ["approve"],
+                    "parameters": {"parameters": {"steps": []}, "description": "${steps.approve.output.digest}"},
+                },
+            ]
+        },
+    }
+
+
+def test_two_people_of_different_groups_release(running):
+    # A database that an earlier run has used knows its names.
+    name = unique("release")
+    approval = f"{name}.approve"
+    definition = json.dumps(release(running, name))
+    assert "approve" in slipway(running, "pipeline", "create", "-", "--dry-run", stdin=definition)
+    assert slipway(running, "pipeline", "create", "-", stdin=definition).strip() == name
+    # The same again is the same.
+    slipway(running, "pipeline", "create", "-", stdin=definition)
+    wait("the sign-off", lambda: state(running, approval, "SIGNOFF") == "running")
+    wait("the explanation", lambda: "signoff_missing" in slipway(running, "pipeline", "explain", name))
+    assert approval in slipway(running, "signoff", "list")
+    assert approval in slipway(running, "signoff", "list", "--mine", person="relman1")
+
+    refusal = slipway(running, "signoff", "sign", approval, "--group", "releng", person="password-only", fails=True)
+    assert "second factor" in refusal
+    # The operator may do everything, but is no person.
+    status, body = call(
+        running, "PUT", running.values["SHIPIT_SIGNOFF_URL"] + f"/{approval}/sign", {"group": "releng"}
+    )
+    assert (status, body["code"]) == (401, "human_required")
+
+    assert "1 of relman" in slipway(running, "signoff", "sign", approval, "--group", "releng", person="releng1")
+    slipway(running, "signoff", "sign", approval, "--group", "releng", person="releng2", fails=True)
+    assert state(running, name) == "running"
+    slipway(running, "signoff", "sign", approval, "--group", "relman", person="relman1")
+    watched = slipway(running, "pipeline", "watch", name)
+    assert f"{name}  completed" in watched
+    status, digest = call(running, "GET", running.values["SHIPIT_PIPELINE_URL"] + f"/{name}.publish")
+    status, approved = call(running, "GET", running.values["SHIPIT_SIGNOFF_URL"] + f"/{approval}/status")
+    assert digest["description"] == approved["output"]["digest"]
+    for service, uid in [("PIPELINE", name), ("SIGNOFF", approval)]:
+        url = f"{running.values[f'SHIPIT_{service}_URL']}/{uid}/events?verify=true"
+        assert call(running, "GET", url) == (200, {"verified": True, "broken_at": None})
+
+
+def test_killed_processes_lose_and_repeat_nothing(running):
+    names = [unique("kill") for _ in range(12)]
+    for number, name in enumerate(names):
+        status, body = call(running, "PUT", f"{running.values['SHIPIT_PIPELINE_URL']}/{name}", release(running, name))
+        assert status == 200, body
+        if number in (3, 7):
+            running.suite.stop("shipit-pipeline", signal.SIGKILL)
+            running.suite.start_services()
+    running.suite.stop("shipit-signoff", signal.SIGKILL)
+    running.suite.start_services()
+    for name in names:
+        wait(f"{name}.approve", lambda: state(running, f"{name}.approve", "SIGNOFF") == "running")
+    people = {group: token(running, person) for group, person in (("releng", "releng1"), ("relman", "relman1"))}
+    for number, name in enumerate(names):
+        for group, person in people.items():
+            url = f"{running.values['SHIPIT_SIGNOFF_URL']}/{name}.approve/sign"
+            status, body = call(running, "PUT", url, {"group": group}, token=person)
+            assert status == 200, body
+        if number == 6:
+            running.suite.stop("shipit-pipeline", signal.SIGKILL)
+            running.suite.start_services()
+    for name in names:
+        wait(f"{name} completed", lambda: state(running, name) == "completed")
+    for name in names:
+        for service, uid in [("SIGNOFF", f"{name}.approve"), ("PIPELINE", f"{name}.publish")]:
+            url = f"{running.values[f'SHIPIT_{service}_URL']}/{uid}/events"
+            kinds = [event["kind"] for event in call(running, "GET", url)[1]["events"]]
+            assert kinds.count("created") == 1, f"{uid}: {kinds}"
+
+
+def test_a_test_issuer_is_refused_in_production(running):
+    """Neither does the issuer start there, nor does a service believe in it."""
+    for name in ("shipit-oidc-dev", "shipit-signoff"):
+        environment = running.suite.service_environment(name) | {"APP_CHANNEL": "production"}
+        done = subprocess.run(
+            [str(BINARIES / name), "check-configuration"], env=environment, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert "APP_CHANNEL" in done.stdout + done.stderr
