@@ -41,6 +41,30 @@ struct ConnectionTests {
         }
     }
 
+    @Test func `an answer that could not leave is undone, whenever its client goes`() async throws {
+        try await TestServer.run { (server) async throws in
+            // The moment decides whether the answer is not written yet, queued, or half sent.
+            for round in 0..<30 {
+                let name = "parcel-\(round)"
+                let socket = try RawSocket(port: server.port, window: 4096)
+                socket.send("GET \(base)/parcel/\(name) HTTP/1.1\r\nHost: x\r\n\r\n")
+                #expect(try await server.events.wait(for: "\(name) is ready"))
+                try await Task.sleep(for: .milliseconds(round * 2))
+                socket.reset()
+                #expect(try await server.events.wait(for: "\(name) came back"), "round \(round)")
+            }
+        }
+    }
+
+    @Test func `an answer that left is not undone`() async throws {
+        try await TestServer.run { (server) async throws in
+            for _ in 0..<3 {
+                #expect(try await server.send("GET", base + "/parcel/whole").body.count > 10_000_000)
+            }
+            #expect(Set(server.events.all) == ["whole is ready"])
+        }
+    }
+
     @Test func `the idle time is ninety seconds unless configured`() {
         #expect(HTTPServerConfiguration(settings: Settings(environment: [:])).keepAlive == .seconds(90))
         let settings = Settings(environment: ["KEEP_ALIVE_TIMEOUT_SECONDS": "120"])

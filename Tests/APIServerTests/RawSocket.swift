@@ -7,8 +7,12 @@ import Glibc
 final class RawSocket: Sendable {
     private let descriptor: CInt
 
-    init(port: Int) throws {
+    // A small window is how many bytes may arrive before they are read.
+    init(port: Int, window: CInt? = nil) throws {
         descriptor = socket(AF_INET, CInt(SOCK_STREAM.rawValue), 0)
+        if var window {
+            setsockopt(descriptor, SOL_SOCKET, SO_RCVBUF, &window, socklen_t(MemoryLayout<CInt>.size))
+        }
         var address = sockaddr_in()
         address.sin_family = sa_family_t(AF_INET)
         address.sin_port = in_port_t(port).bigEndian
@@ -46,6 +50,13 @@ final class RawSocket: Sendable {
                 }
             }
         }
+    }
+
+    /// Hangs up at once: what was not read is lost, and the other side is told so.
+    func reset() {
+        var now = linger(l_onoff: 1, l_linger: 0)
+        setsockopt(descriptor, SOL_SOCKET, SO_LINGER, &now, socklen_t(MemoryLayout<linger>.size))
+        close()
     }
 
     func close() {

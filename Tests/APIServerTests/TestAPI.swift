@@ -152,6 +152,19 @@ enum TestAPI {
             },
             Endpoint(
                 .get,
+                "/parcel/<name>",
+                name: "parcel",
+                category: "Odd",
+                title: "Parcel",
+                description: "Answers more than the buffers of two sockets hold, and notes what becomes of it."
+            ) { request in
+                let name = request.parameter("name")
+                request.onUndelivered { events.note("\(name) came back") }
+                events.note("\(name) is ready")
+                return .json(["filling": .string(String(repeating: "x", count: 10_000_000))])
+            },
+            Endpoint(
+                .get,
                 "/poll",
                 name: "poll",
                 category: "Odd",

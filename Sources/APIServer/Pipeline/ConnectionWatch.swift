@@ -58,8 +58,10 @@ final class ConnectionWatch: ChannelDuplexHandler, RemovableChannelHandler, Send
         context.write(data, promise: answer)
     }
 
-    /// Asks for word of the next answer: the future succeeds when its last byte was handed to the system, and fails if
-    /// that cannot happen any more. An answer's writer returns earlier, as soon as the bytes are queued.
+    /// Asks for word of the next answer.
+    ///
+    /// The future succeeds when its last byte was handed to the system, and fails if that cannot happen any more. An
+    /// answer's writer returns earlier, as soon as the bytes are queued.
     func expectAnswer(on eventLoop: any EventLoop) -> EventLoopFuture<Void> {
         let answer = eventLoop.makePromise(of: Void.self)
         let isClosed = state.withLock { state in
