@@ -44,12 +44,12 @@ struct ConnectionTests {
     @Test func `an answer that could not leave is undone, whenever its client goes`() async throws {
         try await TestServer.run { (server) async throws in
             // The moment decides whether the answer is not written yet, queued, or half sent.
-            for round in 0..<30 {
+            for round in 0..<15 {
                 let name = "parcel-\(round)"
                 let socket = try RawSocket(port: server.port, window: 4096)
                 socket.send("GET \(base)/parcel/\(name) HTTP/1.1\r\nHost: x\r\n\r\n")
                 #expect(try await server.events.wait(for: "\(name) is ready"))
-                try await Task.sleep(for: .milliseconds(round * 2))
+                try await Task.sleep(for: .milliseconds(round * 4))
                 socket.reset()
                 #expect(try await server.events.wait(for: "\(name) came back"), "round \(round)")
             }
