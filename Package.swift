@@ -145,6 +145,7 @@ let package = Package(
         library("Processes", ["CLinux", "Core"]),
         library("Pulse", ["Schedules", "CLinux", "CRabbitMQ", "Core", "JSON", .lifecycle, .logging, .metrics]),
         library("TaskclusterClient", ["Schedules", "Core", "HTTPClient", "JSON", "Taskcluster", .logging]),
+        library("YAMLReader", ["CLibYAML", "JSON"]),
 
         // Domains.
         library(
@@ -223,8 +224,8 @@ let package = Package(
         library(
             "ScriptworkerKit",
             [
-                "CLibYAML", "CLinux", "Core", "HTTPClient", "JSON", "JSONE", "JSONSchema", "Processes", "Schedules",
-                "Taskcluster", "TaskclusterClient", "WorkerKit", .crypto, .lifecycle, .logging,
+                "CLinux", "Core", "HTTPClient", "JSON", "JSONE", "JSONSchema", "Processes", "Schedules", "Taskcluster",
+                "TaskclusterClient", "WorkerKit", "YAMLReader", .crypto, .lifecycle, .logging,
             ]
         ),
 
@@ -318,7 +319,7 @@ let package = Package(
             "ScriptworkerKit",
             [
                 "Core", "HTTPClient", "JSON", "Processes", "Schedules", "Taskcluster", "TaskclusterClient", "WorkerKit",
-                .crypto,
+                "YAMLReader", .crypto,
             ]
         ),
         tests(

@@ -3,6 +3,7 @@
 import JSON
 import Testing
 import WorkerKit
+import YAMLReader
 
 @testable import ScriptworkerKit
 

@@ -3,7 +3,7 @@
 import JSON
 import Testing
 
-@testable import ScriptworkerKit
+@testable import YAMLReader
 
 struct YAMLTests {
     @Test(

@@ -5,6 +5,7 @@ import JSON
 import Synchronization
 import Taskcluster
 import WorkerKit
+import YAMLReader
 
 /// The worker's own credentials and where they came from, so that new ones are noticed without a restart.
 final class CredentialSource: Sendable {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 import JSON
+import YAMLReader
 
 /// Settles the values that depend on the product a worker serves.
 enum ProductTables {

@@ -5,6 +5,7 @@ import JSON
 import JSONSchema
 import Processes
 import Taskcluster
+import YAMLReader
 
 /// A configuration that has passed every check, and the file it came from.
 public struct ScriptworkerConfiguration: Sendable {

@@ -5,6 +5,7 @@ public import HTTPClient
 public import JSON
 import TaskclusterClient
 import WorkerKit
+import YAMLReader
 
 /// What people do with chains outside of a worker: verify one, look at one, fetch a task's inputs for trying out a script.
 public struct ChainTools: Sendable {

@@ -8,6 +8,7 @@ import Schedules
 import Taskcluster
 import TaskclusterClient
 import WorkerKit
+import YAMLReader
 
 /// Runs the script step of a task from a file, without a queue: for trying out scripts.
 public enum LocalRun {

@@ -2,6 +2,7 @@
 
 import JSON
 import WorkerKit
+import YAMLReader
 
 /// Gathers what an in-tree template was once rendered with, from the task itself and from its tree.
 struct RebuildContext: Sendable {

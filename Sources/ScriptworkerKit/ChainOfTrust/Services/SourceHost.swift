@@ -10,6 +10,7 @@ import Synchronization
 import Taskcluster
 import TaskclusterClient
 import WorkerKit
+import YAMLReader
 
 /// Looks at the trees that tasks say they come from: files, pushes, projects, and what GitHub knows.
 ///

@@ -1,20 +1,21 @@
 // SPDX-License-Identifier: MPL-2.0
 
 import CLibYAML
-import JSON
+package import JSON
 
 /// Reads the configuration formats that operators use: YAML 1.1 as the usual safe loaders understand it, and JSON.
 ///
 /// Dates stay the text they are written as, and keys keep their spelling. An alias counts as often as it is used, so that a short
 /// document cannot grow without bound.
-enum YAML {
+package enum YAML {
     /// What is wrong with a document.
-    struct Problem: Error, CustomStringConvertible {
-        let description: String
+    package struct Problem: Error, CustomStringConvertible {
+        /// The line and what is wrong there.
+        package let description: String
     }
 
     /// Reads a YAML document, or a JSON one, which most generated configurations are.
-    static func value(of text: String) throws(Problem) -> JSONValue {
+    package static func value(of text: String) throws(Problem) -> JSONValue {
         if text.drop(while: \.isWhitespace).first == "{", let json = try? JSONValue(parsing: text) { return json }
         return try value(of: Array(text.utf8))
     }
