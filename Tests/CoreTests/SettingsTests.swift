@@ -28,6 +28,22 @@ struct SettingsTests {
         #expect(error?.problems.first?.contains("line 6") == true)
     }
 
+    @Test func `a value may stand in a file that a variable names, and shows as the file's path`() throws {
+        let path = "/tmp/slipway-setting-\(UInt64.random(in: 0 ... .max))"
+        let stream = try #require(fopen(path, "w"))
+        fputs("hunter2\n", stream)
+        fclose(stream)
+        defer { unlink(path) }
+        let settings = Settings(environment: ["KEY_FILE": path, "B_FILE": path, "B": "own", "C_FILE": path + "-not"])
+        #expect(settings.required("key", secret: true, "a key") == "hunter2")
+        #expect(settings.string("b", default: "", "a test") == "own")
+        #expect(settings.summary.map(\.value) == [path, "own"])
+        #expect(throws: Never.self) { try settings.check() }
+        #expect(settings.optional("c", "a test") == nil)
+        let error = #expect(throws: ConfigurationError.self) { try settings.check() }
+        #expect(error?.problems.first?.hasPrefix("C cannot be read: C_FILE") == true)
+    }
+
     @Test func `all problems are reported together, each by its variable`() {
         let settings = Settings(environment: ["HTTP_PORT": "http", "PATIENCE": "1 week", "DRY": "maybe"])
         #expect(settings.required("database.url", secret: true, "the database") == "")

@@ -248,6 +248,39 @@ struct InventoryTests {
         }
     }
 
+    @Test func `what is exported as a table or as the old file is the same inventory elsewhere`() async throws {
+        let table = """
+            name,fqdn,ip,groups,worker_id,worker_group,ipmi_host,ipmi_port,ipmi_user,ipmi_credential,ipmi_bridge,pdu_host,pdu_port,snmp_credential,ssh_user,ssh_key,properties
+            m1,m1.test.releng.mdc1.mozilla.com,10.0.0.1,a|b,m1,mdc1,bmc1,624,admin,bmc-key,-b 0 -t 0x82,pdu1,aa6,pdus,roller,key,"{""x"":""a,b""}"
+            m2,,10.0.0.2,,,,,,,,,,,,,,
+            """
+        let read = [
+            "csv": InventoryFormat.csv.read(Array((table + "\n").utf8)),
+            "worker_config": InventoryFormat.workerConfiguration.read(Self.configuration.bytes()),
+        ]
+        for (format, document) in read {
+            let text = try await APIWorld.with { api in
+                _ = try await apply(api.world, document)
+                let answer = try await api.call("GET", "machines/export?format=\(format)", scopes: ["inventory:read"])
+                #expect(answer.status == 200 && answer.headers["X-Roller-Omitted"] == "0", "\(format)")
+                #expect(!answer.text.contains("s3cret"))
+                #expect(try await api.call("GET", "machines/export?format=xml").status == 400)
+                // To whom it belongs, it says nothing new.
+                let kind = try #require(InventoryFormat(rawValue: format))
+                let again = try await apply(api.world, kind.read(answer.bytes))
+                #expect(again.problems == [] && again.unchanged == 2 && again.controllers == [], "\(again)")
+                return answer.text
+            }
+            try await RollerWorld.with { world in
+                let kind = try #require(InventoryFormat(rawValue: format))
+                let plan = try await apply(world, kind.read(Array(text.utf8)))
+                #expect(plan.problems == [] && plan.create.count == 2)
+                let controls = try await world.count("machine_controls")
+                #expect(controls == 3)
+            }
+        }
+    }
+
     @Test func `R71: every change is in the audit log with who, from where, before and after`() async throws {
         try await APIWorld.with { api in
             _ = try await api.send("PUT", "machines/m", ["ip": "10.0.0.1"])

@@ -9,6 +9,9 @@ import Glibc
 /// file. Reading never throws: every problem is collected, a harmless value is returned, and ``check()`` reports all
 /// problems at once. Settings are read while a process starts and are not shared between tasks.
 ///
+/// A value may also stand in a file of its own, as orchestrators hand secrets over: `DATABASE_URL_FILE` is the path of a
+/// file that holds what `DATABASE_URL` would, without the line feed at its end.
+///
 /// The three sources are plain dictionaries. The providers of swift-configuration would add nothing here: they neither
 /// collect problems nor know units, and reading a file through them is asynchronous.
 public final class Settings {
@@ -149,14 +152,25 @@ public final class Settings {
     private func value(_ key: String, secret: Bool) -> String? {
         for name in Self.names(key) {
             for source in [overrides, environment, file] {
-                guard let value = source[name], !value.isEmpty else { continue }
-                if !used.contains(where: { $0.name == name }) {
-                    used.append((name, secret ? "..." : Redaction.url(value)))
+                if let value = source[name], !value.isEmpty {
+                    note(name, secret ? "..." : Redaction.url(value))
+                    return value
                 }
-                return value
+                guard let path = source[name + "_FILE"], !path.isEmpty else { continue }
+                note(name + "_FILE", path)
+                guard var value = Self.contents(of: path) else {
+                    fail(key, "cannot be read: \(name)_FILE names a file that is not there or not readable")
+                    return nil
+                }
+                if value.last?.isNewline == true { value.removeLast() }
+                if !value.isEmpty { return value }
             }
         }
         return nil
+    }
+
+    private func note(_ name: String, _ value: String) {
+        if !used.contains(where: { $0.name == name }) { used.append((name, value)) }
     }
 
     private static func names(_ key: String) -> [String] {

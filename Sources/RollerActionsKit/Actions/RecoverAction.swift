@@ -29,7 +29,7 @@ package struct RecoverAction: RollerAction {
         for control in Self.controls(context.job, context.target) {
             let access = PowerAccess(context: context, control: control)
             do throws(ActionError) {
-                let state = (try? await access.power()) ?? .unknown
+                let state = try await look(access, context)
                 if state != .on { try await access.restore() }
                 await context.conduct.fulfilPower(context.target)
                 let summary = state == .on ? "the machine had power" : "the machine has power again"
@@ -44,6 +44,22 @@ package struct RecoverAction: RollerAction {
             }
         }
         throw last
+    }
+
+    /// What the control shows; one that shows nothing may still be able to switch on, which is what this is about.
+    private func look(_ access: PowerAccess, _ context: ActionContext) async throws(ActionError) -> PowerState {
+        do throws(ActionError) {
+            return try await access.power()
+        } catch {
+            if error.endsJob { throw error }
+            let number = try await context.conduct.begin("power", control: access.control.label, arguments: [])
+            let summary = "the power state is unknown, so it is switched on: \(error.message)"
+            await context.conduct.end(
+                number,
+                AttemptEnd(error.outcome, errorClass: error.kind.name, summary: summary)
+            )
+            return .unknown
+        }
     }
 
     /// Whether it answers in the end; that it does not is for people, the power is there.

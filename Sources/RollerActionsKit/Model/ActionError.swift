@@ -6,48 +6,48 @@ package import RollerKit
 /// Why an action, or one attempt of it, did not succeed; fit for logs, mails and bugs.
 package struct ActionError: Error, Sendable, Hashable, CustomStringConvertible {
     /// The kind of failure, as it appears in jobs and attempts.
-    package struct Kind: Sendable, Hashable {
-        /// The word in `error_class`.
-        package let name: String
-
+    package enum Kind: String, Sendable {
         /// The host or controller does not answer.
-        package static let unreachable = Kind(name: "unreachable")
+        case unreachable
         /// The name of the host cannot be resolved.
-        package static let dns = Kind(name: "dns")
+        case dns
         /// The time allowed is over.
-        package static let timeout = Kind(name: "timeout")
+        case timeout
         /// The other side said no, or is not who it should be.
-        package static let refused = Kind(name: "refused")
+        case refused
         /// User, password or key are wrong.
-        package static let credentials = Kind(name: "credentials")
+        case credentials
         /// An IPMI session could not be opened: wrong credentials look like a full session table.
-        package static let credentialsOrSession = Kind(name: "credentials-or-session")
+        case credentialsOrSession = "credentials-or-session"
         /// The certificate is not the expected one.
-        package static let tls = Kind(name: "tls")
+        case tls
         /// The power distribution unit does not answer.
-        package static let pduUnreachable = Kind(name: "pdu-unreachable")
+        case pduUnreachable = "pdu-unreachable"
         /// The outlet does not show what it was set to.
-        package static let unverifiedOutlet = Kind(name: "unverified-outlet")
+        case unverifiedOutlet = "unverified-outlet"
         /// A program that actions need is missing or may not work here.
-        package static let tooling = Kind(name: "tooling")
+        case tooling
         /// The inventory or the settings are wrong.
-        package static let config = Kind(name: "config")
+        case config
         /// The controller cannot do this.
-        package static let unsupported = Kind(name: "unsupported")
+        case unsupported
         /// Every method failed, and so did the filing of a bug.
-        package static let bugFilingFailed = Kind(name: "bug-filing-failed")
+        case bugFilingFailed = "bug-filing-failed"
         /// The soft limit of the job is over.
-        package static let softTimeLimit = Kind(name: "soft-time-limit")
+        case softTimeLimit = "soft-time-limit"
         /// The hard limit of the job is over.
-        package static let hardTimeLimit = Kind(name: "hard-time-limit")
+        case hardTimeLimit = "hard-time-limit"
         /// The job belongs to somebody else by now.
-        package static let lost = Kind(name: "lost")
+        case lost
         /// Somebody asked the job to stop.
-        package static let canceled = Kind(name: "canceled")
+        case canceled
         /// It could not be established whether the action had its effect.
-        package static let unverified = Kind(name: "unverified")
+        case unverified
         /// Anything else.
-        package static let other = Kind(name: "other")
+        case other
+
+        /// The word in `error_class`.
+        package var name: String { rawValue }
     }
 
     /// The kind of failure.

@@ -50,9 +50,20 @@ final class DatabaseConduct: JobConduct {
     func checkOwnership() async throws(ActionError) {
         if let reason = stopReason, reason.kind == .lost { throw reason }
         let (dispatch, job) = (dispatch, job)
-        // Without an answer the power is given back: that does no harm if somebody else does it, too.
+        // A task of its own: the question is put although the job is stopped.
         let task = Task { try await dispatch.holds(job.id, fence: job.fence).isMine }
-        if let isMine = try? await task.value, !isMine { throw lost() }
+        let isMine: Bool
+        do {
+            isMine = try await task.value
+        } catch {
+            // Without an answer the power is given back: that does no harm if somebody else does it, too.
+            Logger.current.warning(
+                "the power is restored without asking whose job it is",
+                metadata: ["job": "\(job.id)", "error": "\(error)"]
+            )
+            return
+        }
+        guard isMine else { throw lost() }
     }
 
     func begin(_ method: String, control: String?, arguments: [String]) async throws(ActionError) -> Int {
@@ -166,7 +177,9 @@ final class DatabaseConduct: JobConduct {
                         )
                     }
                     if let reason = self.stopReason, reason.kind == .lost || failures > 240 { return .failure(reason) }
-                    try? await Task.sleep(for: Self.pauseBetweenTries)
+                    do { try await Task.sleep(for: Self.pauseBetweenTries) } catch {
+                        return .failure(ActionError(.other, "interrupted while the database was away"))
+                    }
                 } catch {
                     return .failure(ActionError(.other, "the database refused: \(error)"))
                 }

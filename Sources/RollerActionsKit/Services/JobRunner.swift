@@ -182,7 +182,7 @@ package struct JobRunner: Sendable {
                         "the end of a job is not written yet",
                         metadata: ["job": "\(job.id)", "attempt": "\(attempt)", "error": "\(error)"]
                     )
-                    try? await Task.sleep(for: .milliseconds(500))
+                    do { try await Task.sleep(for: .milliseconds(500)) } catch { return false }
                 }
             }
             return false

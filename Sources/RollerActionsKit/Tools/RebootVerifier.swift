@@ -50,7 +50,7 @@ struct RebootVerifier {
             return RebootWatch.Mark(wasReachable: true, bootID: nil)
         }
         let answers = try await answers()
-        return RebootWatch.Mark(wasReachable: answers, bootID: answers ? await bootID() : nil)
+        return RebootWatch.Mark(wasReachable: answers, bootID: answers ? await bootID(tells: true) : nil)
     }
 
     /// Listens to the machine while a method is at it: a quick machine may be back before a slow method has ended.
@@ -89,10 +89,20 @@ struct RebootVerifier {
         try await Pinger(tools: context.tools).answers(try context.target.host())
     }
 
-    private func bootID() async -> String? {
+    /// The machine's boot id; one that does not tell is watched by its echoes, and the log says why.
+    private func bootID(tells: Bool = false) async -> String? {
         guard manner != .ping, let control = context.target.controls(.ssh).first else { return nil }
-        // A machine that does not tell is watched by its echoes.
-        return try? await SSHClient(context: context, control: control).bootID()
+        do throws(ActionError) {
+            return try await SSHClient(context: context, control: control).bootID()
+        } catch {
+            if tells {
+                await context.conduct.note(
+                    "boot-id",
+                    ["unknown": JSONValue(context.tools.redactor.clean(error.message))]
+                )
+            }
+            return nil
+        }
     }
 
     private func watch(_ mark: RebootWatch.Mark, _ heard: [Bool]) async throws(ActionError) -> Finding {

@@ -50,7 +50,11 @@ struct XenClient {
     /// Logs out; a failure of that is nobody's problem but the server's.
     func logOut() async {
         guard !session.isEmpty else { return }
-        _ = try? await call("session.logout", [.text(session)])
+        do throws(ActionError) {
+            _ = try await call("session.logout", [.text(session)])
+        } catch {
+            await context.conduct.note("xen", ["logout": JSONValue(error.kind.name)])
+        }
     }
 
     /// Calls with the session, which is opened anew where it has expired.

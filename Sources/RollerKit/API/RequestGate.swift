@@ -44,7 +44,8 @@ struct RequestGate: Sendable {
     /// Refuses clients that want nothing we could say.
     func checkAccept(_ raw: RawRequest, isText: Bool) throws {
         guard let accept = raw.header("Accept") else { return }
-        let wanted = isText ? ["*/*", "text/*", "text/plain"] : ["*/*", "application/*", "application/json"]
+        let json = ["*/*", "application/*", "application/json"]
+        let wanted = isText ? json + ["text/*", "text/plain", "text/csv"] : json
         let isPossible = accept.split(separator: ",").contains { range in
             let parts = range.split(separator: ";").map(\.trimmed)
             guard let type = parts.first?.lowercased() else { return false }

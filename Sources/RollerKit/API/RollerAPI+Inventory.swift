@@ -2,6 +2,7 @@
 
 import APIServer
 import JSON
+import Logging
 import Schedules
 
 extension RollerAPI {
@@ -272,11 +273,26 @@ extension RollerAPI {
     }
 
     private func exportMachines(_ request: RollerRequest) async throws -> RawResponse {
-        guard ["json", nil].contains(request.option("format")) else {
-            throw Refusal(400, ["format": ["Only json can be exported."]])
+        let export: InventoryExport
+        switch request.option("format") ?? "json" {
+        case "json":
+            return Self.json(200, try await inventory.export())
+        case "csv":
+            export = try await inventory.export { InventoryExport.csv(machines: $0, controllers: $1) }
+        case "worker_config":
+            export = try await inventory.export { InventoryExport.workerConfiguration(machines: $0, controllers: $1) }
+        default:
+            throw Refusal(400, ["format": ["One of json, csv, worker_config."]])
         }
-        let document = try await inventory.export()
-        return Self.json(200, document)
+        for line in export.omitted { Logger.current.notice("not exported", metadata: ["what": "\(line)"]) }
+        return RawResponse(
+            status: 200,
+            headers: [
+                (name: "Content-Type", value: export.contentType),
+                (name: "X-Roller-Omitted", value: String(export.omitted.count)),
+            ],
+            body: .bytes(Array(export.text.utf8))
+        )
     }
 
     // MARK: - Workers, windows, audit

@@ -85,7 +85,7 @@ package struct RollerAPI: Sendable {
     ) async throws -> RawResponse {
         try gate.checkHost(raw)
         guard raw.method != "OPTIONS" else { return Self.json(200, [:]) }
-        try gate.checkAccept(raw, isText: { if case .jobLog = route { true } else { false } }())
+        try gate.checkAccept(raw, isText: route.answersText)
         guard let query = RollerRequest.query(raw.rawQuery) else {
             throw Refusal.detail(400, "The query holds a broken escape or a zero.")
         }

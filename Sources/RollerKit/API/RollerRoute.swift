@@ -88,6 +88,14 @@ enum RollerRoute: Sendable, Hashable {
     /// Whether anybody may ask, without credentials.
     var isPublic: Bool { self == .actions || self == .ping }
 
+    /// Whether the answer may be a text rather than JSON.
+    var answersText: Bool {
+        switch self {
+        case .jobLog, .machineExport: true
+        default: false
+        }
+    }
+
     /// Whether a path creates jobs, whose historic clients see a method list of their own.
     var createsJobs: Bool {
         switch self {

@@ -14,7 +14,10 @@ enum WorkerConfiguration {
         }
         if let servers = object["servers"]?.object {
             var reader = Reader(types: object["types"]?.object ?? [:], servers: servers)
-            reader.read(community: object["snmp_community_string"]?.string)
+            reader.read(
+                community: object["snmp_community_string"]?.string,
+                credential: object["snmp_credential"]?.string
+            )
             return reader.document
         }
         // Files by facility: the key is a full name, the value what the facility needs.
@@ -31,7 +34,7 @@ enum WorkerConfiguration {
             servers[name] = .object(members)
         }
         var reader = Reader(types: [:], servers: servers)
-        reader.read(community: nil)
+        reader.read(community: nil, credential: nil)
         return reader.document
     }
 
@@ -68,7 +71,8 @@ private struct Reader {
         self.servers = servers
     }
 
-    mutating func read(community: String?) {
+    /// Reads all; our own exports name credentials where the original held secrets.
+    mutating func read(community: String?, credential: String?) {
         for (name, type) in types { checkAddresses(name, type["map"]?.object ?? [:]) }
         let parents = Set(servers.compactMap { $0.value["parent"]?.string?.lowercased() })
         // Names that differ in case only are one machine.
@@ -83,8 +87,9 @@ private struct Reader {
             spellings[key.lowercased(), default: []].append((key, row + 1, entry))
         }
         if let community { document.credentials["snmp-community"] = Credential(["community": .string(community)]) }
+        let communityName = community == nil ? credential : "snmp-community"
         for name in order where !parents.contains(name) {
-            addMachine(name, spellings[name] ?? [], hasCommunity: community != nil)
+            addMachine(name, spellings[name] ?? [], community: communityName)
         }
         let lower = Set(order)
         for (row, (key, value)) in servers.enumerated() {
@@ -103,7 +108,7 @@ private struct Reader {
     private mutating func addMachine(
         _ name: String,
         _ spellings: [(key: String, row: Int, entry: JSONObject)],
-        hasCommunity: Bool
+        community: String?
     ) {
         guard let base = spellings.first(where: { $0.key == name }) ?? spellings.first else { return }
         for other in spellings where other.key != base.key && other.entry != base.entry {
@@ -130,7 +135,9 @@ private struct Reader {
             if let (controller, locator) = blade(base.entry, parent: parent, base.row, base.key) {
                 control(controller, locator, 30)
             }
-        } else if base.entry["user"]?.string != nil, base.entry["password"]?.string != nil {
+        } else if base.entry["credential"]?.string != nil
+            || base.entry["user"]?.string != nil && base.entry["password"]?.string != nil
+        {
             control(management(base.key, base.entry), [:], 30)
         }
         if let text = base.entry["pdu"]?.string {
@@ -139,7 +146,7 @@ private struct Reader {
                     "pdu-\(host)",
                     .snmp,
                     ["address": .string(host), "type": "sentry3"],
-                    hasCommunity ? "snmp-community" : nil
+                    community
                 )
                 control("pdu-\(host)", ["outlet": .string(outlet)], 10)
             } else {
@@ -147,6 +154,11 @@ private struct Reader {
             }
         }
         if let access = base.entry["ssh"]?.object, let user = access["user"]?.string,
+            let credential = access["credential"]?.string
+        {
+            add("ssh-\(short)", .ssh, ["options": ["login": .string(user)]], credential)
+            control("ssh-\(short)", [:], 50)
+        } else if let access = base.entry["ssh"]?.object, let user = access["user"]?.string,
             let key = access["key_file"]?.string
         {
             let file = key.split(separator: "/").last.map(String.init) ?? key
@@ -202,7 +214,7 @@ private struct Reader {
     /// The management controller of a server or chassis; answers its name.
     private mutating func management(_ key: String, _ entry: JSONObject) -> String {
         let short = String(key.lowercased().prefix { $0 != "." })
-        var members: JSONObject = ["address": .string(entry["fqdn"]?.string ?? key)]
+        var members: JSONObject = ["address": .string(entry["ipmi_host"]?.string ?? entry["fqdn"]?.string ?? key)]
         if let type = entry["type"]?.string {
             members["type"] = .string(type)
             if types[type] == nil {
@@ -210,11 +222,11 @@ private struct Reader {
                     InventoryProblem(row: 0, field: key, message: "has the type \(type), which is not there")
                 )
             }
-        } else if entry["own"] == nil {
+        } else if entry["own"] == nil, entry["credential"] == nil {
             document.warnings.append("\(key) has no type; it is taken for a plain IPMI controller")
         }
-        var credential: String?
-        if let user = entry["user"]?.string, let password = entry["password"]?.string {
+        var credential = entry["credential"]?.string
+        if credential == nil, let user = entry["user"]?.string, let password = entry["password"]?.string {
             credential = "ipmi-\(short)"
             document.credentials["ipmi-\(short)"] = Credential(
                 ["username": .string(user), "password": .string(password)]

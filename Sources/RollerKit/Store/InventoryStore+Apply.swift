@@ -189,6 +189,17 @@ extension InventoryStore {
         }
     }
 
+    /// The whole inventory in a spelling that others understand.
+    func export(
+        _ write: @Sendable (_ machines: [JSONObject], _ controllers: [String: JSONObject]) -> InventoryExport
+    ) async throws -> InventoryExport {
+        try await pool.transaction(.repeatableRead) { connection in
+            let machines = try await Self.machineDocuments(on: connection).sorted { $0.key < $1.key }.map(\.value)
+            let masked = machines.map { Mask.masked(.object($0)).object ?? $0 }
+            return write(masked, try await Self.controllerDocuments(on: connection))
+        }
+    }
+
     // MARK: - Writing
 
     private static func write(

@@ -107,17 +107,28 @@ extension InventoryStore {
 
     /// Forgets a worker; false if there is none.
     func removeWorker(_ id: Int, _ options: InventoryImport) async throws -> Bool {
+        try await remove(
+            "delete from roller.tc_workers w where id = \(id) returning to_jsonb(w) as old",
+            verb: "worker.delete",
+            options
+        ) { "worker:\($0["worker_id"]?.string ?? "")" }
+    }
+
+    /// Deletes one row and writes down who did it and what was there; false if there is none.
+    private func remove(
+        _ deletion: SQL,
+        verb: String,
+        _ options: InventoryImport,
+        object: (JSONValue) -> String
+    ) async throws -> Bool {
         try await pool.transaction { connection in
-            let old = try await connection.query(
-                "delete from roller.tc_workers w where id = \(id) returning to_jsonb(w) as old"
-            ).first?.json("old")
-            guard let old else { return false }
+            guard let old = try await connection.query(deletion).first?.json("old") else { return false }
             try await AuditStore.add(
                 AuditEntry(
                     clientID: options.clientID,
                     sourceAddress: options.sourceAddress,
-                    verb: "worker.delete",
-                    object: "worker:\(old["worker_id"]?.string ?? "")",
+                    verb: verb,
+                    object: object(old),
                     before: old,
                     requestID: options.requestID
                 ),
@@ -192,24 +203,11 @@ extension InventoryStore {
 
     /// Takes a window away; false if there is none.
     func removeWindow(_ id: Int, _ options: InventoryImport) async throws -> Bool {
-        try await pool.transaction { connection in
-            let old = try await connection.query(
-                "delete from roller.maintenance_windows w where id = \(id) returning to_jsonb(w) as old"
-            ).first?.json("old")
-            guard let old else { return false }
-            try await AuditStore.add(
-                AuditEntry(
-                    clientID: options.clientID,
-                    sourceAddress: options.sourceAddress,
-                    verb: "window.delete",
-                    object: "window:\(id)",
-                    before: old,
-                    requestID: options.requestID
-                ),
-                on: connection
-            )
-            return true
-        }
+        try await remove(
+            "delete from roller.maintenance_windows w where id = \(id) returning to_jsonb(w) as old",
+            verb: "window.delete",
+            options
+        ) { _ in "window:\(id)" }
     }
 
     // MARK: - How things stand
