@@ -104,6 +104,10 @@ enum TestAPI {
         ]
     }
 
+    /// Ready before it is asked for, so that it is queued the moment a handler returns.
+    private static let parcel =
+        Array("\"".utf8) + [UInt8](repeating: UInt8(ascii: "x"), count: 10_000_000) + Array("\"".utf8)
+
     private static func odd(_ events: Events) -> [Endpoint] {
         [
             Endpoint(
@@ -161,7 +165,7 @@ enum TestAPI {
                 let name = request.parameter("name")
                 request.onUndelivered { events.note("\(name) came back") }
                 events.note("\(name) is ready")
-                return .json(["filling": .string(String(repeating: "x", count: 10_000_000))])
+                return .rawJSON(parcel)
             },
             Endpoint(
                 .get,
