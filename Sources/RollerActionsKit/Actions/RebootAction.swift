@@ -171,20 +171,3 @@ package struct RebootAction: RollerAction {
         return error
     }
 }
-
-extension ActionContext {
-    /// The same for a job with other parameters.
-    func with(_ job: ActionJob) -> ActionContext {
-        ActionContext(
-            job: job,
-            target: target,
-            settings: settings,
-            tools: tools,
-            transport: transport,
-            credentials: credentials,
-            conduct: conduct,
-            registry: registry,
-            memory: memory
-        )
-    }
-}

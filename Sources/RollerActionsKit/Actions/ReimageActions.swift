@@ -3,12 +3,20 @@
 import JSON
 package import RollerKit
 
-/// An action after or before which a machine changes hands.
+/// An action after which a machine may be in other hands.
 protocol LendingAction: RollerAction {
-    /// Whether the machine is given away; else it comes back.
-    var gives: Bool { get }
-    /// Whether that is written down once the action has succeeded, rather than before it begins.
-    var recordsAfterwards: Bool { get }
+    /// What is written down once the action has succeeded.
+    var lending: Lending { get }
+}
+
+/// Which way a machine goes.
+enum Lending: Hashable {
+    /// To a borrower.
+    case out
+    /// Back to us.
+    case back
+    /// It stays where it is.
+    case stays
 }
 
 /// `reimage`, `return_loan`: boots the machine once from the network, and waits until it has become another one.
@@ -17,8 +25,7 @@ package struct ReimageAction: RollerAction, LendingAction {
     package let description: ActionDescription
     let returns: Bool
 
-    var gives: Bool { false }
-    var recordsAfterwards: Bool { true }
+    var lending: Lending { returns ? .back : .stays }
 
     private init(_ name: String, returns: Bool, _ title: String, _ summary: String) {
         self.returns = returns
@@ -137,8 +144,7 @@ package struct LoanAction: RollerAction, LendingAction {
         ]
     )
 
-    var gives: Bool { true }
-    var recordsAfterwards: Bool { true }
+    var lending: Lending { .out }
 
     /// An action without settings of its own.
     package init() {}
@@ -147,16 +153,36 @@ package struct LoanAction: RollerAction, LendingAction {
     package func plan(_ job: ActionJob, _ target: ActionTarget, _ settings: ActionSettings) throws(ActionError)
         -> [String]
     {
-        ["lend \(target.name) to \(try borrower(job))"]
+        let until = try QuarantineAction.until(job)
+        return [
+            "quarantine the workers of \(target.name) until \(until.iso8601)",
+            "lend \(target.name) to \(try borrower(job))",
+        ]
     }
 
-    /// Checks what is written down.
+    /// Keeps the workers of the machine from taking tasks; that it is lent is written down afterwards.
     package func run(_ context: ActionContext) async throws(ActionError) -> ActionResult {
         guard context.job.params["confirm"]?.string?.lowercased() == context.target.name.lowercased() else {
             throw ActionError(.config, "the parameter confirm must repeat the name of the machine")
         }
-        let borrower = try borrower(context.job)
-        return ActionResult("\(context.target.name) is lent to \(borrower)", ["borrower": JSONValue(borrower)])
+        let job = context.job
+        let borrower = try borrower(job)
+        let until = try QuarantineAction.until(job)
+        let bug = job.params["bug"]?.string.map { ", bug \($0)" } ?? ""
+        let gate = try context.gate()
+        let change = try await context.attempt(
+            "quarantine",
+            nil,
+            changes: true,
+            arguments: gate.workers.map(\.description)
+        ) { () async throws(ActionError) -> (WorkerGate.Change, AttemptEnd) in
+            let change = try await gate.close(until: until, because: "roller: lent to \(borrower)\(bug), job \(job.id)")
+            let summary = (change.done + change.skipped).joined(separator: "; ")
+            return (change, AttemptEnd(change.done.isEmpty ? .skipped : .ok, summary: summary))
+        }
+        var details: JSONObject = ["borrower": JSONValue(borrower), "quarantine": .object(change.json)]
+        if !change.done.isEmpty { details["quarantined_until"] = JSONValue(until.iso8601) }
+        return ActionResult("\(context.target.name) is lent to \(borrower)", details)
     }
 
     private func borrower(_ job: ActionJob) throws(ActionError) -> String {

@@ -5,6 +5,7 @@ package import HTTPClient
 import JSON
 import Logging
 package import RollerKit
+import Schedules
 
 /// Runs one job from its claim to its end.
 package struct JobRunner: Sendable {
@@ -15,7 +16,7 @@ package struct JobRunner: Sendable {
     let settings: ActionSettings
     let transport: any HTTPTransport
     let credentials: CredentialStore
-    let quarantine: Quarantine?
+    let quarantine: Quarantine
     let memory = ControllerMemory()
     /// How long after its start a job's programs are killed.
     let hardLimit: Duration
@@ -30,7 +31,7 @@ package struct JobRunner: Sendable {
         settings: ActionSettings,
         transport: any HTTPTransport,
         credentials: CredentialStore,
-        quarantine: Quarantine? = nil,
+        quarantine: Quarantine,
         hardLimit: Duration = .seconds(1200),
         isDryRun: Bool = false
     ) {
@@ -76,7 +77,7 @@ package struct JobRunner: Sendable {
                 result: ["dry_run": true, "plan": JSONValue(plan)]
             )
         }
-        let context = ActionContext(
+        var context = ActionContext(
             job: actionJob,
             target: target,
             settings: settings,
@@ -87,17 +88,18 @@ package struct JobRunner: Sendable {
             registry: registry,
             memory: memory
         )
-        let isolation = try await quarantine?.begin(job, detail, conduct)
+        let gate = quarantine.gate(job, detail)
+        context.workers = gate
+        let isolation = try await quarantine.begin(job, detail, conduct)
         do throws(ActionError) {
-            try await lend(job, action, target, after: false)
             let result = try await limited(action, context, conduct)
-            try await lend(job, action, target, after: true)
-            if let isolation { await quarantine?.lift(isolation) }
             var details = result.details
+            try await lend(job, action, target, gate, &details)
+            if let isolation { await quarantine.lift(isolation) }
             details["verified"] = JSONValue(result.isVerified)
             return JobEnd(.succeeded, summary: result.summary, result: details)
         } catch {
-            if let isolation { await quarantine?.keepOrLift(isolation, job, error) }
+            if let isolation { await quarantine.keepOrLift(isolation, job, error) }
             throw error
         }
     }
@@ -219,26 +221,37 @@ package struct JobRunner: Sendable {
         return (ActionTarget(name: name, address: address), nil)
     }
 
-    /// Loans are kept in the inventory: before the machine is given away, after it is back.
+    /// Loans are kept in the inventory once the machine has changed hands.
     private func lend(
         _ job: Job,
         _ action: any RollerAction,
         _ target: ActionTarget,
-        after: Bool
+        _ gate: WorkerGate,
+        _ details: inout JSONObject
     ) async throws(ActionError) {
-        guard let lending = action as? any LendingAction, lending.recordsAfterwards == after,
-            let machine = target.machineID
+        guard let lending = (action as? any LendingAction)?.lending, lending != .stays, let machine = target.machineID
         else { return }
+        let quarantined = details["quarantined_until"]?.string.flatMap { Timestamp($0) }
+        let ended: Timestamp?
         do {
-            try await dispatch.setLoan(
+            ended = try await dispatch.setLoan(
                 job,
                 machine: machine,
-                borrower: lending.gives ? job.parameters["borrower"]?.string ?? job.clientID : nil,
+                borrower: lending == .out ? job.parameters["borrower"]?.string ?? job.clientID : nil,
                 bug: job.parameters["bug"]?.string,
-                until: job.parameters["until"]?.string
+                until: job.parameters["until"]?.string,
+                quarantinedUntil: quarantined
             )
         } catch {
+            if let quarantined { _ = try await gate.open(ifUntil: quarantined) }
             throw ActionError(.other, "the loan could not be written down: \(error)")
+        }
+        // The machine is ours again, whatever the queue says; that its workers do not work yet is part of the answer.
+        guard lending == .back, let ended else { return }
+        do throws(ActionError) {
+            details["quarantine"] = .object(try await gate.open(ifUntil: ended).json)
+        } catch {
+            details["quarantine"] = ["skipped": [JSONValue(error.message)]]
         }
     }
 }

@@ -23,7 +23,7 @@ package struct Quarantine: Sendable {
 
     /// A quarantine that we declared.
     package struct Isolation: Sendable {
-        var path: [String]
+        var worker: QueueWorker
         var until: Timestamp?
         var policy: Policy
     }
@@ -62,15 +62,15 @@ package struct Quarantine: Sendable {
     {
         let policy = policies[job.taskName] ?? .none
         guard policy != .none else { return nil }
-        guard let path = Self.path(job, detail) else {
+        guard let worker = QueueWorker(job, detail) else {
             await conduct.note("quarantine", ["skipped": "the names of the worker are not known completely"])
             return nil
         }
-        var isolation = Isolation(path: path, policy: policy)
+        var isolation = Isolation(worker: worker, policy: policy)
         guard policy != .onFailure else { return isolation }
         let until = Timestamp.now() + span + drainTimeout
         do {
-            try await declare(path, until, "roller: \(job.taskName), job \(job.id)")
+            try await worker.declare(until, "roller: \(job.taskName), job \(job.id)", client)
             isolation.until = until
             await conduct.note("quarantine", ["until": JSONValue(until.iso8601)])
         } catch  where error.status == 404 {
@@ -87,9 +87,8 @@ package struct Quarantine: Sendable {
     func lift(_ isolation: Isolation) async {
         guard let until = isolation.until else { return }
         do {
-            let worker = try await client.call("queue", "GET", Self.workerPath(isolation.path))
-            guard worker["quarantineUntil"]?.string.flatMap({ Timestamp($0) }) == until else { return }
-            try await declare(isolation.path, Timestamp.now(), "roller: done")
+            guard try await isolation.worker.quarantinedUntil(client) == until else { return }
+            try await isolation.worker.declare(.now(), "roller: done", client)
         } catch {
             Logger.current.warning("a quarantine was not lifted", metadata: ["error": "\(error)"])
         }
@@ -103,10 +102,10 @@ package struct Quarantine: Sendable {
         }
         let bug = failure.bugURL.map { ", bug \($0)" } ?? ""
         do {
-            try await declare(
-                isolation.path,
+            try await isolation.worker.declare(
                 Timestamp.now() + .seconds(30 * 86400),
-                "roller: \(job.taskName) failed, job \(job.id)\(bug)"
+                "roller: \(job.taskName) failed, job \(job.id)\(bug)",
+                client
             )
         } catch {
             Logger.current.warning("a worker was not quarantined", metadata: ["error": "\(error)"])
@@ -115,18 +114,13 @@ package struct Quarantine: Sendable {
 
     // MARK: - The queue
 
-    private func declare(_ path: [String], _ until: Timestamp, _ info: String) async throws(TaskclusterError) {
-        let body: JSONValue = ["quarantineUntil": JSONValue(until.iso8601), "quarantineInfo": JSONValue(info)]
-        _ = try await client.call("queue", "PUT", Self.workerPath(path), body: body)
-    }
-
     /// Waits until no task of the worker runs any more.
     private func drain(_ isolation: Isolation, _ conduct: any JobConduct) async throws(ActionError) {
         let end = ContinuousClock.now + drainTimeout
         while true {
             try await conduct.checkpoint()
             do {
-                guard try await isBusy(isolation.path) else { return }
+                guard try await isolation.worker.isBusy(client) else { return }
             } catch {
                 throw ActionError(.other, "the queue does not tell the worker's tasks: \(error.code)")
             }
@@ -138,27 +132,6 @@ package struct Quarantine: Sendable {
         }
     }
 
-    private func isBusy(_ path: [String]) async throws(TaskclusterError) -> Bool {
-        let worker = try await client.call("queue", "GET", Self.workerPath(path))
-        for task in (worker["recentTasks"]?.array ?? []).suffix(5) {
-            guard let id = task["taskId"]?.string, let run = task["runId"]?.int else { continue }
-            let status = try await client.queue.status(id)
-            if status["status"]?["runs"]?[run]?["state"]?.string == "running" { return true }
-        }
-        return false
-    }
-
-    private static func workerPath(_ names: [String]) -> [String] {
-        ["provisioners", names[0], "worker-types", names[1], "workers", names[2], names[3]]
-    }
-
-    /// The four names of the worker: those of the request, completed from the inventory.
-    private static func path(_ job: Job, _ detail: MachineDetail?) -> [String]? {
-        let known = detail?.workers.first { $0.workerID == job.worker.workerID } ?? detail?.workers.first
-        guard let provisioner = job.worker.provisionerID ?? known?.provisionerID,
-            let type = job.worker.workerType ?? known?.workerType,
-            let group = job.worker.workerGroup ?? known?.workerGroup
-        else { return nil }
-        return [provisioner, type, group, job.worker.workerID]
-    }
+    /// The workers of a machine, for actions that close and open their door themselves.
+    func gate(_ job: Job, _ detail: MachineDetail?) -> WorkerGate { WorkerGate(client: client, job, detail) }
 }

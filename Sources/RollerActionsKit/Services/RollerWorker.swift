@@ -108,21 +108,19 @@ package enum RollerWorker {
         _ settings: Settings,
         _ foundation: RollerFoundation,
         span: Duration
-    ) -> Quarantine? {
+    ) -> Quarantine {
         let timeout = settings.duration(
             "drain.timeout",
             default: .seconds(3600),
             in: .seconds(1)...(.seconds(86_400)),
             "how long a worker's task may take to end before its machine is worked on"
         )
-        guard let text = settings.optional("quarantine.policy", "what to do with workers, by action, as JSON") else {
-            return nil
-        }
-        guard let policies = (try? JSONValue(parsing: text)).flatMap(Quarantine.policies) else {
+        let text = settings.string("quarantine.policy", default: "{}", "what to do with workers, by action, as JSON")
+        let policies = (try? JSONValue(parsing: text)).flatMap(Quarantine.policies)
+        if policies == nil {
             settings.fail("quarantine.policy", "must be a JSON object of none, before, drain or on_failure by action")
-            return nil
         }
-        return Quarantine(client: foundation.client, policies: policies, drainTimeout: timeout, span: span)
+        return Quarantine(client: foundation.client, policies: policies ?? [:], drainTimeout: timeout, span: span)
     }
 
     private static func hostName() -> String {

@@ -3,6 +3,7 @@
 import JSON
 import Postgres
 import RollerKit
+import Schedules
 
 extension DispatchStore {
     // MARK: - Turns at controllers
@@ -84,8 +85,15 @@ extension DispatchStore {
 
     // MARK: - Loans
 
-    /// Lends a machine, or takes it back.
-    func setLoan(_ job: Job, machine: String, borrower: String?, bug: String?, until: String?) async throws {
+    /// Lends a machine, or takes it back; answers until when the loan that ends had its workers quarantined.
+    func setLoan(
+        _ job: Job,
+        machine: String,
+        borrower: String?,
+        bug: String?,
+        until: String?,
+        quarantinedUntil: Timestamp?
+    ) async throws -> Timestamp? {
         try await pool.transaction { connection in
             let state = borrower == nil ? "active" : "loaned"
             let reason = borrower.map { "lent to \($0)" + (bug.map { ", bug \($0)" } ?? "") }
@@ -95,14 +103,17 @@ extension DispatchStore {
                 where id = \(machine)::uuid
                 """
             )
-            _ = try await connection.execute(
-                "update roller.loans set returned = now() where machine = \(machine)::uuid and returned is null"
-            )
+            let ended = try await connection.query(
+                """
+                update roller.loans set returned = now() where machine = \(machine)::uuid and returned is null
+                returning quarantined_until
+                """
+            ).first?.optionalTimestamp("quarantined_until")
             if let borrower {
                 _ = try await connection.execute(
                     """
-                    insert into roller.loans (machine, borrower, bug, until)
-                    values (\(machine)::uuid, \(borrower), \(bug), \(until)::timestamptz)
+                    insert into roller.loans (machine, borrower, bug, until, quarantined_until)
+                    values (\(machine)::uuid, \(borrower), \(bug), \(until)::timestamptz, \(quarantinedUntil))
                     """
                 )
             }
@@ -116,6 +127,7 @@ extension DispatchStore {
                 ),
                 on: connection
             )
+            return ended
         }
     }
 }

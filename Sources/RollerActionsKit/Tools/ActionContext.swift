@@ -7,7 +7,7 @@ package import RollerKit
 /// Everything an action works with.
 package struct ActionContext: Sendable {
     /// What was asked for.
-    package let job: ActionJob
+    package private(set) var job: ActionJob
     /// The machine.
     package let target: ActionTarget
     /// The settings of the worker.
@@ -24,6 +24,8 @@ package struct ActionContext: Sendable {
     package let registry: ActionRegistry
     /// What outlives single jobs in this process.
     package let memory: ControllerMemory
+    /// The Taskcluster workers on the machine; nil where there is no queue to speak to.
+    var workers: WorkerGate?
     /// Whether this is about giving power back: then only the loss of the job stops it.
     private(set) var isRestoring = false
 
@@ -179,6 +181,13 @@ extension ActionContext {
     private func turn(_ control: Control?, changes: Bool, limit: Duration) async throws(ActionError) -> Turn? {
         guard let control else { return nil }
         return try await conduct.takeTurn(control, changes: changes, limit: limit)
+    }
+
+    /// The same for a job with other parameters.
+    func with(_ job: ActionJob) -> ActionContext {
+        var copy = self
+        copy.job = job
+        return copy
     }
 
     /// The same for giving power back.

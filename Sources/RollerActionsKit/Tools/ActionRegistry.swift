@@ -28,6 +28,6 @@ package struct ActionRegistry: Sendable {
         [
             PingAction(), StatusAction(), UptimeAction(), RebootAction(), SSHReboot(), XenAPIReboot(), ILOReboot(),
             WakeOnLAN(), FileBugzillaBug(), RecoverAction(), LoanAction(),
-        ] + IPMIAction.all + RedfishAction.all + SNMPAction.all + ReimageAction.all
+        ] + IPMIAction.all + RedfishAction.all + SNMPAction.all + ReimageAction.all + QuarantineAction.all
     )
 }

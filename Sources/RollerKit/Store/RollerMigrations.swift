@@ -10,7 +10,8 @@ package enum RollerMigrations {
     /// All steps, oldest first.
     package static var all: [Migration] {
         [
-            Migration(version: 1, name: "roller tables", bytes: PackageResources.V0001_roller_tables_sql)
+            Migration(version: 1, name: "roller tables", bytes: PackageResources.V0001_roller_tables_sql),
+            Migration(version: 2, name: "roller loans", bytes: PackageResources.V0002_roller_loans_sql),
         ]
     }
 
