@@ -57,6 +57,13 @@ struct APIWorld: Sendable {
     static let catalogue = ActionCatalogue([
         .ping, .reboot,
         ActionDescription(
+            "quarantine",
+            title: "Quarantine",
+            summary: "No more tasks.",
+            isDestructive: false,
+            parameters: ["type": "object", "properties": ["reason": ["type": "string"]]]
+        ),
+        ActionDescription(
             "ipmi_reset",
             title: "Reset",
             summary: "Resets.",
@@ -114,7 +121,7 @@ struct APIWorld: Sendable {
                 apis: [RollerReferences.api(schemas: try SchemaStore.locate())],
                 authenticator: nil,
                 health: HealthRegistry(),
-                raw: RollerHealth(RollerHealth.storeChecks(pool)).routes + [api.route]
+                raw: RollerHealth(RollerHealth.storeChecks(pool)).routes + api.routes
             )
             return try await withThrowingTaskGroup(of: Void.self) { group in
                 group.addTask { try await server.run() }

@@ -331,11 +331,11 @@ struct JobTests {
     @Test func `actions tell what they need, to everybody`() async throws {
         try await APIWorld.with { api in
             let actions = try #require(try await api.call("GET", "actions", scopes: nil).json["actions"]?.array)
-            #expect(actions.map { $0["name"]?.string } == ["ping", "reboot", "ipmi_reset", "reimage"])
+            #expect(actions.map { $0["name"]?.string } == ["ping", "reboot", "quarantine", "ipmi_reset", "reimage"])
             #expect(
-                actions[2]["scope"]?.string == "project:releng:roller:ipmi_reset" && actions[2]["destructive"] == true
+                actions[3]["scope"]?.string == "project:releng:roller:ipmi_reset" && actions[3]["destructive"] == true
             )
-            #expect(actions[2]["controls"] == ["ipmi"])
+            #expect(actions[3]["controls"] == ["ipmi"])
         }
     }
 }

@@ -69,7 +69,7 @@ enum RollerAPIService: DaemonDescription {
                 apis: [RollerReferences.api(schemas: try SchemaStore.locate())],
                 authenticator: RemoteAuthenticator(rootURL: foundation.rootURL, transport: foundation.transport),
                 health: context.health,
-                raw: health.routes + [api.route]
+                raw: health.routes + api.routes
             ),
         ]
     }

@@ -47,17 +47,29 @@ package struct RollerAPI: Sendable {
         validClient = TextPattern(matchingFromStart: settings.validClient)
     }
 
-    /// The one route that answers all of it.
-    package var route: RawRoute {
-        RawRoute(anyMethod: "/api/v1/", name: "roller") { request in await answer(request) }
+    /// The routes that answer all of it: one, and those of the predecessor where they are wanted.
+    package var routes: [RawRoute] {
+        let own = RawRoute(anyMethod: "/api/v1/", name: "roller") { request in
+            await answer(request, "/api/v1/") { RollerRoute($0) }
+        }
+        let old = ["/slaves/", "/results"].map { prefix in
+            RawRoute(anyMethod: prefix, name: "slaveapi") { request in
+                await answer(request, "/") { RollerRoute(predecessor: $0) }
+            }
+        }
+        return settings.answersPredecessor ? [own] + old : [own]
     }
 
     // MARK: - One request
 
-    private func answer(_ raw: RawRequest) async -> RawResponse {
-        let pieces = raw.path.dropFirst("/api/v1/".count).split(separator: "/", omittingEmptySubsequences: false)
+    private func answer(
+        _ raw: RawRequest,
+        _ prefix: String,
+        _ read: ([String]) -> RollerRoute?
+    ) async -> RawResponse {
+        let pieces = raw.path.dropFirst(prefix.count).split(separator: "/", omittingEmptySubsequences: false)
         let segments = pieces.compactMap { RawRequest.decoded($0) }
-        guard segments.count == pieces.count, let route = RollerRoute(segments) else {
+        guard segments.count == pieces.count, let route = read(segments) else {
             return Self.json(404, ["detail": "Not found."], headers: gate.corsFields(raw, methods: ["GET", "POST"]))
         }
         let methods = route.methods(strict: settings.isStrict)
@@ -132,6 +144,12 @@ package struct RollerAPI: Sendable {
             return try await cancel(id, request, caller)
         case .jobLog(let id):
             return try await log(id, request, caller)
+        case .slave(let name):
+            return try await slave(name, request, caller)
+        case .slaveResults:
+            return try await slaveResults(caller)
+        case .slaveAction(let name, let action):
+            return try await slaveAction(name, action, request, method, caller)
         case .ping, .actions, .job:
             throw Refusal.notFound
         default:

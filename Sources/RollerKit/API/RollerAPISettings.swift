@@ -23,6 +23,7 @@ import JSONSchema
 /// - `ROLLER_ADHOC_PING`: whether read-only actions may name workers nobody knows; default true.
 /// - `ROLLER_PUBLIC_JOB_STATUS`: whether whoever knows a job's id may see its state; default true.
 /// - `ROLLER_STRICT_H`: whether lists of jobs are refused as they were in 2018; default false.
+/// - `ROLLER_SLAVEAPI_COMPAT`: whether the routes of the predecessor are answered; default false.
 /// - `ROLLER_DRY_RUN`: whether nothing is touched, whatever is asked for; default false.
 /// - `JOB_DEADLINE`: how long a job may wait before it expires; default 1h.
 package struct RollerAPISettings: Sendable {
@@ -42,6 +43,7 @@ package struct RollerAPISettings: Sendable {
     package var allowsUnknownWorkers = true
     package var showsStateToAll = true
     package var isStrict = false
+    package var answersPredecessor = false
     package var isDryRun = false
     package var patience: Duration = .seconds(3600)
 
@@ -93,6 +95,11 @@ package struct RollerAPISettings: Sendable {
         allowsUnknownWorkers = settings.bool("roller.adhoc.ping", default: true, "look at workers nobody knows")
         showsStateToAll = settings.bool("roller.public.job.status", default: true, "show the state of jobs to all")
         isStrict = settings.bool("roller.strict.h", default: false, "refuse lists of jobs")
+        answersPredecessor = settings.bool(
+            "roller.slaveapi.compat",
+            default: false,
+            "answer the routes of the predecessor"
+        )
         isDryRun = settings.bool("roller.dry.run", default: false, "touch nothing")
         patience = settings.duration(
             "job.deadline",

@@ -25,6 +25,20 @@ enum RollerRoute: Sendable, Hashable {
     case audit
     case locks
     case summary
+    case slave(String)
+    case slaveResults
+    case slaveAction(String, action: String)
+
+    /// Reads a path of the predecessor, which had them at the root; nil for one that means nothing.
+    init?(predecessor segments: [String]) {
+        switch segments.count {
+        case 1 where segments[0] == "results": self = .slaveResults
+        case 2 where segments[0] == "slaves" && Names.isInventoryName(segments[1]): self = .slave(segments[1])
+        case 4 where segments[0] == "slaves" && Names.isInventoryName(segments[1]) && segments[2] == "actions":
+            self = .slaveAction(segments[1], action: segments[3])
+        default: return nil
+        }
+    }
 
     /// Reads a path; nil for one that means nothing.
     init?(_ segments: [String]) {
@@ -76,7 +90,8 @@ enum RollerRoute: Sendable, Hashable {
     func methods(strict: Bool) -> [String] {
         switch self {
         case .jobs, .workerJobs, .workerGroupJobs: strict ? ["POST"] : ["GET", "POST"]
-        case .job, .jobLog, .actions, .ping, .audit, .locks, .summary, .machineExport: ["GET"]
+        case .job, .jobLog, .actions, .ping, .audit, .locks, .summary, .machineExport, .slave, .slaveResults: ["GET"]
+        case .slaveAction: ["GET", "POST"]
         case .jobCancel, .machineImport: ["POST"]
         case .machines, .groups, .controllers, .workers: ["GET"]
         case .windows: ["GET", "POST"]
