@@ -213,6 +213,14 @@ let package = Package(
             migrations: true
         ),
         library(
+            "TaskclusterStepKit",
+            [
+                "APIServer", "Core", "HTTPClient", "JSON", "JSONE", "JSONSchema", "Postgres", "Pulse", "Schedules",
+                "StepKit", "Taskcluster", "TaskclusterClient", "YAMLReader", .lifecycle, .logging,
+            ],
+            migrations: true
+        ),
+        library(
             "WorkerKit",
             [
                 "CLinux", "CZlib", "Core", "HTTPClient", "JSON", "Processes", "Schedules", "Taskcluster",
@@ -243,6 +251,10 @@ let package = Package(
             ["APIServer", "PipelineKit", "Postgres", "StepKit", "Taskcluster", "TaskclusterClient"]
         ),
         service("shipit-signoff", ["APIServer", "JSON", "Postgres", "SignoffKit", "StepKit", "TaskclusterClient"]),
+        service(
+            "shipit-taskcluster",
+            ["APIServer", "Postgres", "StepKit", "Taskcluster", "TaskclusterClient", "TaskclusterStepKit"]
+        ),
         service("slipway", ["HTTPClient", "JSON", "JSONE", "Schedules", "Taskcluster", "TaskclusterClient"]),
 
         // Figures beside the peers'.

@@ -303,11 +303,11 @@ public struct StepStore: Sendable {
         )
     }
 
-    /// Makes steps due at once; answers how many there were.
+    /// Makes steps due at once, or at a moment if that is later; answers how many there were.
     @discardableResult
-    public func wake(_ ids: [Int]) async throws -> Int {
+    public func wake(_ ids: [Int], at earliest: Timestamp? = nil) async throws -> Int {
         guard !ids.isEmpty else { return 0 }
-        let moment = now()
+        let moment = max(now(), earliest ?? now())
         // A step that is being looked at was due before: that must not keep its next look from coming at once.
         let count = try await pool.execute(
             """
