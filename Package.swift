@@ -140,6 +140,10 @@ let package = Package(
             ]
         ),
         library("HTTPClient", ["Schedules", "CCurl", "CLinux", "Core", "JSON", .lifecycle, .logging]),
+        library(
+            "Notices",
+            ["Core", "HTTPClient", "JSON", "Postgres", "TaskclusterClient", .crypto, .lifecycle, .logging]
+        ),
         library("Outbox", ["Schedules", "Core", "JSON", "Postgres", "Pulse", .lifecycle, .logging, .metrics]),
         library("Postgres", ["Schedules", "CLibPQ", "CLinux", "Core", "JSON", .lifecycle, .logging, .metrics]),
         library("Processes", ["CLinux", "Core"]),
@@ -191,8 +195,9 @@ let package = Package(
         library(
             "PipelineKit",
             [
-                "APIServer", "Core", "HTTPClient", "JSON", "JSONE", "JSONSchema", "Postgres", "Pulse", "Schedules",
-                "StepKit", "Taskcluster", .lifecycle, .logging,
+                "APIServer", "Core", "HTTPClient", "JSON", "JSONE", "JSONSchema", "Notices", "Outbox", "Postgres",
+                "Pulse",
+                "Schedules", "StepKit", "Taskcluster", "TaskclusterClient", .lifecycle, .logging,
             ],
             migrations: true
         ),
@@ -248,7 +253,7 @@ let package = Package(
         service("shipit-oidc-dev", ["APIServer", "JSON", "SignoffKit", "StepKit"]),
         service(
             "shipit-pipeline",
-            ["APIServer", "PipelineKit", "Postgres", "StepKit", "Taskcluster", "TaskclusterClient"]
+            ["APIServer", "Notices", "PipelineKit", "Postgres", "StepKit", "Taskcluster", "TaskclusterClient"]
         ),
         service("shipit-signoff", ["APIServer", "JSON", "Postgres", "SignoffKit", "StepKit", "TaskclusterClient"]),
         service(
@@ -310,8 +315,8 @@ let package = Package(
         tests(
             "PipelineKit",
             [
-                "APIServer", "Core", "HTTPClient", "JSON", "Outbox", "Postgres", "Pulse", "Schedules", "StepKit",
-                "Taskcluster", "TestSupport", .lifecycle, .logging,
+                "APIServer", "Core", "HTTPClient", "JSON", "Notices", "Outbox", "Postgres", "Pulse", "Schedules",
+                "StepKit", "Taskcluster", "TaskclusterClient", "TestSupport", .lifecycle, .logging,
             ]
         ),
         tests("Outbox", ["Core", "JSON", "Postgres", "Pulse", "Schedules", "TestSupport", .lifecycle]),

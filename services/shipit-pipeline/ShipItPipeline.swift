@@ -3,6 +3,7 @@
 import APIServer
 import Core
 import DaemonCommand
+import Notices
 import PipelineKit
 import Postgres
 import ServiceLifecycle
@@ -45,14 +46,37 @@ enum ShipItPipeline: DaemonDescription {
         if (client == nil) != (token == nil) {
             settings.fail("taskcluster.client.id", "and TASKCLUSTER_ACCESS_TOKEN belong together")
         }
+        let webhooks = settings.string(
+            "shipit.webhooks",
+            default: "",
+            "addresses that may be told of events, with commas; what begins with one of them is allowed"
+        )
+        let secret = settings.optional("shipit.webhook.secret", secret: true, "the key that webhooks are signed with")
+        if !webhooks.isEmpty, secret == nil {
+            settings.fail("shipit.webhook.secret", "is needed where SHIPIT_WEBHOOKS names addresses")
+        }
         try settings.check()
         var credentials: Hawk.Credentials?
         if let client, let token { credentials = Hawk.Credentials(clientID: client, accessToken: token) }
         let service = PipelineService(
             store: foundation.store,
             client: StepClient(transport: foundation.transport, credentials: credentials),
-            services: services.split(separator: ",").map { String($0.filter { $0 != " " }) }
+            services: Self.list(services),
+            webhooks: Self.list(webhooks)
         )
+        let taskcluster = TaskclusterClient(
+            rootURL: foundation.rootURL,
+            credentials: { [credentials] in credentials },
+            transport: foundation.transport
+        )
+        let signing = secret.map {
+            NoticeSender.Signing(
+                secret: $0,
+                signatureField: "X-Shipit-Signature",
+                deliveryField: "X-Shipit-Delivery"
+            )
+        }
+        let sender = NoticeSender(client: taskcluster, transport: foundation.transport, signing: signing)
         let runner = StepRunner(store: foundation.store, owner: foundation.owner, interval: tick, look: service.look)
         let api = PipelineAPI(
             service: service,
@@ -65,7 +89,12 @@ enum ShipItPipeline: DaemonDescription {
             api: api.api(schemas: try SchemaStore.locate()),
             authenticator: RemoteAuthenticator(rootURL: foundation.rootURL, transport: foundation.transport),
             own: [runner, StepListener(service: service, pulse: foundation.pulse)]
+                + service.noticeServices(sender: sender, pulse: foundation.pulse)
         )
+    }
+
+    private static func list(_ text: String) -> [String] {
+        text.split(separator: ",").map { String($0.filter { $0 != " " }) }
     }
 }
 

@@ -16,16 +16,24 @@ struct DefinitionReader {
 
     /// Addresses that steps may be at; what begins with one of them is allowed.
     let services: [String]?
+    /// Addresses that webhooks may be at.
+    let webhooks: [String]
     private(set) var problems: [Problem] = []
 
     /// Without a list of services every address is allowed, as for definitions that were checked before.
-    init(services: [String]?) {
+    init(services: [String]?, webhooks: [String]) {
         self.services = services
+        self.webhooks = webhooks
     }
 
     /// The definition behind a body; a refusal with all problems if there are any.
-    static func read(_ body: JSONObject, uid: String, services: [String]?) throws(StepProblem) -> PipelineDefinition {
-        var reader = DefinitionReader(services: services)
+    static func read(
+        _ body: JSONObject,
+        uid: String,
+        services: [String]?,
+        webhooks: [String] = []
+    ) throws(StepProblem) -> PipelineDefinition {
+        var reader = DefinitionReader(services: services, webhooks: webhooks)
         let definition = reader.definition(body, uid: uid)
         guard reader.problems.isEmpty else {
             throw StepProblem(
@@ -47,7 +55,7 @@ struct DefinitionReader {
         return definition
     }
 
-    private mutating func fail(_ path: String, _ code: String, _ message: String) {
+    mutating func fail(_ path: String, _ code: String, _ message: String) {
         problems.append(Problem(path: path, code: code, message: message))
     }
 
@@ -55,7 +63,7 @@ struct DefinitionReader {
 
     private static let members: Set<String> = [
         "uid", "description", "labels", "parameters", "steps", "on_failure", "concurrency_key", "concurrency_policy",
-        "namespace_steps", "deadline",
+        "namespace_steps", "deadline", "dry_run", "notify", "template",
     ]
 
     private mutating func definition(_ body: JSONObject, uid: String) -> PipelineDefinition {
@@ -69,6 +77,11 @@ struct DefinitionReader {
             word(body, "concurrency_policy", "", PipelineDefinition.ConcurrencyPolicy.init) ?? .queue
         definition.namespacesSteps = bool(body, "namespace_steps", "") ?? false
         definition.deadline = moment(body, "deadline", "")
+        definition.isDryRun = bool(body, "dry_run", "") ?? false
+        definition.notify = notifyRules(body["notify"])
+        if let template = body["template"]?.object, let name = template["name"]?.string {
+            definition.template = (name, template["version"]?.string ?? "")
+        }
         let parameters = body["parameters"]?.object ?? [:]
         if body["parameters"] != nil, body["parameters"]?.object == nil {
             fail("parameters", "type", "parameters has to be an object")
@@ -108,7 +121,7 @@ struct DefinitionReader {
     private static let stepMembers: Set<String> = [
         "uid", "api_url", "api", "url", "description", "parameters_schema", "parameters", "requires", "requires_mode",
         "when", "timeout_s", "retries", "not_before", "deadline", "locks", "respect_freeze", "optional",
-        "on_unreachable", "remote_uid", "cancel",
+        "on_unreachable", "remote_uid", "cancel", "manual",
     ]
 
     private mutating func step(_ json: JSONObject, _ path: String) -> StepSpecification {
@@ -144,6 +157,7 @@ struct DefinitionReader {
         step.failsUnreachable = choice(json, "on_unreachable", path, no: "wait", yes: "fail")
         step.remoteUID = text(json, "remote_uid", path)
         step.detaches = choice(json, "cancel", path, no: "remote", yes: "detach")
+        step.isManual = bool(json, "manual", path) ?? false
         if step.when == .failure, step.requires.isEmpty {
             fail("\(path).when", "nothing_to_fail", "\(path) waits for a failure of nothing")
         }
@@ -233,112 +247,6 @@ struct DefinitionReader {
             if let problem = StepUID.problem(with: name), StepUID.problem(with: step.uid) == nil {
                 fail("parameters.steps[\(index)].remote_uid", "invalid_uid", "\(name): \(problem)")
             }
-        }
-    }
-
-    // MARK: - Members
-
-    private mutating func allowOnly(_ object: JSONObject, _ names: Set<String>, _ path: String) {
-        for key in object.keys where !names.contains(key) {
-            let place = path.isEmpty ? key : "\(path).\(key)"
-            fail(place, "unknown_member", "\(place) is not known")
-        }
-    }
-
-    private mutating func member<Value>(
-        _ object: JSONObject,
-        _ name: String,
-        _ path: String,
-        _ what: String,
-        _ read: (JSONValue) -> Value?
-    ) -> Value? {
-        guard let json = object[name] else { return nil }
-        if let value = read(json) { return value }
-        let place = path.isEmpty ? name : "\(path).\(name)"
-        fail(place, "value", "\(place) has to be \(what)")
-        return nil
-    }
-
-    private mutating func text(_ object: JSONObject, _ name: String, _ path: String) -> String? {
-        member(object, name, path, "text", \.string)
-    }
-
-    private mutating func bool(_ object: JSONObject, _ name: String, _ path: String) -> Bool? {
-        member(object, name, path, "true or false", \.bool)
-    }
-
-    private mutating func moment(_ object: JSONObject, _ name: String, _ path: String) -> Timestamp? {
-        member(object, name, path, "a date and time") { $0.string.flatMap { Timestamp($0) } }
-    }
-
-    private mutating func int(
-        _ object: JSONObject,
-        _ name: String,
-        _ path: String,
-        _ range: ClosedRange<Int>
-    ) -> Int? {
-        member(object, name, path, "\(range.lowerBound) to \(range.upperBound)") { json in
-            json.int.flatMap { range.contains($0) ? $0 : nil }
-        }
-    }
-
-    private mutating func word<Value>(
-        _ object: JSONObject,
-        _ name: String,
-        _ path: String,
-        _ read: (String) -> Value?
-    ) -> Value? {
-        member(object, name, path, "one of the known words") { $0.string.flatMap(read) }
-    }
-
-    private mutating func choice(
-        _ object: JSONObject,
-        _ name: String,
-        _ path: String,
-        no: String,
-        yes: String
-    ) -> Bool {
-        word(object, name, path) { $0 == yes ? true : $0 == no ? false : nil } ?? false
-    }
-
-    private mutating func strings(_ object: JSONObject, _ name: String, _ path: String) -> [String] {
-        member(object, name, path, "a list of texts") { json -> [String]? in
-            guard let list = json.array, list.allSatisfy({ $0.string?.isEmpty == false }) else { return nil }
-            return list.compactMap(\.string)
-        } ?? []
-    }
-}
-
-/// Which addresses steps may be at.
-enum ServiceAddress {
-    /// What is wrong with an address; nil if nothing is.
-    static func problem(_ text: String, allowed: [String]?) -> (code: String, message: String)? {
-        let scheme = ["http://", "https://"].first { text.hasPrefix($0) }
-        guard let scheme else { return ("scheme", "has to begin with http:// or https://") }
-        let rest = text.dropFirst(scheme.count)
-        let host = rest.prefix { $0 != "/" }
-        guard !host.isEmpty, text.utf8.allSatisfy({ $0 > 32 && $0 < 127 }) else { return ("host", "names no host") }
-        if host.contains("@") { return ("userinfo", "must not hold a user") }
-        if text.contains("?") || text.contains("#") { return ("query", "must not hold a query or a fragment") }
-        if rest.contains("\\") || rest.split(separator: "/").contains("..") { return ("path", "must not climb") }
-        guard let allowed else { return nil }
-        let isAllowed = allowed.contains { prefix in
-            var prefix = prefix[...]
-            while prefix.last == "/" { prefix.removeLast() }
-            return text == prefix || text.hasPrefix("\(prefix)/")
-        }
-        return isAllowed ? nil : ("not_allowed", "is not one of the step services that are allowed")
-    }
-}
-
-/// Finds out whether a value has parts that are computed when a step starts.
-enum Templates {
-    static func areIn(_ value: JSONValue) -> Bool {
-        switch value {
-        case .null, .bool, .number: false
-        case .string(let text): text.contains("${")
-        case .array(let elements): elements.contains(where: areIn)
-        case .object(let members): members.contains { $0.key.hasPrefix("$") || areIn($0.value) }
         }
     }
 }

@@ -5,7 +5,7 @@ import Schedules
 import StepKit
 
 /// What a pipeline shall do: steps of other services, and which has to wait for which.
-struct PipelineDefinition: Sendable, Hashable {
+struct PipelineDefinition: Sendable {
     /// What happens to the rest when a step fails.
     enum FailurePolicy: String, Sendable {
         /// What does not depend on it goes on.
@@ -32,6 +32,12 @@ struct PipelineDefinition: Sendable, Hashable {
     var concurrencyPolicy = ConcurrencyPolicy.queue
     var namespacesSteps = false
     var deadline: Timestamp?
+    /// Whether its steps are only played: no service is told of them.
+    var isDryRun = false
+    /// Who is told of what.
+    var notify: [NotifyRule] = []
+    /// The template it was made from, with the version of that.
+    var template: (name: String, version: String)?
 
     /// The definition in its one stored form.
     var json: JSONValue {
@@ -46,6 +52,11 @@ struct PipelineDefinition: Sendable, Hashable {
         }
         if namespacesSteps { json["namespace_steps"] = true }
         json["deadline"] = deadline.map { .string($0.iso8601) }
+        if isDryRun { json["dry_run"] = true }
+        if !notify.isEmpty { json["notify"] = .array(notify.map(\.json)) }
+        if let template {
+            json["template"] = ["name": .string(template.name), "version": .string(template.version)]
+        }
         return .object(json)
     }
 
@@ -97,6 +108,8 @@ struct StepSpecification: Sendable, Hashable {
     var failsUnreachable = false
     var remoteUID: String?
     var detaches = false
+    /// Whether it waits for somebody who calls for it.
+    var isManual = false
 
     var json: JSONObject {
         var json: JSONObject = [
@@ -120,6 +133,7 @@ struct StepSpecification: Sendable, Hashable {
         if failsUnreachable { json["on_unreachable"] = "fail" }
         json["remote_uid"] = remoteUID.map { .string($0) }
         if detaches { json["cancel"] = "detach" }
+        if isManual { json["manual"] = true }
         return json
     }
 }

@@ -84,6 +84,8 @@ struct StepRun: Sendable, Hashable {
     /// Not before this is it tried again.
     var retryAt: Timestamp?
     var freezeOverridden = false
+    /// Whether somebody has called for it, where it waits for that.
+    var isCalledFor = false
     /// Whether an operator decided that it is skipped.
     var skippedByHand = false
 }

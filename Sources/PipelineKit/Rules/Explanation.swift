@@ -59,6 +59,9 @@ extension Evaluation {
             )
             return reasons
         }
+        if step.isManual, !run.isCalledFor {
+            reasons.append(Explanation(kind: "manual", detail: "waits for somebody to call for it"))
+        }
         if let moment = step.notBefore, moment > now {
             reasons.append(Explanation(kind: "not_before", detail: "starts at \(moment.iso8601) at the earliest"))
         }
@@ -66,8 +69,9 @@ extension Evaluation {
             reasons.append(Explanation(kind: "retry", detail: "is tried again at \(moment.iso8601): \(run.message)"))
         }
         if let freeze = freeze(step, run) {
+            let end = freeze.end(at: now)?.iso8601 ?? "somebody ends the freeze"
             reasons.append(
-                Explanation(kind: "freeze", detail: "nothing starts until \(freeze.end.iso8601)", names: [freeze.uid])
+                Explanation(kind: "freeze", detail: "nothing starts until \(end)", names: [freeze.uid])
             )
         }
         if !locks.isEmpty {

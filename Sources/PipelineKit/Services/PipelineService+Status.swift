@@ -22,7 +22,7 @@ extension PipelineService {
         evaluation.isCancelled = run.isCancelled
         let key = definition.concurrencyKey
         let (freezes, others) = try await store.pool.withConnection { connection in
-            let freezes = try await runs.freezes(at: now, on: connection)
+            let freezes = try await self.freezes.current(at: now, on: connection)
             guard let key, steps.allSatisfy({ $0.intended == nil }) else { return (freezes, 0) }
             return (freezes, try await runs.predecessors(key, before: step.id, on: connection).count)
         }

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 
-import Core
+public import Core
 public import JSON
 import Postgres
 import Schedules
 public import StepKit
-import Synchronization
 
 /// Pipelines: steps that other services carry out, in the order in which they wait for each other.
 public struct PipelineService: StepService {
@@ -14,20 +13,41 @@ public struct PipelineService: StepService {
 
     let store: StepStore
     let runs: RunStore
+    let freezes: FreezeStore
+    let templates: TemplateStore
+    let notices: PipelineNotices
     let client: StepClient
     private let services: [String]
+    private let webhooks: [String]
 
     /// How deep pipelines may be nested.
     static let depthLimit = 5
     /// How long a pipeline that waits for others is left alone at most.
     private static let patience = Duration.seconds(30)
 
-    /// Opens the pipelines of a store; steps may be at addresses that begin with one of the services'.
-    public init(store: StepStore, client: StepClient, services: [String]) {
+    /// Opens the pipelines of a store.
+    ///
+    /// - Parameters:
+    ///   - store: The pipelines.
+    ///   - client: Calls the services of their steps.
+    ///   - services: What the addresses of steps may begin with.
+    ///   - webhooks: What the addresses that are told of events may begin with.
+    ///   - zones: The time zones of freezes that recur.
+    public init(
+        store: StepStore,
+        client: StepClient,
+        services: [String],
+        webhooks: [String] = [],
+        zones: TimeZoneFiles = .system
+    ) {
         self.store = store
         self.client = client
         self.services = services
+        self.webhooks = webhooks
         runs = RunStore(pool: store.pool)
+        freezes = FreezeStore(pool: store.pool, zones: zones)
+        templates = TemplateStore(pool: store.pool)
+        notices = PipelineNotices(store: store)
     }
 
     // MARK: - The contract
@@ -40,8 +60,19 @@ public struct PipelineService: StepService {
         guard !origin.ancestors.contains(uid) else {
             throw StepProblem.invalid("The pipeline \(uid) would contain itself", code: "nested_in_itself")
         }
-        let definition = try DefinitionReader.read(body, uid: uid, services: services)
+        let definition = try checked(body, uid: uid)
         return StepDefinition(definition.json, labels: definition.labels)
+    }
+
+    /// A definition that somebody asks for.
+    func checked(_ body: JSONObject, uid: String) throws(StepProblem) -> PipelineDefinition {
+        guard body["template"] == nil else {
+            throw StepProblem.invalid(
+                "A pipeline is made from a template by instantiating that",
+                code: "unknown_member"
+            )
+        }
+        return try DefinitionReader.read(body, uid: uid, services: services, webhooks: webhooks)
     }
 
     /// The order in which the steps would run.
@@ -76,6 +107,7 @@ public struct PipelineService: StepService {
         change.step.nextCheck = change.now
         let steps = definition.steps.enumerated().map { StepRun(uid: $1.uid, position: $0) }
         describe(Evaluation(definition, steps, now: change.now), &change)
+        try await notices.tell([PipelineNotices.Happening(.pipelineStarted)], definition, change)
     }
 
     /// Tells the services of all steps that go on; the pipeline ends when they have.
@@ -100,6 +132,8 @@ public struct PipelineService: StepService {
         /// Older pipelines that have to make room.
         var toCancel: [String] = []
         var isReleased = false
+        /// Whether calls are only played.
+        var isDryRun = false
     }
 
     /// Looks at a pipeline until nothing is to be done at once: stores what follows, makes the calls that are due, and takes
@@ -123,7 +157,11 @@ public struct PipelineService: StepService {
                 if outlook.isReleased { return }
                 for effect in outlook.effects {
                     mailbox.begin(effect.step)
-                    group.addTask { mailbox.put(await client.perform(effect, for: step)) }
+                    if outlook.isDryRun {
+                        mailbox.put(effect.played)
+                    } else {
+                        group.addTask { mailbox.put(await client.perform(effect, for: step)) }
+                    }
                 }
                 (arrived, busy) = await mailbox.take(within: .seconds(1))
             }
@@ -159,9 +197,10 @@ public struct PipelineService: StepService {
         let run = try await runs.run(id, on: change.connection)
         let before = try await runs.steps(id, on: change.connection)
         var evaluation = Evaluation(definition, before, now: change.now)
+        outlook.isDryRun = definition.isDryRun
         evaluation.isPaused = run.isPaused
         evaluation.isCancelled = run.isCancelled
-        evaluation.freezes = try await runs.freezes(at: change.now, on: change.connection)
+        evaluation.freezes = try await freezes.current(at: change.now, on: change.connection)
         if let key = definition.concurrencyKey, !run.isCancelled, before.allSatisfy({ $0.intended == nil }) {
             let others = try await runs.predecessors(key, before: id, on: change.connection)
             evaluation.isQueued = !others.isEmpty
@@ -241,7 +280,13 @@ public struct PipelineService: StepService {
         default:
             break
         }
+        let wasTerminal = change.step.state.isTerminal
         change.move(to: state, message: String(message.prefix(2000)))
+        try await notices.tell(
+            PipelineNotices.happenings(evaluation, before, end: wasTerminal || !state.isTerminal ? nil : change.step),
+            evaluation.definition,
+            change
+        )
         if !state.isTerminal {
             let next = evaluation.nextMoment
             change.step.nextCheck = min(next ?? .farFuture, change.now + Self.patience)
@@ -304,41 +349,6 @@ public struct PipelineService: StepService {
             evaluation.isPaused = isPaused
             try await runs.setPaused(isPaused, change.step.id, on: change.connection)
             change.record(isPaused ? "paused" : "resumed")
-        }
-    }
-}
-
-/// Where calls leave what they came to.
-final class Mailbox: Sendable {
-    private let state = Mutex((busy: Set<String>(), letters: [Observation]()))
-    private let signal = Signal()
-
-    func begin(_ step: String) {
-        state.withLock { _ = $0.busy.insert(step) }
-    }
-
-    func put(_ observation: Observation) {
-        state.withLock { state in
-            state.busy.remove(observation.step)
-            state.letters.append(observation)
-        }
-        signal.notify()
-    }
-
-    /// What has arrived, as soon as there is something, and the steps whose calls are under way at that moment.
-    ///
-    /// Nothing has arrived if nothing comes for a while.
-    func take(within limit: Duration) async -> (letters: [Observation], busy: Set<String>) {
-        let first = drain()
-        if !first.letters.isEmpty { return first }
-        _ = await signal.wait(timeout: limit)
-        return drain()
-    }
-
-    private func drain() -> (letters: [Observation], busy: Set<String>) {
-        state.withLock { state in
-            defer { state.letters = [] }
-            return (state.letters, state.busy)
         }
     }
 }

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: MPL-2.0
+
+import JSON
+import Schedules
+import StepKit
+
+/// What services said.
+extension Evaluation {
+    /// Takes in what calls came to; what belongs to an earlier attempt is ignored.
+    mutating func apply(_ observations: [Observation]) {
+        for observation in observations {
+            guard let run = steps[observation.step], run.attempt == observation.attempt, run.state.isRemote else {
+                continue
+            }
+            apply(observation.result, run)
+        }
+    }
+
+    private mutating func apply(_ result: Observation.Result, _ run: StepRun) {
+        let uid = run.uid
+        switch result {
+        case .accepted:
+            answered(uid)
+            guard run.state == .starting else { return }
+            move(uid, .running, "")
+            steps[uid]?.nextCall = now + .milliseconds(250)
+        case .refused(let text):
+            end(uid, run.ending ?? .exception, text)
+        case .unreachable(let text, let pause):
+            missed(uid, text, pause)
+        case .unknown:
+            vanish(uid)
+        case .status(.garbage(let text)):
+            missed(uid, text, nil)
+        case .status(.known(let state, let message, let output, let info)):
+            answered(uid)
+            take(state, message, output, info, run)
+        case .stopped:
+            answered(uid)
+            steps[uid]?.stopTold = true
+            steps[uid]?.nextCall = now
+        }
+    }
+
+    private mutating func take(
+        _ state: RunState,
+        _ message: String,
+        _ output: JSONObject,
+        _ info: JSONObject,
+        _ run: StepRun
+    ) {
+        let uid = run.uid
+        steps[uid]?.remoteInfo = info
+        guard state.isTerminal else {
+            if run.state == .starting { move(uid, .running, message) }
+            steps[uid]?.message = message
+            schedulePoll(uid)
+            return
+        }
+        steps[uid]?.output = output
+        if run.state == .stopping, let ending = run.ending, ending == .exception || state == .cancelled {
+            move(uid, ending, run.message)
+        } else {
+            end(uid, state, message)
+        }
+    }
+
+    private mutating func answered(_ uid: String) {
+        guard let run = steps[uid] else { return }
+        if run.unreachableTold { note("reachable", uid) }
+        steps[uid]?.failures = 0
+        steps[uid]?.unreachableSince = nil
+        steps[uid]?.unreachableTold = false
+        steps[uid]?.vanished = 0
+        steps[uid]?.vanishedSince = nil
+    }
+
+    private mutating func schedulePoll(_ uid: String) {
+        guard var run = steps[uid] else { return }
+        let age = now - (run.started ?? run.intended ?? now)
+        if age >= .seconds(30) {
+            run.pollInterval = min(run.pollInterval * 1.5, .seconds(30))
+        }
+        // Nobody's questions shall come at the same moment as everybody else's.
+        let spread = Double(80 + (run.position &* 37 &+ run.attempt &* 11 &+ Int(now.milliseconds % 41)) % 41) / 100
+        run.nextCall = now + run.pollInterval * spread
+        steps[uid] = run
+    }
+
+    private mutating func missed(_ uid: String, _ text: String, _ pause: Duration?) {
+        guard var run = steps[uid] else { return }
+        run.failures += 1
+        run.message = text
+        let since = run.unreachableSince ?? now
+        run.unreachableSince = since
+        let backoff = min(Duration.seconds(1 << min(run.failures - 1, 6)), .seconds(60))
+        run.nextCall = now + min(max(pause ?? .zero, backoff), .seconds(300))
+        let isNews = !run.unreachableTold && now - since >= .seconds(300)
+        if isNews { run.unreachableTold = true }
+        steps[uid] = run
+        if isNews { note("unreachable", uid, ["message": .string(text)]) }
+        if run.state == .stopping, let ending = run.ending, now - (run.stopSince ?? now) >= .seconds(60) {
+            move(uid, ending, "given up while its service could not be reached")
+        } else if specifications[uid]?.failsUnreachable == true, run.failures >= 10, now - since >= .seconds(1800) {
+            end(uid, .exception, "unreachable: \(text)")
+        }
+    }
+
+    private mutating func vanish(_ uid: String) {
+        guard var run = steps[uid] else { return }
+        if run.state == .stopping, let ending = run.ending {
+            move(uid, ending, run.message)
+            return
+        }
+        run.vanished += 1
+        let since = run.vanishedSince ?? now
+        run.vanishedSince = since
+        run.nextCall = now + .seconds(5)
+        steps[uid] = run
+        if run.vanished >= 3, now - since >= .seconds(10) { end(uid, .exception, "step vanished") }
+    }
+}

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: MPL-2.0
+
+import JSON
+import Notices
+import Postgres
+import Pulse
+import Schedules
+import StepKit
+
+/// Tells people and programs of what happens to pipelines, once each.
+///
+/// What is to be told commits with what happened; a name for each happening keeps it from being told twice, however
+/// often a pipeline is looked at.
+struct PipelineNotices: Sendable {
+    /// Something that has happened.
+    struct Happening: Sendable {
+        var event: NotifyRule.Event
+        var step: String?
+        var text = ""
+        /// Tells apart what may happen to the same step several times.
+        var mark = ""
+
+        init(_ event: NotifyRule.Event, step: String? = nil, _ text: String = "", mark: String = "") {
+            self.event = event
+            self.step = step
+            self.text = text
+            self.mark = mark
+        }
+    }
+
+    let store: StepStore
+    let queue: NoticeStore
+
+    init(store: StepStore) {
+        self.store = store
+        queue = NoticeStore(schema: store.schema, pool: store.pool)
+    }
+
+    /// The exchange for those who ask to be told by the bus.
+    var exchange: String {
+        let parts = store.announcement.exchange.split(separator: "/", omittingEmptySubsequences: false)
+        return (parts.dropLast() + ["pipeline-notices"]).joined(separator: "/")
+    }
+
+    // MARK: - Telling
+
+    /// Adds what the rules of a pipeline say of happenings to the transaction of their cause.
+    func tell(
+        _ happenings: [Happening],
+        _ definition: PipelineDefinition,
+        _ change: StepTransaction
+    ) async throws {
+        guard !definition.notify.isEmpty else { return }
+        for happening in happenings {
+            for (index, rule) in definition.notify.enumerated() where rule.events.contains(happening.event) {
+                try await tell(happening, rule, index, definition, change)
+            }
+        }
+    }
+
+    private func tell(
+        _ happening: Happening,
+        _ rule: NotifyRule,
+        _ index: Int,
+        _ definition: PipelineDefinition,
+        _ change: StepTransaction
+    ) async throws {
+        var mark = happening.mark
+        if happening.event == .signoffReminder {
+            // The mark is how long it has waited, in seconds; the first reminder comes after one interval.
+            guard let seconds = Int(happening.mark), seconds >= rule.interval else { return }
+            mark = String(seconds / rule.interval)
+        }
+        let parts = [String(change.step.id), happening.event.rawValue, happening.step ?? "", mark, String(index)]
+        let document: JSONObject = [
+            "id": .string(parts.joined(separator: ".")),
+            "event": .string(happening.event.rawValue),
+            "pipeline": .string(definition.uid),
+            "step": happening.step.map { .string($0) } ?? .null,
+            "state": .string(change.step.state.rawValue),
+            "message": .string(happening.text),
+            "labels": .object(definition.labels),
+            "url": .string("\(store.announcement.baseURL)/\(definition.uid)"),
+            "at": .string(change.now.iso8601),
+        ]
+        let name = happening.step.map { "\(definition.uid): \($0)" } ?? definition.uid
+        let subject = "\(name): \(happening.event.rawValue.split(separator: "_").joined(separator: " "))"
+        let text = happening.text.isEmpty ? subject : "\(subject)\n\n\(happening.text)"
+        var notice = Notice(
+            key: parts.joined(separator: "."),
+            channel: .email,
+            target: rule.target,
+            subject: subject,
+            text: text,
+            document: .object(document)
+        )
+        switch rule.channel {
+        case .email: notice.channel = .email
+        case .matrix: notice.channel = .matrix
+        case .slack: notice.channel = .slack
+        case .webhook: notice.channel = .webhook
+        case .pulse:
+            // The outbox delivers it; the queue of notices only remembers that it was told.
+            notice.channel = .bus
+            guard try await queue.add(notice, on: change.connection) else { return }
+            let uid = StepAnnouncement.word(definition.uid)
+            let message = PulseMessage(
+                exchange: exchange,
+                routingKey: "primary.\(happening.event.rawValue).\(uid).\(rule.target)",
+                payload: notice.document
+            )
+            try await store.outbox.add([message], on: change.connection)
+            return
+        }
+        _ = try await queue.add(notice, on: change.connection)
+    }
+
+    // MARK: - What has happened
+
+    /// What has happened between two looks; with the pipeline if it has ended.
+    static func happenings(_ after: Evaluation, _ before: [StepRun], end: Step?) -> [Happening] {
+        let old = Dictionary(before.map { ($0.uid, $0) }) { first, _ in first }
+        var list = after.ordered.flatMap { happenings($0, old[$0.uid], after) }
+        for note in after.notes where note.kind == "unreachable" {
+            let attempt = after.steps[note.step]?.attempt ?? 1
+            let since = after.steps[note.step]?.unreachableSince?.milliseconds ?? 0
+            let text = note.data["message"]?.string ?? ""
+            list.append(Happening(.unreachable, step: note.step, text, mark: "\(attempt).\(since)"))
+        }
+        guard let end else { return list }
+        let mark = String(end.attempt)
+        switch end.state {
+        case .completed: list.append(Happening(.pipelineCompleted, end.message, mark: mark))
+        case .failed, .exception: list.append(Happening(.pipelineFailed, end.message, mark: mark))
+        case .cancelled: list.append(Happening(.pipelineCancelled, end.message, mark: mark))
+        case .pending, .starting, .running, .stopping: break
+        }
+        return list
+    }
+
+    private static func happenings(_ run: StepRun, _ old: StepRun?, _ after: Evaluation) -> [Happening] {
+        var list: [Happening] = []
+        let attempt = String(run.attempt)
+        let isNew = old?.state != run.state
+        if isNew, run.state == .failed || run.state == .exception {
+            list.append(Happening(.stepFailed, step: run.uid, run.message, mark: attempt))
+        }
+        if run.state == .running, let missing = run.remoteInfo["missing"]?.array, !missing.isEmpty {
+            let text = "missing: " + missing.map { $0.text() }.joined(separator: " or ")
+            list.append(Happening(.signoffNeeded, step: run.uid, text, mark: attempt))
+            let waited = (after.now.milliseconds - (run.started ?? after.now).milliseconds) / 1000
+            list.append(Happening(.signoffReminder, step: run.uid, text, mark: String(waited)))
+        }
+        if let signatures = run.remoteInfo["signatures"]?.array, old?.attempt == run.attempt {
+            let earlier = old?.remoteInfo["signatures"]?.array ?? []
+            list += people(signatures, without: earlier).map { Happening(.signed, step: run.uid, $0.0, mark: $0.1) }
+            list += people(earlier, without: signatures).map { Happening(.unsigned, step: run.uid, $0.0, mark: $0.1) }
+        }
+        if run.state == .pending, let step = after.specification(run.uid), after.requirement(step) == .met,
+            let freeze = after.freeze(step, run), !after.isPaused
+        {
+            let end = freeze.end(at: after.now)?.iso8601 ?? "it is ended"
+            list.append(Happening(.freezeBlocked, step: run.uid, "until \(end)", mark: "\(attempt).\(freeze.uid)"))
+        }
+        return list
+    }
+
+    /// Who is in one list of signatures and not in another, with a mark for each.
+    private static func people(_ list: [JSONValue], without others: [JSONValue]) -> [(String, String)] {
+        list.filter { !others.contains($0) }.map { signature in
+            let name = signature["name"]?.string ?? "somebody"
+            let moment = signature["created"]?.string ?? ""
+            return ("\(name) for \(signature["group"]?.string ?? "nobody")", "\(name) \(moment)")
+        }
+    }
+}

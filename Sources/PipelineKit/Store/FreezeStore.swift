@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MPL-2.0
+
+import Core
+import JSON
+import Postgres
+import Schedules
+
+/// Times during which steps are not started.
+struct FreezeStore: Sendable {
+    /// A freeze as somebody asked for it.
+    struct Request: Sendable {
+        var uid: String
+        var name: String
+        var reason: String
+        var start: Timestamp
+        var end: Timestamp
+        var cron: (start: CronExpression, end: CronExpression)?
+        var zone = "UTC"
+        var labels: JSONObject = [:]
+        var apiPrefix: String?
+        var stepPattern: String?
+        var overrideScopes: [String] = []
+    }
+
+    let pool: PostgresPool
+    let zones: TimeZoneFiles
+
+    /// The freezes that are not over for good.
+    func current(at now: Timestamp, on connection: PostgresConnection) async throws -> [Freeze] {
+        let rows = try await connection.query(
+            """
+            select uid, starts, ends, cron_start, cron_end, tz, labels, api_url_prefix, step_uid_glob, override_scopes
+            from shipit_pipeline.freezes where ends > \(now) order by starts, uid
+            """
+        )
+        return try rows.map { try freeze($0) }
+    }
+
+    private func freeze(_ row: PostgresRow) throws -> Freeze {
+        var period = Freeze.Period.once(try row.timestamp("starts"), try row.timestamp("ends"))
+        if let start = try row.optionalString("cron_start"), let end = try row.optionalString("cron_end") {
+            period = .recurring(
+                start: try CronExpression(start),
+                end: try CronExpression(end),
+                zone: try zones.rules(of: row.string("tz"))
+            )
+        }
+        return Freeze(
+            uid: try row.string("uid"),
+            period: period,
+            labels: try row.json("labels").object ?? [:],
+            apiPrefix: try row.optionalString("api_url_prefix"),
+            stepPattern: try row.optionalString("step_uid_glob"),
+            overrideScopes: try row.strings("override_scopes")
+        )
+    }
+
+    func save(_ freeze: Request, by actor: String, at now: Timestamp) async throws {
+        try await pool.execute(
+            """
+            insert into shipit_pipeline.freezes (uid, name, reason, starts, ends, cron_start, cron_end, tz, labels,
+                api_url_prefix, step_uid_glob, override_scopes, created_by, created)
+            values (\(freeze.uid), \(freeze.name), \(freeze.reason), \(freeze.start), \(freeze.end),
+                \(freeze.cron?.start.text), \(freeze.cron?.end.text), \(freeze.zone),
+                \(JSONValue.object(freeze.labels)), \(freeze.apiPrefix), \(freeze.stepPattern),
+                \(freeze.overrideScopes), \(actor), \(now))
+            on conflict (uid) do update set name = excluded.name, reason = excluded.reason, starts = excluded.starts,
+                ends = excluded.ends, cron_start = excluded.cron_start, cron_end = excluded.cron_end, tz = excluded.tz,
+                labels = excluded.labels, api_url_prefix = excluded.api_url_prefix,
+                step_uid_glob = excluded.step_uid_glob, override_scopes = excluded.override_scopes
+            """
+        )
+    }
+
+    func delete(_ uid: String) async throws -> Bool {
+        try await pool.execute("delete from shipit_pipeline.freezes where uid = \(uid)") > 0
+    }
+
+    func list() async throws -> [JSONValue] {
+        let rows = try await pool.query("select * from shipit_pipeline.freezes order by starts desc, uid limit 1000")
+        return try rows.map { try Self.json($0) }
+    }
+
+    private static func json(_ row: PostgresRow) throws -> JSONValue {
+        var match: JSONObject = ["labels": try row.json("labels")]
+        match["api_url_prefix"] = try row.optionalString("api_url_prefix").map { .string($0) }
+        match["step_uid_glob"] = try row.optionalString("step_uid_glob").map { .string($0) }
+        var json: JSONObject = [
+            "uid": .string(try row.string("uid")), "name": .string(try row.string("name")),
+            "reason": .string(try row.string("reason")), "match": .object(match),
+            "allow_override": JSONValue(try row.strings("override_scopes")),
+            "created_by": .string(try row.string("created_by")),
+        ]
+        if let start = try row.optionalString("cron_start"), let end = try row.optionalString("cron_end") {
+            json["cron_start"] = .string(start)
+            json["cron_end"] = .string(end)
+            json["tz"] = .string(try row.string("tz"))
+        } else {
+            json["start"] = .string(try row.timestamp("starts").iso8601)
+            json["end"] = .string(try row.timestamp("ends").iso8601)
+        }
+        return .object(json)
+    }
+}
