@@ -38,7 +38,8 @@ struct SlaveTests {
     @Test func `nobody answers the predecessor's routes unless they are asked for`() async throws {
         try await APIWorld.with { api in
             for path in ["/slaves/\(Self.name)", "/results", "/slaves/\(Self.name)/actions/reboot"] {
-                #expect(try await call(api, "GET", path).status == 404)
+                let answer = try await call(api, "GET", path)
+                #expect(answer.status == 404, "\(path)")
             }
         }
     }
