@@ -6,8 +6,9 @@ import Synchronization
 ///
 /// Who is alone never waits for company: what is wanted while nothing is under way is begun at once. What is wanted
 /// meanwhile gathers, and the next round takes it all. Where it is known how many may be on their way, a round waits a
-/// moment for half of them: two groups that take turns cost less than many that are small. The work answers for each item
-/// by itself, so that one bad item need not spoil the others.
+/// moment for half of them: two groups that take turns cost less than many that are small. Where nobody waits for the
+/// answers, a round can wait for a while in any case. The work answers for each item by itself, so that one bad item need
+/// not spoil the others.
 public final class Coalescer<Item: Sendable, Output: Sendable>: Sendable {
     /// Does what the items want and answers for each of them, in their order.
     public typealias Work = @Sendable (_ items: [Item]) async -> [Result<Output, any Error>]
@@ -32,23 +33,24 @@ public final class Coalescer<Item: Sendable, Output: Sendable>: Sendable {
     private let largest: Int
     private let work: Work
     private let expecting: (@Sendable () -> Int)?
+    private let patience: Duration
     private let gathered = Signal()
-
-    /// How long a round waits for company that is on its way; usually it comes sooner.
-    private static var patience: Duration { .milliseconds(4) }
 
     /// Prepares for rounds of at most `largest` items, of which `concurrency` may be under way.
     ///
     /// Fewer rounds at a time make larger rounds; with one alone, a round that hangs holds up all that come after it.
-    /// `expecting` tells how many callers may be on their way, those included that wait already.
+    /// `expecting` tells how many callers may be on their way, those included that wait already; a round waits for half of
+    /// them, but no longer than `patience`.
     public init(
         concurrency: Int = 2,
         largest: Int = 64,
+        patience: Duration = .milliseconds(4),
         expecting: (@Sendable () -> Int)? = nil,
         _ work: @escaping Work
     ) {
         self.concurrency = max(1, concurrency)
         self.largest = max(1, largest)
+        self.patience = patience
         self.expecting = expecting
         self.work = work
     }
@@ -92,7 +94,7 @@ public final class Coalescer<Item: Sendable, Output: Sendable>: Sendable {
                 return round
             }
             guard !round.isEmpty else { return }
-            let results = await work(round.map(\.item))
+            let results = await work(round.map { $0.item })
             precondition(results.count == round.count, "every item of a round needs an answer")
             for (waiter, result) in zip(round, results) { waiter.completion(result) }
             // Those who were just answered may come again at once: they are let in before the next round is closed.
@@ -109,6 +111,6 @@ public final class Coalescer<Item: Sendable, Output: Sendable>: Sendable {
             state.enough = enough
             return true
         }
-        if waits { _ = await gathered.wait(timeout: Self.patience) }
+        if waits { _ = await gathered.wait(timeout: patience) }
     }
 }

@@ -19,7 +19,7 @@ struct FailureTests {
     private let hourly: JSONObject = ["schedule": ["0 0 * * * *"]]
 
     private func settled(_ world: HooksWorld) async throws {
-        try await eventually(within: .seconds(120), "all fires ended") { try await world.openFires() == 0 }
+        try await world.allEnded()
     }
 
     /// Lets the hook come due once an hour, each time refused.

@@ -14,7 +14,7 @@ struct FiringTests {
     let minutely: JSONObject = ["schedule": ["0 * * * * *"]]
 
     private func settled(_ world: HooksWorld) async throws {
-        try await eventually(within: .seconds(120), "all fires ended") { try await world.openFires() == 0 }
+        try await world.allEnded()
     }
 
     @Test func `H46, H47, H62: an instant fires once, with itself as the task's creation`() async throws {

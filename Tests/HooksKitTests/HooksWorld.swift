@@ -325,6 +325,11 @@ struct HooksWorld {
         try await pool.query("select count(*) as n from hooks.fires where state <> 'done'").first?.int("n") ?? 0
     }
 
+    /// Waits until the ends of all fires are written, which may be a moment after their callers were answered.
+    func allEnded() async throws {
+        try await eventually(within: .seconds(120), "all fires ended") { try await openFires() == 0 }
+    }
+
     // MARK: - Schedules
 
     /// Moves the clock just past the instant that the hooks wait for, whatever second of the minute it is.

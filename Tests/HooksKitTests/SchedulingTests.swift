@@ -23,7 +23,7 @@ struct SchedulingTests {
     }
 
     private func settled(_ world: HooksWorld) async throws {
-        try await eventually(within: .seconds(120), "all fires ended") { try await world.openFires() == 0 }
+        try await world.allEnded()
     }
 
     private func ledger(_ world: HooksWorld, _ query: String = "") async throws -> [JSONValue] {

@@ -32,6 +32,12 @@ enum PulseListener: DaemonDescription {
         let foundation = try HooksFoundation(context)
         let pulse = PulseConnection(PulseConfiguration(settings: settings), name: context.name)
         context.health.register("broker") { try await pulse.checkHealth() }
+        let kind = settings.string(
+            "pulse.queue.type",
+            default: PulseQueue.Kind.classic.rawValue,
+            "what queues are made as: classic, or quorum for a cluster of brokers"
+        )
+        if PulseQueue.Kind(rawValue: kind) == nil { settings.fail("pulse.queue.type", "must be classic or quorum") }
         let maxLength = settings.int(
             "pulse.queue.max.length",
             default: 0,
@@ -80,9 +86,11 @@ enum PulseListener: DaemonDescription {
                 store: store,
                 fires: foundation.fires,
                 programs: foundation.programs,
-                dispatcher: foundation.dispatcher
+                dispatcher: foundation.dispatcher,
+                deliveryLimit: deliveryLimit
             ),
             options: HookQueueOptions(
+                kind: PulseQueue.Kind(rawValue: kind) ?? .classic,
                 maxLength: maxLength == 0 ? nil : maxLength,
                 refusesOverflow: overflow == "refuse",
                 deliveryLimit: deliveryLimit,

@@ -189,7 +189,7 @@ extension HooksAPI {
             FiringLog.settled([draft])
             if case .failed(let failure) = draft.rendering { throw failure.reply(for: name) }
             // From here on the fire is the dispatcher's: what goes wrong is repeated and told in the history.
-            if let fire { _ = try await dispatcher.performNow(fire) }
+            if let fire { try await dispatcher.performNow(fire) }
             if case .task = draft.rendering { return Self.replayReply(draft.taskID) }
             return Self.replayReply(nil)
         }

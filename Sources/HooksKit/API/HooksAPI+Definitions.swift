@@ -138,6 +138,8 @@ extension HooksAPI {
     }
 
     @Sendable func removeHook(_ request: APIRequest) async throws -> APIResponse {
+        // What it did is announced before it is gone.
+        try await fires.settleEnds(of: request.hookName)
         try await store.remove(request.hookName, by: request.clientID ?? "")
         audit("deleted", request.hookName, request)
         return .json([:])

@@ -148,6 +148,7 @@ extension HooksAPI {
             guard let instant = Timestamp(due) else { throw Continuation.invalid }
             place = LedgerStore.Place(due: instant, id: id)
         }
+        if place == nil { try await fires.settleEnds(of: name) }
         let rows = try await LedgerStore(pool: fires.pool).entries(
             of: name,
             from: request.query["from"].flatMap { Timestamp($0) } ?? Timestamp(milliseconds: 0),

@@ -42,6 +42,7 @@ extension HooksAPI {
     @Sendable func status(_ request: APIRequest) async throws -> APIResponse {
         let name = request.hookName
         guard let hook = try await store.hook(name) else { throw APIError.noSuchHook }
+        try await fires.settleEnds(of: name)
         var answer: JSONValue = ["lastFire": ["result": "no-fire"]]
         if let last = try await history.fires(of: name, limit: 1).first {
             var fire: JSONValue = ["result": JSONValue(last.result)]
@@ -71,6 +72,7 @@ extension HooksAPI {
             guard let instant = Timestamp(time) else { throw Continuation.invalid }
             before = (instant, taskID)
         }
+        if before == nil { try await fires.settleEnds(of: name) }
         let rows = try await history.fires(of: name, before: before, limit: page.fetch)
         guard !rows.isEmpty || before != nil else {
             throw APIError(.resourceNotFound, "No such hook or never fired")

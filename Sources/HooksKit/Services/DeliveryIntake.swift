@@ -22,6 +22,7 @@ package final class DeliveryIntake: Sendable {
     private let programs: HookPrograms
     private let filters: BindingRules
     private let dispatcher: FireDispatcher
+    private let deliveryLimit: Int
     private let now: @Sendable () -> Timestamp
     /// Names this run of the process in the fires it writes; see ``DeliveryIdentity``.
     private let process = Slugid.make()
@@ -32,12 +33,14 @@ package final class DeliveryIntake: Sendable {
         fires: FireStore,
         programs: HookPrograms,
         dispatcher: FireDispatcher,
+        deliveryLimit: Int = 20,
         now: @escaping @Sendable () -> Timestamp = { .now() }
     ) {
         self.store = store
         self.fires = fires
         self.programs = programs
         self.dispatcher = dispatcher
+        self.deliveryLimit = deliveryLimit
         self.now = now
         unfired = UnfiredStore(pool: store.pool)
         letters = DeadLetterStore(pool: store.pool)
@@ -59,12 +62,18 @@ package final class DeliveryIntake: Sendable {
             // Keys for this attempt: if the outcome of a commit is unknown, trying again with them changes nothing.
             Arrival(delivery: delivery, payload: Result { try JSONValue(parsing: delivery.body) }, key: Slugid.make())
         }
+        try await patiently {
+            try await acceptOnce(arrivals, for: name, queue: queue, consumer: consumer(connection))
+        }
+    }
+
+    /// Repeats what the database could not do because it was away.
+    private func patiently<Output: Sendable>(_ body: () async throws -> Output) async throws -> Output {
         var attempt = 1
         while true {
-            do {
-                try await acceptOnce(arrivals, for: name, queue: queue, consumer: consumer(connection))
-                return
-            } catch let error as PostgresError where error.isConnectionFailure || error.isRetriable {
+            do { return try await body() } catch let error as PostgresError
+                where error.isConnectionFailure || error.isRetriable
+            {
                 if attempt == 1 {
                     Logger.current.error("messages wait for the database", metadata: ["error": "\(error)"])
                 }
@@ -74,8 +83,34 @@ package final class DeliveryIntake: Sendable {
         }
     }
 
-    /// Accepts deliveries, or buries the one that was refused twice.
+    /// Accepts deliveries, or buries those that nobody can: refused twice, or delivered too often because their consumers
+    /// did not live to say anything.
     func acceptOrBury(_ batch: PulseBatch, for name: HookName) async throws {
+        let again = batch.deliveries.filter(\.redelivered).map(Self.contentHash)
+        guard !again.isEmpty else { return try await acceptOrBuryOne(batch, for: name) }
+        let counts = try await patiently { try await store.countRedeliveries(again, in: batch.queue) }
+        func isWorn(_ delivery: PulseDelivery) -> Bool {
+            delivery.redelivered && counts[Self.contentHash(delivery)] ?? 0 > deliveryLimit
+        }
+        for delivery in batch.deliveries where isWorn(delivery) {
+            try await bury(delivery, of: name, .redelivered, error: "it was delivered again and again to no end")
+        }
+        var others = batch
+        others.deliveries.removeAll(where: isWorn)
+        if !others.deliveries.isEmpty { try await acceptOrBuryOne(others, for: name) }
+        try await patiently { try await store.forgetRedeliveries(again, in: batch.queue) }
+    }
+
+    private static func contentHash(_ delivery: PulseDelivery) -> String {
+        DeliveryIdentity.contentHash(
+            exchange: delivery.exchange,
+            routingKey: delivery.routingKey,
+            cc: delivery.cc,
+            body: delivery.body
+        )
+    }
+
+    private func acceptOrBuryOne(_ batch: PulseBatch, for name: HookName) async throws {
         do {
             try await accept(batch.deliveries, for: name, queue: batch.queue, connection: batch.connection)
         } catch {
@@ -113,14 +148,7 @@ package final class DeliveryIntake: Sendable {
         let payload: Result<JSONValue, any Error>
         let key: String
 
-        var contentHash: String {
-            DeliveryIdentity.contentHash(
-                exchange: delivery.exchange,
-                routingKey: delivery.routingKey,
-                cc: delivery.cc,
-                body: delivery.body
-            )
-        }
+        var contentHash: String { DeliveryIntake.contentHash(delivery) }
 
         /// The identity of a message that can be recognised by what it says only.
         func ownIdentity(_ queue: String, _ consumer: String) -> (key: String, trace: DeliveryTrace?) {

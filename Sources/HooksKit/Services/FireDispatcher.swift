@@ -88,11 +88,13 @@ package final class FireDispatcher: Service, Sendable {
     /// Counts what is under way; who will call `performNow` is counted from the moment that is certain.
     var underWay: UnderWay { performer.underWay }
 
-    /// Performs a fire while the caller waits, and keeps its lease meanwhile.
+    /// Performs a fire while the caller waits, and keeps its lease until it is over.
+    @discardableResult
     func performNow(_ fire: Fire) async throws -> FireOutcome {
         state.withLock { _ = $0.held.insert(fire.id) }
-        defer { state.withLock { _ = $0.held.remove(fire.id) } }
-        return try await performer.performCounted(fire)
+        return try await performer.perform(fire) {
+            self.state.withLock { _ = $0.held.remove(fire.id) }
+        }
     }
 
     // MARK: - Service
@@ -162,12 +164,17 @@ package final class FireDispatcher: Service, Sendable {
     }
 
     private func carryOut(_ fire: Fire) async {
+        underWay.begin()
+        defer { underWay.end() }
         do {
-            try await performer.perform(fire)
+            try await performer.perform(fire) { self.giveUpPlace(of: fire) }
         } catch {
             // The lease ends and the fire is taken again; nothing is lost by giving up here.
             Logger.current.error("fire was interrupted", metadata: ["hook": "\(fire.name)", "error": "\(error)"])
         }
+    }
+
+    private func giveUpPlace(of fire: Fire) {
         let (free, hasBacklog) = state.withLock { state in
             state.held.remove(fire.id)
             state.free += 1

@@ -7,9 +7,20 @@ import Postgres
 final class FireFinisher: Sendable {
     private let rounds: Coalescer<FireStore.Ending, Void>
 
-    /// Writes to a store; `expecting` tells how many fires may end soon.
-    init(store: FireStore, expecting: (@Sendable () -> Int)? = nil) {
-        rounds = Coalescer(expecting: expecting) { endings in
+    /// How many ends are written together at most.
+    private static let largest = 64
+
+    /// Writes to a store.
+    ///
+    /// Hardly anybody waits for the end of a fire, so that a round can wait for company; and one round comes after the
+    /// other, so that fires are announced in the order in which they ended.
+    init(store: FireStore) {
+        rounds = Coalescer(
+            concurrency: 1,
+            largest: Self.largest,
+            patience: .milliseconds(10),
+            expecting: { 2 * Self.largest }
+        ) { endings in
             do {
                 try await store.finish(endings)
                 return endings.map { _ in .success(()) }

@@ -37,7 +37,7 @@ package struct FirePerformer: Sendable {
         self.fires = fires
         let underWay = UnderWay()
         self.underWay = underWay
-        finisher = FireFinisher(store: fires) { underWay.count }
+        finisher = FireFinisher(store: fires)
         self.hooks = hooks
         self.schedules = schedules
         self.programs = programs
@@ -51,22 +51,43 @@ package struct FirePerformer: Sendable {
     /// The age at which a definition gets a new instant; the queue refuses tasks created more than 15 minutes ago.
     private static let oldest: Duration = .seconds(14 * 60)
 
-    /// Performs a taken fire and stores what became of it.
+    /// Performs a taken fire for a caller who is counted as under way, and stores what became of it.
+    ///
+    /// Who asked for a task has it when this returns. That the fire is done may be written a moment later, together with
+    /// other ends; should the process die before that, the fire is repeated, which makes no second task. `whenOver` is
+    /// called when the fire needs no lease any more.
     @discardableResult
-    func perform(_ fire: Fire) async throws -> FireOutcome {
-        underWay.begin()
-        defer { underWay.end() }
-        return try await performCounted(fire)
+    func perform(_ fire: Fire, whenOver: @escaping @Sendable () -> Void) async throws -> FireOutcome {
+        let outcome: FireOutcome
+        do { outcome = try await attempt(fire) } catch {
+            whenOver()
+            throw error
+        }
+        if case .created = outcome, !fire.holdsUpSchedule {
+            finisher.finish(FireStore.Ending(fire: fire, outcome: outcome, time: now())) { result in
+                if case .failure(let error) = result {
+                    // The lease ends and the fire is repeated, to the same end.
+                    Logger.current.error(
+                        "the end of a fire was not written",
+                        metadata: ["hook": "\(fire.name)", "error": "\(error)"]
+                    )
+                }
+                whenOver()
+            }
+        } else {
+            defer { whenOver() }
+            try await store(outcome, of: fire)
+        }
+        report(fire, outcome)
+        return outcome
     }
 
-    /// The same for a caller who is counted as under way already.
-    func performCounted(_ fire: Fire) async throws -> FireOutcome {
-        let outcome = try await attempt(fire)
+    private func store(_ outcome: FireOutcome, of fire: Fire) async throws {
         if case .postponed(let failure) = outcome {
             try await fires.postpone(fire, failure, by: pause(after: fire.failures + 1))
         } else {
             let ending = FireStore.Ending(fire: fire, outcome: outcome, time: now())
-            if fire.firedBy == .schedule, fire.failures > 0 {
+            if fire.holdsUpSchedule {
                 try await fires.pool.transaction { connection in
                     try await fires.finish([ending], on: connection)
                     try await schedules.goOn(after: fire, now: ending.time, on: connection)
@@ -75,8 +96,6 @@ package struct FirePerformer: Sendable {
                 try await finisher.finish(ending)
             }
         }
-        report(fire, outcome)
-        return outcome
     }
 
     private func pause(after failures: Int) -> Duration {
@@ -192,6 +211,9 @@ package struct FirePerformer: Sendable {
 }
 
 extension Fire {
+    /// Whether the schedule of its hook stands still until it ends.
+    fileprivate var holdsUpSchedule: Bool { firedBy == .schedule && failures > 0 }
+
     /// Whether the caller of the API chose the id of the task; such an id may be taken by another task.
     fileprivate var hasChosenTaskID: Bool {
         !firedBy.mayBeRepeated && context["payload"]?["taskId"]?.string == taskID

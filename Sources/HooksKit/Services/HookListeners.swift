@@ -327,7 +327,9 @@ package final class HookListeners: Service, Sendable {
                 guard state.withLock({ $0.connection == connection }) else { continue }
                 try await intake.settle(connection: connection)
                 round += 1
-                if round % 60 == 0 { try await store.settleAbandoned() }
+                guard round % 60 == 0 else { continue }
+                try await store.settleAbandoned()
+                try await store.expireRedeliveries()
             } catch {
                 Logger.current.debug("fires were not settled", metadata: ["error": "\(error)"])
             }

@@ -44,7 +44,9 @@ package struct HooksFoundation {
             "the middle part of the names of the exchanges for changes of hooks"
         )
         let box = try Self.box(settings)
-        pool = PostgresPool(PostgresConfiguration(settings: settings, applicationName: context.name))
+        var database = PostgresConfiguration(settings: settings, applicationName: context.name)
+        database.looksUpByKey = true
+        pool = PostgresPool(database)
         transport = CurlTransport()
         let credentials = Hawk.Credentials(clientID: clientID, accessToken: accessToken, certificate: certificate)
         client = TaskclusterClient(rootURL: rootURL, credentials: { credentials }, transport: transport)

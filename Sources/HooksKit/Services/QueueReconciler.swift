@@ -3,11 +3,16 @@
 import Core
 import Logging
 import Metrics
-import Pulse
+package import Pulse
 import Schedules
 
 /// How the queues of hooks are made.
 package struct HookQueueOptions: Sendable {
+    /// The kind of a queue that is made; one that exists stays what it is.
+    ///
+    /// Both kinds outlive a restart of the broker with all that it confirmed. Quorum queues also outlive the loss of a
+    /// cluster's member, which costs every node some ten times as much for each queue.
+    package var kind: PulseQueue.Kind
     /// How many messages a queue keeps; nil for all.
     package var maxLength: Int?
     /// Whether a message more is refused to its publisher, instead of the oldest one becoming a dead letter.
@@ -21,11 +26,13 @@ package struct HookQueueOptions: Sendable {
     package var replacesSilentQueues: Bool
 
     package init(
+        kind: PulseQueue.Kind = .classic,
         maxLength: Int? = nil,
         refusesOverflow: Bool = false,
         deliveryLimit: Int = 20,
         replacesSilentQueues: Bool = false
     ) {
+        self.kind = kind
         self.replacesSilentQueues = replacesSilentQueues
         self.maxLength = maxLength
         self.refusesOverflow = refusesOverflow
@@ -63,11 +70,12 @@ struct QueueReconciler: Sendable {
     func queue(of name: HookName) -> PulseQueue {
         PulseQueue(
             QueueName.ofHook(name, namespace: pulse.namespace),
-            kind: .quorum,
+            kind: options.kind,
             maxLength: options.maxLength,
             overflow: options.maxLength == nil ? nil : options.refusesOverflow ? .refuse : .dropOldest,
             deadLetterExchange: QueueName.deadLetterExchange(namespace: pulse.namespace),
-            deliveryLimit: options.deliveryLimit
+            // Where the broker does not count deliveries, the intake does.
+            deliveryLimit: options.kind == .quorum ? options.deliveryLimit : nil
         )
     }
 

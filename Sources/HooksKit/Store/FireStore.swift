@@ -27,6 +27,27 @@ package struct FireStore: Sendable {
         self.lease = lease
     }
 
+    // MARK: - Reading
+
+    /// Waits for the ends of a hook's fires whose callers may have been told of their tasks already.
+    ///
+    /// Whoever triggers a hook and then looks at what it did shall see it. Ends are written within some milliseconds; a fire
+    /// that takes long is not waited for.
+    func settleEnds(of name: HookName) async throws {
+        var open: [Int] = []
+        for attempt in 0..<20 {
+            let named: SQL = attempt == 0 ? "" : "and fire_id = any(\(open))"
+            open = try await pool.query(
+                """
+                select fire_id from hooks.fires where state <> 'done' and run_at > now() and attempts > 0
+                    and hook_group_id = \(name.group) and hook_id = \(name.hook) \(named)
+                """
+            ).map { try $0.int("fire_id") }
+            guard !open.isEmpty else { return }
+            try await Task.sleep(for: .milliseconds(10 * (attempt + 1)))
+        }
+    }
+
     // MARK: - Taking
 
     /// Takes up to `limit` fires that nobody performs, those that have waited longest, for as long as a lease.

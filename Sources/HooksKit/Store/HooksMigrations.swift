@@ -12,6 +12,7 @@ package enum HooksMigrations {
             Migration(version: 11, name: "hooks queue names", bytes: PackageResources.V0011_hooks_queue_names_sql),
             Migration(version: 20, name: "hooks scheduling", bytes: PackageResources.V0020_hooks_scheduling_sql),
             Migration(version: 30, name: "hooks options", bytes: PackageResources.V0030_hooks_options_sql),
+            Migration(version: 31, name: "hooks redeliveries", bytes: PackageResources.V0031_hooks_redeliveries_sql),
         ]
     }
 

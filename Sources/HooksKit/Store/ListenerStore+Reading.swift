@@ -127,6 +127,36 @@ extension ListenerStore {
 
     // MARK: - Redeliveries
 
+    /// Counts that messages were delivered again; answers how often each was, by its hash.
+    ///
+    /// Committed before anybody deals with them: they may be what ends the process.
+    func countRedeliveries(_ hashes: [String], in queue: String) async throws -> [String: Int] {
+        let rows = try await pool.query(
+            """
+            insert into hooks.redeliveries as r (queue, content_hash)
+            select \(queue), h from unnest(\(Set(hashes).sorted())::text[]) h
+            on conflict (queue, content_hash) do update set count = r.count + 1, last = now()
+            returning content_hash, count
+            """
+        )
+        return Dictionary(
+            try rows.map { (try $0.string("content_hash"), try $0.int("count")) },
+            uniquingKeysWith: { first, _ in first }
+        )
+    }
+
+    /// Forgets counts of messages that are dealt with.
+    func forgetRedeliveries(_ hashes: [String], in queue: String) async throws {
+        _ = try await pool.execute(
+            "delete from hooks.redeliveries where queue = \(queue) and content_hash = any(\(hashes)::text[])"
+        )
+    }
+
+    /// Forgets counts of messages that have not come again for a day.
+    func expireRedeliveries() async throws {
+        _ = try await pool.execute("delete from hooks.redeliveries where last < now() - interval '1 day'")
+    }
+
     /// Finds and settles a fire of equal content whose acknowledgement may have been lost; false if there is none.
     func absorb(queue: String, contentHash: String, on connection: PostgresConnection) async throws -> Bool {
         // Two copies at once must not find the same fire; and a fire whose row is just being ended must be waited for.
