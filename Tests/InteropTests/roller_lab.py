@@ -120,6 +120,13 @@ class Host:
             subprocess.run(["ip", "link", "delete", self.outer], capture_output=True)
 
 
+class Named:
+    """A machine that is only a name and an address of another one."""
+
+    def __init__(self, name, address):
+        self.name, self.address = name, address
+
+
 class Lab:
     """Everything that was started, so that it can be stopped."""
 
@@ -218,7 +225,7 @@ class Lab:
 
     # ------------------------------------------------------------ IPMI
 
-    def bmc(self, host, blade=None, options=None):
+    def bmc(self, host, blade=None, options=None, password="s3cretbmc"):
         """ipmi_sim in front of the machine; answers the control."""
         folder = host.folder / "ipmi"
         folder.mkdir()
@@ -243,7 +250,8 @@ class Lab:
             lines += [f"set_working_mc {blade}", f'  chassis_control "{folder}/chassis"', "set_working_mc 0x20"]
         else:
             lines.append(f'  chassis_control "{folder}/chassis"')
-        lines += ['  user 1 true "" "" user 10', '  user 2 true "roller" "s3cretbmc" operator 10', ""]
+        quoted = password.replace("\\", "\\\\").replace('"', '\\"')
+        lines += ['  user 1 true "" "" user 10', f'  user 2 true "roller" "{quoted}" operator 10', ""]
         (folder / "lan.conf").write_text("\n".join(lines))
         commands = ["mc_setbmc 0x20", "mc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02 persist_sdr"]
         commands += ["sel_enable 0x20 1000 0x0a", "mc_enable 0x20"]
@@ -267,7 +275,7 @@ class Lab:
             control["locator"] = {"bridge": ["-b 0", f"-t {blade}"]}
         words = ["ipmitool", "-I", "lanplus", "-C", "3", "-N", "1", "-R", "2", "-L", "OPERATOR", "-H", "127.0.0.1", "-p", str(port)]
         words += ["-U", "roller", "-E", "mc", "info"]
-        environment = dict(os.environ, IPMITOOL_PASSWORD="s3cretbmc")
+        environment = dict(os.environ, IPMITOOL_PASSWORD=password)
         eventually(lambda: subprocess.run(words, env=environment, stdin=subprocess.DEVNULL, capture_output=True).returncode == 0)
         return control, process
 
@@ -397,6 +405,15 @@ class Lab:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         return server.server_address[1]
 
+    def lose_echoes(self, host, every):
+        """Makes the machine leave every n-th ping unanswered, by count and not by time; what was lost stands in `lost`."""
+        (host.folder / "lost").touch()
+        self.run(
+            f"echoes-{host.name}",
+            host.inside(sys.executable, "-c", LOSE_ECHOES, str(every), str(host.folder / "lost")),
+        )
+        eventually(lambda: (host.folder / "lost.ready").exists())
+
     def faults(self, port):
         """A proxy in front of a UDP port that loses what it is told to lose."""
         return FaultProxy(port)
@@ -420,6 +437,28 @@ class Lab:
         except json.JSONDecodeError:
             answer = {"state": "broken", "summary": done.stdout + done.stderr}
         return done.returncode, answer, done.stdout + done.stderr
+
+
+# Runs inside the machine: it sees every ping, and switches the kernel's answers off for exactly the next one now and then.
+LOSE_ECHOES = """
+import pathlib, socket, sys
+every, lost = int(sys.argv[1]), pathlib.Path(sys.argv[2])
+switch = pathlib.Path("/proc/sys/net/ipv4/icmp_echo_ignore_all")
+raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+pathlib.Path(str(lost) + ".ready").touch()
+count = 0
+while True:
+    packet = raw.recv(65536)
+    if packet[(packet[0] & 15) * 4] != 8:
+        continue
+    count += 1
+    if count % every == every - 1:
+        switch.write_text("1")
+    elif count % every == 0:
+        switch.write_text("0")
+        with lost.open("a") as log:
+            log.write(f"{count}\\n")
+"""
 
 
 class FaultProxy:

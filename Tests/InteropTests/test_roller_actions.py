@@ -16,6 +16,7 @@ import xmlrpc.server
 import pytest
 import roller_lab
 from roller_lab import machine
+from support import eventually
 
 STORIES = {}
 
@@ -57,17 +58,19 @@ def ping(lab):
         lab.act("ping", {"name": "no-such-host.invalid"}),
         lab.act("ping", {"name": "-f", "ip": "-f"}),
         lab.act("ping", {"name": "a" * 60 + "." + "b" * 30 + ".invalid"}),
+        lab.act("ping", machine(up) | {"name": "c" * 50 + "." + "d" * 40 + ".example.com"}),
     )
 
 
 def test_25_ping_tells_how_many_echoes_came_back_and_why_none_did(outcome):
-    up, down, unknown, option, long = outcome("ping")
+    up, down, unknown, option, long, addressed = outcome("ping")
     assert up[0] == 0 and up[1]["result"]["received"] == 4 and up[1]["result"]["transmitted"] == 4
     assert down[0] == 2 and down[1]["error_class"] == "unreachable"
     assert unknown[1]["error_class"] == "dns"
     assert option[0] == 1 and option[1]["error_class"] == "config" and option[1]["attempts"] == []
-    # 24: a long name is no obstacle, only unknown.
+    # 24: a long name is no obstacle, only unknown where there is no address with it.
     assert long[1]["error_class"] == "dns"
+    assert addressed[0] == 0 and addressed[1]["result"]["received"] == 4, addressed
 
 
 # ---------------------------------------------------------------- SSH
@@ -118,8 +121,10 @@ def ssh_tarpit(lab):
     ssh = lab_control(lab, listener.getsockname()[1])
     begun = time.monotonic()
     done = lab.act("reboot", machine(host, ssh, bmc, reboot_policy=["ssh_reboot", "ipmi_reset"]))
+    taken = time.monotonic() - begun
     listener.close()
-    return done, host.events(), time.monotonic() - begun
+    done[1]["plan_of_ssh"] = " ".join(lab.act("ssh_reboot", machine(host, ssh), flags=["--dry-run"])[1]["plan"])
+    return done, host.events(), taken
 
 
 def lab_control(lab, port, **options):
@@ -135,8 +140,10 @@ def lab_control(lab, port, **options):
 
 
 def test_28_a_listener_that_never_speaks_does_not_hold_up_the_next_method(outcome):
-    (status, answer, _), events, _ = outcome("ssh_tarpit")
+    (status, answer, _), events, taken = outcome("ssh_tarpit")
     assert status == 0, answer
+    # The program is told to give up after five seconds; without that it would wait for ever.
+    assert "ConnectTimeout=5" in answer["plan_of_ssh"] and taken < 180
     assert methods(answer)[0] == ("ssh_reboot", "failed")
     assert answer["attempts"][0]["error_class"] in ("unreachable", "timeout")
     assert answer["result"]["method"] == "ipmi_reset" and events.count("off") == 1
@@ -192,6 +199,8 @@ def ipmi_status(lab):
     answers.append(lab.act("ipmi_reset", machine(host, suites)))
     weak = dict(bmc, options={"cipher_suites": [0]})
     answers.append(lab.act("ipmi_status", machine(host, weak)))
+    allowed = dict(bmc, options={"cipher_suites": [0], "allow_weak": True})
+    answers.append(lab.act("ipmi_status", machine(host, allowed), flags=["--dry-run"]))
     return answers, time.monotonic() - begun, host.events()
 
 
@@ -212,12 +221,13 @@ def test_32_a_wrong_password_fails_at_once_and_is_seen_nowhere(outcome):
 
 
 def test_36_a_controller_without_the_best_suite_gets_the_next_and_weak_ones_are_refused(outcome):
-    (status, answer, _), (weak_status, weak, _) = outcome("ipmi_status")[0][4:]
+    (status, answer, _), (weak_status, weak, _), (allowed_status, allowed, _) = outcome("ipmi_status")[0][4:]
     assert status == 0, answer
     suites = [attempt["arguments"][attempt["arguments"].index("-C") + 1] for attempt in answer["attempts"]]
     # The first use asks for 17 and falls back; from then on the suite is known.
     assert suites[:2] == ["17", "3"] and set(suites[2:]) == {"3"}
     assert weak_status == 1 and weak["error_class"] == "config" and weak["attempts"] == []
+    assert allowed_status == 0 and " -C 0 " in allowed["plan"][0]
 
 
 @story
@@ -271,13 +281,17 @@ def ipmi_slow(lab):
     bmc, _ = lab.bmc(host)
     proxy = lab.faults(bmc["port"])
     proxy.delay = 1.3
-    return lab.act("reboot", machine(host, dict(bmc, port=proxy.port), reboot_policy=["ipmi_reset"])), host.events()
+    slow = machine(host, dict(bmc, port=proxy.port), reboot_policy=["ipmi_reset"])
+    alone = lab.act("ipmi_reset", slow)
+    first = host.events()
+    eventually(lambda: host.events()[-1:] == ["booted"])
+    return alone, first, lab.act("reboot", slow), host.events()
 
 
 def test_35_a_slow_controller_resets_once(outcome):
-    (status, answer, _), events = outcome("ipmi_slow")
-    assert status == 0, answer
-    assert events.count("off") == 1
+    (alone, told, _), first, (status, answer, _), events = outcome("ipmi_slow")
+    assert alone == 0 and first.count("off") == 1, told
+    assert status == 0 and events.count("off") == 2, answer
 
 
 @story
@@ -444,10 +458,10 @@ def test_41_redfish_takes_the_way_that_the_service_knows_and_trusts_no_stranger(
 class Xen:
     """A Xen server that answers what it is told to."""
 
-    def __init__(self, failures=None):
+    def __init__(self, failures=None, address="127.0.0.1", port=0):
         self.calls = []
         self.failures = failures or {}
-        self.server = xmlrpc.server.SimpleXMLRPCServer(("127.0.0.1", 0), logRequests=False)
+        self.server = xmlrpc.server.SimpleXMLRPCServer((address, port), logRequests=False)
         self.server.register_instance(self)
         self.port = self.server.server_address[1]
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
@@ -475,22 +489,31 @@ class Xen:
 def xen(lab):
     host = lab.host("xen", linked=False)
     good, hard, closed = Xen(), Xen({"VM.clean_shutdown": ["VM_LACKS_FEATURE"]}), Xen({"session.login_with_password": ["SESSION_AUTHENTICATION_FAILED"]})
-    slave = Xen({"session.login_with_password": ["HOST_IS_SLAVE", "127.0.0.1"]})
-    answers = [lab.act("xenapi_reboot", machine(host, server.control(lab))) for server in (good, hard, closed, slave)]
-    calls = [[method for method, _ in server.calls] for server in (good, hard, closed, slave)]
-    for server in (good, hard, closed, slave):
+    circle = Xen({"session.login_with_password": ["HOST_IS_SLAVE", "127.0.0.1"]})
+    slave = Xen({"session.login_with_password": ["HOST_IS_SLAVE", "127.0.0.2"]})
+    # The master of its pool is at another address, with the same port.
+    master = Xen(address="127.0.0.2", port=slave.port)
+    # It can neither shut down nor start: that is told, and the session ends nevertheless.
+    stuck = Xen({"VM.clean_shutdown": ["OTHER_OPERATION_IN_PROGRESS"], "VM.hard_shutdown": ["OTHER_OPERATION_IN_PROGRESS"]})
+    asked = (good, hard, closed, circle, slave, stuck)
+    answers = [lab.act("xenapi_reboot", machine(host, server.control(lab))) for server in asked]
+    calls = [[method for method, _ in server.calls] for server in (*asked, master)]
+    for server in (*asked, master):
         server.server.shutdown()
     return answers, calls
 
 
 def test_42_xen_machines_are_shut_down_hard_where_they_do_not_listen_and_sessions_end(outcome):
-    answers, (good, hard, closed, slave) = outcome("xen")
-    assert [status for status, _, _ in answers] == [0, 0, 2, 2], answers
+    answers, (good, hard, closed, circle, slave, stuck, master) = outcome("xen")
+    assert [status for status, _, _ in answers] == [0, 0, 2, 2, 0, 2], answers
     assert good == ["session.login_with_password", "VM.get_by_uuid", "VM.clean_shutdown", "VM.start", "session.logout"]
     assert hard == [*good[:3], "VM.hard_shutdown", "VM.start", "session.logout"]
     assert closed == ["session.login_with_password"] and answers[2][1]["error_class"] == "credentials"
-    # The server names another as the master; we asked that one, which here is the same again.
-    assert set(slave) == {"session.login_with_password"} and len(slave) == 3
+    # A server that names itself as the master it is not is given up.
+    assert set(circle) == {"session.login_with_password"} and len(circle) == 3
+    # One that names another is followed: all that matters happens there, in a session that ends there.
+    assert slave == ["session.login_with_password"] and master == good
+    assert stuck[-1] == "session.logout" and stuck.count("session.logout") == 1
 
 
 @story
@@ -608,6 +631,29 @@ def test_47_a_machine_that_is_back_before_an_echo_is_lost_is_told_by_its_boot_id
     assert status == 0, answer
     assert answer["result"]["method"] == "ssh_reboot" and answer["result"]["verification"] == "boot-id"
     assert events.count("off") == 1
+
+
+@story
+def lost_echo(lab):
+    host = lab.host("lost-echo", boot=1)
+    deaf = lab.host("lost-echo-bmc", linked=False)
+    bmc, _ = lab.bmc(deaf)
+    (outlet,), _ = lab.pdu("lost-echo", [host])
+    lab.lose_echoes(host, every=4)
+    policy = ["ipmi_reset", {"method": "snmp_rebootdelay", "delay": 1}]
+    done = lab.act("reboot", machine(host, bmc, outlet, reboot_policy=policy))
+    return done, host.events(), (host.folder / "lost").read_text().splitlines()
+
+
+def test_46_a_single_lost_echo_does_not_pass_for_a_reboot(outcome):
+    (status, answer, _), events, lost = outcome("lost_echo")
+    assert status == 0, answer
+    # While the first method was watched, echoes were lost, one at a time; the machine was never down.
+    verifications = [attempt for attempt in answer["attempts"] if attempt["method"] == "verify"]
+    assert len(lost) >= 2
+    assert [attempt["outcome"] for attempt in verifications] == ["failed", "ok"], answer
+    assert "did not go down" in verifications[0]["summary"]
+    assert answer["result"]["method"] == "snmp_rebootdelay" and events.count("off") == 1
 
 
 @story
@@ -731,6 +777,84 @@ def test_50_when_nothing_helps_one_bug_is_filed_and_commented_once_a_day(outcome
 def test_51_a_tracker_that_fails_is_named(outcome):
     _, _, (status, answer, _) = outcome("bugs")
     assert status == 2 and answer["error_class"] == "bug-filing-failed", answer
+
+
+# ---------------------------------------------------------------- what looks like an option
+
+
+@story
+def dashes(lab):
+    host = lab.host("dashes")
+    canary = lab.folder / "canary-65"
+    ssh = lab.sshd(host)
+    bmc, _ = lab.bmc(host)
+    login = dict(ssh, options=dict(ssh["options"], login=f"-oProxyCommand=touch {canary}"))
+    user = dict(bmc, credential=lab.credential("dash-user", username="-h", password="s3cretbmc"))
+    bridge = dict(bmc, locator={"bridge": ["-H", "other"]})
+    outlet = {"kind": "snmp_pdu", "name": "pdu", "address": "-h", "credential": "pdu", "locator": {"outlet": "-1"}}
+    answers = [
+        lab.act("ssh_reboot", machine(host, login)),
+        lab.act("ipmi_status", machine(host, dict(bmc, address="-h"))),
+        lab.act("ipmi_status", machine(host, bridge)),
+        lab.act("snmp_reboot", machine(host, outlet)),
+    ]
+    return answers, lab.act("ipmi_status", machine(host, user)), canary.exists(), host.events()
+
+
+def test_65_what_begins_with_a_dash_is_data_or_refused_and_never_an_option(outcome):
+    answers, (status, answer, text), canary, events = outcome("dashes")
+    assert [status for status, _, _ in answers] == [1] * 4, answers
+    assert [answer["error_class"] for _, answer, _ in answers] == ["config"] * 4, answers
+    assert all(not answer["attempts"] for _, answer, _ in answers)
+    # A user of that name is a user whom the controller does not know; the program's help would have been another exit.
+    assert status == 2 and answer["error_class"] == "credentials-or-session", answer
+    assert not canary and events == []
+
+
+# ---------------------------------------------------------------- new installations
+
+
+@story
+def reimage(lab):
+    host = lab.host("reimage", boot=2)
+    ssh = lab.sshd(host)
+    bmc, _ = lab.bmc(host)
+    target = machine(host, ssh, bmc, **{"ssh.boot_id_command": "boot-id"})
+    refused = lab.act("reimage", target, params={"confirm": "another"})
+    trial = lab.act("reimage", target, params={"confirm": host.name}, flags=["--dry-run"])
+    untouched = host.events()
+    done = lab.act("reimage", target, params={"confirm": host.name})
+    netboot = lab.host("reimage-netboot", boot=2)
+    word = "netboot"
+    access = lab.sshd(netboot, accepts=(word,))
+    asked = lab.act(
+        "reimage",
+        machine(netboot, access, **{"ssh.boot_id_command": "boot-id", "reimage_command": word}),
+        params={"confirm": netboot.name},
+    )
+    denied = lab.act(
+        "reimage",
+        machine(netboot, access, **{"ssh.boot_id_command": "boot-id", "reimage_command": "format"}),
+        params={"confirm": netboot.name},
+    )
+    without = lab.act("reimage", machine(netboot), params={"confirm": netboot.name})
+    never = lab.host("reimage-never", boot=600)
+    silent, _ = lab.bmc(never)
+    lost = lab.act("reimage", machine(never, silent), params={"confirm": never.name}, settings={"REIMAGE_TIMEOUT": "5s"})
+    return refused, trial, untouched, done, host.events(), asked, denied, netboot.events(), without, lost
+
+
+def test_a_machine_is_installed_anew_after_its_name_was_repeated_and_seen_to_be_another(outcome):
+    refused, trial, untouched, done, events, asked, denied, netboot, without, lost = outcome("reimage")
+    assert refused[0] == 1 and refused[1]["error_class"] == "config" and untouched == []
+    assert any("chassis bootdev pxe" in line for line in trial[1]["plan"])
+    assert done[0] == 0 and done[1]["result"]["verification"] == "boot-id", done[1]
+    order = [attempt["method"] for attempt in done[1]["attempts"] if attempt["method"] in ("ipmi_bootdev_pxe", "ipmi_cycle")]
+    assert order == ["ipmi_bootdev_pxe", "ipmi_cycle"] and events.count("off") == 1
+    assert asked[0] == 0 and netboot.count("off") == 1, asked[1]
+    assert denied[0] == 2 and "did not accept" in denied[1]["summary"]
+    assert without[1]["error_class"] == "config"
+    assert lost[0] == 2 and "did not come back" in lost[1]["summary"], lost[1]
 
 
 # ---------------------------------------------------------------- trials

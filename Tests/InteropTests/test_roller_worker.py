@@ -5,162 +5,21 @@ The numbers are those of the behaviour checks. Jobs are put into the database as
 """
 
 import collections
+import http.server
 import json
 import os
+import pathlib
 import random
 import signal
-import subprocess
 import threading
 import time
-import urllib.parse
-import uuid
 
-import pytest
 import roller_lab
-from conftest import BINARIES, load_suite
-from local_queue import sql
+from roller_site import TERMINAL, lab, quoted, site  # noqa: F401 (fixtures)
 from support import eventually
 
 CHAOS_SECONDS = float(os.environ.get("ROLLER_CHAOS_SECONDS", "20"))
-TERMINAL = ("succeeded", "failed", "canceled", "expired", "lost")
-
-
-def quoted(value):
-    return "null" if value is None else "'" + str(value).replace("'", "''") + "'"
-
-
-class Site:
-    """A database, machines and workers."""
-
-    def __init__(self, servers, lab, folder):
-        self.lab, self.folder = lab, folder
-        self.name = "roller_" + uuid.uuid4().hex[:12]
-        self.admin_url = servers.values["DATABASE_URL"]
-        sql(self.admin_url, f'create database "{self.name}"')
-        url = urllib.parse.urlsplit(self.admin_url)
-        self.database_url = urllib.parse.urlunsplit(url._replace(path="/" + self.name))
-        self.amqp_url = servers.amqp_url
-        self.workers = []
-        self.settings = {"DOWN_TIMEOUT": "8s", "UP_TIMEOUT": "20s", "ROLLER_LEASE": "3s", "ROLLER_POLL": "200ms"}
-        subprocess.run([str(BINARIES / "roller-worker"), "migrate"], env=self.environment(), check=True, capture_output=True)
-
-    def environment(self, **settings):
-        return {
-            "PATH": os.environ["PATH"] + ":/usr/sbin",
-            "DATABASE_URL": self.database_url,
-            "AMQP_URL": self.amqp_url,
-            "ROLLER_EXCHANGE_NAMESPACE": self.name,
-            "TASKCLUSTER_ROOT_URL": "http://127.0.0.1:9",
-            "TASKCLUSTER_CLIENT_ID": "roller",
-            "TASKCLUSTER_ACCESS_TOKEN": "not-used-here",
-            "CREDENTIALS_DIR": str(self.lab.folder / "credentials"),
-            "HTTP_HOST": "127.0.0.1",
-            "HTTP_PORT": str(load_suite().free_port()),
-        } | self.settings | settings
-
-    def query(self, statement):
-        return sql(self.database_url, statement)
-
-    def worker(self, **settings):
-        log = open(self.folder / f"worker-{len(self.workers)}.log", "ab")
-        process = subprocess.Popen(
-            [str(BINARIES / "roller-worker"), "run"],
-            env=self.environment(**settings),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-        self.workers.append(process)
-        return process
-
-    def logs(self):
-        return "".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("worker-*.log")))
-
-    def close(self):
-        for process in self.workers:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-        sql(self.admin_url, f'drop database if exists "{self.name}" with (force)')
-
-    # ------------------------------------------------------------ inventory and jobs
-
-    def machine(self, host, controls=(), group=None, shared=None, **properties):
-        """Stores a machine with its controllers; `shared` keeps the ids of controllers by name."""
-        shared = {} if shared is None else shared
-        values = f"{quoted(host.name)}, {quoted(host.address)}, {quoted(json.dumps(properties))}"
-        machine = self.query(f"insert into roller.machines (name, ip, properties) values ({values}) returning id")
-        for control in controls:
-            if control["name"] not in shared:
-                interval = control.get("interval", 0)
-                values = ", ".join(
-                    [quoted(control["name"]), quoted(control["kind"]), quoted(control.get("address")), str(control.get("port") or "null")]
-                    + [quoted(control.get("type")), quoted(json.dumps(control.get("options", {}))), quoted(control.get("credential")), str(interval)]
-                    + [str(control.get("concurrency", 4))]
-                )
-                columns = "name, kind, address, port, type, options, credential_ref, min_interval_ms, max_concurrency"
-                shared[control["name"]] = self.query(f"insert into roller.controllers ({columns}) values ({values}) returning id")
-            locator = json.dumps(control.get("locator", {}) or {"host": host.name}, sort_keys=True)
-            self.query(
-                "insert into roller.machine_controls (machine, controller, locator, locator_key) values "
-                f"('{machine}', '{shared[control['name']]}', {quoted(locator)}, {quoted(locator.lower())})"
-            )
-        if group:
-            self.query(f"insert into roller.groups (name) values ({quoted(group)}) on conflict do nothing")
-            self.query(f"insert into roller.machine_groups values ('{machine}', {quoted(group)})")
-        return machine
-
-    def jobs(self, task, machines, destructive=True, worker_id="worker", dry_run=False, **params):
-        """Stores one job for each machine; answers their ids."""
-        ids = [str(uuid.uuid4()) for _ in machines]
-        rows = ", ".join(
-            f"('{job}', '{task}', {quoted(json.dumps(params))}, {quoted(machine)}, '{worker_id}', 'test', 'cli', "
-            f"{str(dry_run).lower()}, {str(destructive).lower()}, {str(not destructive).lower()})"
-            for job, machine in zip(ids, machines)
-        )
-        columns = "id, task_name, params, machine, worker_id, client_id, source, dry_run, is_destructive, is_read_only"
-        self.query(f"insert into roller.jobs ({columns}) values {rows}")
-        return ids
-
-    def job(self, task, machine, **options):
-        return self.jobs(task, [machine], **options)[0]
-
-    def state(self, job):
-        row = json.loads(self.query(f"select row_to_json(j) from roller.jobs j where id = '{job}'"))
-        row["tried"] = json.loads(self.query(f"select coalesce(json_agg(a order by n), '[]') from roller.job_attempts a where job = '{job}'"))
-        return row
-
-    def ended(self, job, seconds=180):
-        def check():
-            state = self.state(job)
-            return state if state["state"] in TERMINAL else None
-
-        return eventually(check, seconds)
-
-    def reaches(self, job, states):
-        return eventually(lambda: self.state(job)["state"] in states)
-
-
-@pytest.fixture(scope="module")
-def lab():
-    reason = roller_lab.missing()
-    if reason:
-        pytest.skip(f"no lab: {reason}")
-    lab = roller_lab.Lab()
-    try:
-        yield lab
-    finally:
-        lab.close()
-
-
-@pytest.fixture
-def site(servers, lab, tmp_path):
-    site = Site(servers, lab, tmp_path)
-    try:
-        yield site
-    finally:
-        site.close()
+CROWD = int(os.environ.get("ROLLER_MACHINES", "100"))
 
 
 def test_54_two_jobs_on_one_machine_run_one_after_the_other_and_the_second_names_its_holder(site, lab):
@@ -390,3 +249,294 @@ def test_random_kills_double_no_reset_and_lose_no_job(site, lab):
         assert finished <= host.events().count("off") <= asked[index], (host.name, host.events())
         eventually(lambda: host.power("status") == "1")
     print(f"chaos: {dict(states)}, {len(site.workers)} workers")
+
+
+def test_33_a_controller_that_hangs_leaves_no_program_and_no_lock(site, lab):
+    host = lab.host("hangs", linked=False)
+    bmc, simulator = lab.bmc(host)
+    bmc["options"] = {"cipher_suites": [3], "interval": 2}
+    machine = site.machine(host, [bmc])
+    simulator.send_signal(signal.SIGSTOP)
+    site.worker()
+    try:
+        state = site.ended(site.job("ipmi_status", machine, destructive=False))
+    finally:
+        simulator.send_signal(signal.SIGCONT)
+    assert (state["state"], state["error_class"]) == ("failed", "timeout"), state
+    assert site.query("select count(*) from roller.resource_locks") == "0"
+    eventually(lambda: not programs("ipmitool", str(bmc["port"])))
+
+
+def programs(name, word):
+    """The processes of a program that were given a word; zombies have no words, and count if they are called so."""
+    found = []
+    for entry in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            if pathlib.Path(words[0].decode()).name == name and word.encode() in words:
+                found.append(entry.name)
+        except OSError:
+            continue
+    return found
+
+
+def children(pid):
+    """The processes that a process has started and not collected."""
+    found = []
+    for entry in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = entry.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid:
+            found.append((entry.parent.name, fields[0]))
+    return found
+
+
+class Chat:
+    """A webhook that keeps what it is told."""
+
+    def __init__(self, lab):
+        self.texts = []
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self):
+                outer.texts.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        self.url = f"http://127.0.0.1:{lab.serve(Handler)}"
+
+
+class BrokenTracker(http.server.BaseHTTPRequestHandler):
+    """A bug tracker that answers nothing but 500."""
+
+    def answer(self):
+        length = int(self.headers.get("Content-Length") or 0)
+        self.rfile.read(length)
+        body = b'{"error": true}'
+        self.send_response(500)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST = do_PUT = answer
+
+    def log_message(self, *_):
+        pass
+
+
+def test_51_when_no_bug_can_be_filed_the_chat_is_told_nevertheless(site, lab):
+    host = lab.host("unheard", on=False)
+    machine = site.machine(host, [], reboot_policy=["ssh_reboot", "file_bugzilla_bug"])
+    chat = Chat(lab)
+    tracker = f"http://127.0.0.1:{lab.serve(BrokenTracker)}"
+    job = site.job("reboot", machine)
+    site.worker(BUGZILLA_URL=tracker, BUGZILLA_API_KEY="k3ykeykey", NOTIFY_WEBHOOK_URL=chat.url)
+    state = site.ended(job)
+    assert (state["state"], state["error_class"]) == ("failed", "bug-filing-failed"), state
+    told = eventually(lambda: [text for text in chat.texts if "no bug could be filed" in text])
+    assert len(told) == 1 and "k3ykeykey" not in "".join(chat.texts)
+
+
+def test_62_a_broker_and_a_database_that_start_anew_in_the_middle_of_a_job_double_nothing(site, lab, servers):
+    host = lab.host("outage", boot=0)
+    (control,), _ = lab.pdu("outage", [host])
+    machine = site.machine(host, [control])
+    site.worker(ROLLER_LEASE="60s")
+    job = site.job("snmp_rebootdelay", machine, delay=8)
+    eventually(lambda: "off" in host.events())
+    servers.run("restart-rabbitmq")
+    servers.run("restart-postgres")
+    state = eventually(lambda: site.ended(job))
+    assert state["state"] == "succeeded", state
+    assert [word for word in host.events() if word != "booted"] == ["off", "on"]
+    assert site.query("select count(*) from roller.intents") == "0"
+    assert site.query("select count(*) from roller.jobs") == "1"
+    # The worker listens to the broker again, too: a job that nobody polls for would wait.
+    assert site.ended(site.job("snmp_reboot", machine))["state"] == "succeeded"
+
+
+def test_64_secrets_are_in_no_log_no_table_and_no_command_line(site, lab):
+    """A password of the full length with everything in it, and a community; one controller works, one does not."""
+    canary = lab.folder / "canary-64"
+    password = "a'; touch X #$ `b` %"
+    assert len(password.encode()) <= 20
+    community = f"'; touch {canary} # $HOME x"
+    host = lab.host("secretive", linked=False)
+    other = lab.host("secretive-outlet", linked=False)
+    bmc, _ = lab.bmc(host, password=password)
+    bmc["credential"] = lab.credential("secretive", username="roller", password=password)
+    (control,), _ = lab.pdu("secretive", [other], community=community)
+    control["credential"] = lab.credential("secretive-outlet", community=community)
+    broken = dict(control, name="secretive-broken", port=roller_lab.free_port(), options={"timeout": 1})
+    chat = Chat(lab)
+    tracker = f"http://127.0.0.1:{lab.serve(BrokenTracker)}"
+    machines = [
+        site.machine(host, [bmc]),
+        site.machine(other, [control]),
+        site.machine(lab.host("secretive-dark", linked=False), [broken], reboot_policy=["snmp_reboot", "file_bugzilla_bug"]),
+    ]
+    lines, finished = set(), threading.Event()
+
+    def spy():
+        while not finished.wait(0.005):
+            for entry in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+                try:
+                    lines.add(entry.read_bytes())
+                except OSError:
+                    continue
+
+    # The test's own servers hold the secrets in their configuration, nobody's command line does.
+    watcher = threading.Thread(target=spy)
+    watcher.start()
+    try:
+        jobs = [site.job("ipmi_cycle", machines[0]), site.job("snmp_reboot", machines[1]), site.job("reboot", machines[2])]
+        site.worker(
+            BUGZILLA_URL=tracker, BUGZILLA_API_KEY="k3ykeykey", NOTIFY_WEBHOOK_URL=chat.url, NOTIFY_EMAIL="ops@example.com",
+            LOG_LEVEL="trace",
+        )
+        states = [site.ended(job) for job in jobs]
+    finally:
+        finished.set()
+        watcher.join()
+    assert [state["state"] for state in states] == ["succeeded", "succeeded", "failed"], states
+    eventually(lambda: chat.texts)
+    assert not canary.exists() and not pathlib.Path("X").exists()
+    secrets = (password, community, "k3ykeykey")
+    tables = site.query("select string_agg(table_name, ' ') from information_schema.tables where table_schema = 'roller'")
+    stored = "".join(site.query(f"select coalesce(string_agg(t::text, chr(10)), '') from roller.{table} t") for table in tables.split())
+    everything = {"log": site.logs(), "chat": "".join(chat.texts), "tables": stored + json.dumps(states)}
+    assert "ipmitool" in everything["tables"]
+    for secret in secrets:
+        for place, text in everything.items():
+            for spelling in (secret, json.dumps(secret)[1:-1], secret.replace('"', '""')):
+                assert spelling not in text, f"{secret} is in {place}"
+        assert not any(secret.encode() in line for line in lines), secret
+
+
+def test_72_two_hundred_pings_on_twenty_places_all_end_and_leave_nothing_open(site, lab):
+    host = lab.host("pinged")
+    machines = [site.machine(roller_lab.Named(f"pinged-{index}", host.address)) for index in range(200)]
+    worker = site.worker(ROLLER_CONCURRENCY="20")
+    # A first job opens what stays open: connections, logs.
+    assert site.ended(site.job("ping", machines[0], destructive=False, count=1))["state"] == "succeeded"
+    open_files = lambda: len(os.listdir(f"/proc/{worker.pid}/fd"))
+    before = open_files()
+    jobs = site.jobs("ping", machines, destructive=False, count=1, wait=20)
+    busiest = 0
+
+    def all_ended():
+        nonlocal busiest
+        busiest = max(busiest, int(site.query("select count(*) from roller.jobs where state in ('claimed', 'running', 'verifying')")))
+        return site.query(f"select count(*) from roller.jobs where state not in {TERMINAL}") == "0"
+
+    eventually(all_ended, 300, every=0.5)
+    assert busiest <= 20
+    states = collections.Counter(site.query("select string_agg(state, ' ') from roller.jobs").split())
+    assert states["succeeded"] == len(jobs) + 1, states
+    # The pool of connections may have grown to its size; what two hundred jobs leaked would be more.
+    eventually(lambda: open_files() <= before + 20 and not children(worker.pid))
+
+
+class Boards:
+    """iLO boards at addresses of their own; each counts how often its machine was reset."""
+
+    def __init__(self, lab):
+        self.resets = collections.Counter()
+        self.lock = threading.Lock()
+        self.most = self.busy = 0
+        outer = self
+
+        class Board(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self):
+                text = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                where = self.connection.getsockname()[0]
+                body = '<?xml version="1.0"?><RIBCL VERSION="2.22"><RESPONSE STATUS="0x0000" MESSAGE=\'x\'/>'
+                if "RESET_SERVER" in text:
+                    with outer.lock:
+                        outer.resets[where] += 1
+                        outer.busy += 1
+                        outer.most = max(outer.most, outer.busy)
+                    # A real board takes its time, in which workers are killed.
+                    time.sleep(random.uniform(0.1, 0.6))
+                    with outer.lock:
+                        outer.busy -= 1
+                else:
+                    body += '<GET_HOST_POWER HOST_POWER="ON"/>'
+                body = (body + "</RIBCL>").encode()
+                try:
+                    self.send_response(200)
+                    self.send_header("Content-Length", str(len(body)))
+                    self.end_headers()
+                    self.wfile.write(body)
+                except OSError:
+                    # Whoever asked was killed.
+                    self.close_connection = True
+
+            def log_message(self, *_):
+                pass
+
+        class Server(http.server.ThreadingHTTPServer):
+            request_queue_size = 256
+
+        self.server = Server(("0.0.0.0", 0), Board)
+        self.server.daemon_threads = True
+        lab.servers.append(self.server)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def address(self, index):
+        return f"127.7.{index // 200}.{index % 200 + 1}"
+
+
+def test_a_crowd_rebooted_at_once_is_touched_once_each_and_the_dead_hold_no_lock_for_long(site, lab):
+    """`ROLLER_MACHINES` machines (100; 1,000 is the long run), 64 in flight, workers killed in the middle of it."""
+    boards = Boards(lab)
+    addresses = [boards.address(index) for index in range(CROWD)]
+    rows = ", ".join(f"('crowd-{index}', 'ilo', '{address}', {boards.server.server_address[1]})" for index, address in enumerate(addresses))
+    options = json.dumps({"scheme": "http", "allow_plain_http": True})
+    site.query(
+        f"""with wanted (name, kind, address, port) as (values {rows}), made as (
+            insert into roller.controllers (name, kind, address, port, options, credential_ref)
+            select name, kind, address, port, '{options}', 'bmc' from wanted returning id, name),
+        machines as (insert into roller.machines (name) select name from made returning id, name)
+        insert into roller.machine_controls (machine, controller, locator, locator_key)
+        select m.id, c.id, '{{}}', '{{}}' from machines m join made c on c.name = m.name"""
+    )
+    machines = site.query("select id from roller.machines order by name").split()
+    lease = 3
+    settings = {"ROLLER_CONCURRENCY": "16", "ROLLER_LEASE": f"{lease}s", "DATABASE_POOL_SIZE": "8"}
+    workers = [site.worker(**settings) for _ in range(4)]
+    eventually(lambda: site.query("select count(*) from roller.runners") == "4")
+    jobs = site.jobs("ilo_reboot", machines)
+    under_way = "state in ('claimed', 'running', 'verifying')"
+    busiest = killed = 0
+    while int(site.query(f"select count(*) from roller.jobs where state in {TERMINAL}")) < CROWD:
+        busiest = max(busiest, int(site.query(f"select count(*) from roller.jobs where {under_way}")))
+        done = CROWD - int(site.query(f"select count(*) from roller.jobs where state not in {TERMINAL}"))
+        if killed < 2 and done >= CROWD * (killed + 1) // 4:
+            victim = workers[killed]
+            victim.kill()
+            victim.wait()
+            killed += 1
+            # From now on nobody prolongs them: by the clock of the database none lasts longer than a lease.
+            held = "from roller.resource_locks l join roller.runners r on r.name = l.runner"
+            place = f"where r.pid = {victim.pid} and l.resource not like 'slot:%'"
+            left = site.query(f"select coalesce(max(extract(epoch from l.expires_at - clock_timestamp())), 0) {held} {place}")
+            assert float(left) <= lease, left
+            site.worker(**settings)
+        time.sleep(0.2)
+    states = collections.Counter(site.query("select string_agg(state, ' ') from roller.jobs where task_name = 'ilo_reboot'").split())
+    assert set(states) <= {"succeeded", "lost"} and sum(states.values()) == len(jobs), states
+    assert states["lost"] <= 2 * 16
+    assert busiest <= 64 + 16 * killed
+    assert set(boards.resets.values()) == {1} or max(boards.resets.values()) == 1, boards.resets.most_common(5)
+    assert len(boards.resets) >= states["succeeded"]
+    eventually(lambda: site.query("select count(*) from roller.resource_locks") == "0")
+    print(f"crowd: {CROWD} machines, {dict(states)}, at most {busiest} jobs and {boards.most} resets at a time, {killed} workers killed")

@@ -54,12 +54,9 @@ package struct IPMIAction: RebootMethod {
     package func plan(_ job: ActionJob, _ target: ActionTarget, _ settings: ActionSettings) throws(ActionError)
         -> [String]
     {
-        let suite = settings.cipherSuites.first ?? 17
-        return [
-            try IPMIClient.arguments(command, target.control(.ipmi), suite: suite, user: "<user>").joined(
-                separator: " "
-            )
-        ]
+        let control = try target.control(.ipmi)
+        let suite = try IPMIClient.suites(control, settings)[0]
+        return [try IPMIClient.arguments(command, control, suite: suite, user: "<user>").joined(separator: " ")]
     }
 
     /// Sends the command; where it makes no sense because the power is off, switches on.

@@ -13,7 +13,7 @@ struct IPMIClient {
 
     /// Sends a command as an attempt of its own and answers what was printed.
     func perform(_ command: IPMICommand, method: String) async throws(ActionError) -> ToolOutput {
-        let suites = try suites()
+        let suites = try Self.suites(control, context.settings, known: context.memory.suite(of: control.controllerID))
         var rejected = 0
         for suite in suites {
             do throws(ActionError) {
@@ -76,13 +76,16 @@ struct IPMIClient {
 
     // MARK: - The command line
 
-    private func suites() throws(ActionError) -> [Int] {
+    /// The suites to try, in order: the one that worked last, then those of the controller, else of the settings.
+    static func suites(
+        _ control: Control,
+        _ settings: ActionSettings,
+        known: Int? = nil
+    ) throws(ActionError) -> [Int] {
         let allowsWeak = control.setting("allow_weak")?.bool ?? false
-        let configured = control.setting("cipher_suites")?.array?.compactMap(\.int) ?? context.settings.cipherSuites
+        let configured = control.setting("cipher_suites")?.array?.compactMap(\.int) ?? settings.cipherSuites
         var suites = configured.filter { allowsWeak || !Self.weakSuites.contains($0) }
-        if let known = context.memory.suite(of: control.controllerID), suites.contains(known) {
-            suites = [known] + suites.filter { $0 != known }
-        }
+        if let known, suites.contains(known) { suites = [known] + suites.filter { $0 != known } }
         guard !suites.isEmpty else { throw ActionError(.config, "every cipher suite of \(control.name) is too weak") }
         return suites
     }

@@ -49,7 +49,9 @@ struct RebootVerifier {
         guard manner == .auto || manner == .ping || manner == .ssh, hasAddress else {
             return RebootWatch.Mark(wasReachable: true, bootID: nil)
         }
-        let answers = try await answers()
+        // One lost echo says nothing: a machine taken for down would only have to answer to have "come back".
+        var answers = false
+        for _ in 0..<3 where !answers { answers = try await self.answers() }
         return RebootWatch.Mark(wasReachable: answers, bootID: answers ? await bootID(tells: true) : nil)
     }
 
