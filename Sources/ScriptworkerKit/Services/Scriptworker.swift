@@ -58,8 +58,15 @@ public struct Scriptworker: Sendable {
 
     /// Works until told to stop; returns the exit status.
     public func run() async -> Int32 {
-        guard let lock = try? WorkerLock(directory: configuration.logDirectory) else {
-            log.critical("another worker uses \(configuration.logDirectory)")
+        let lock: WorkerLock
+        do {
+            guard let free = try WorkerLock(directory: configuration.logDirectory) else {
+                log.critical("another worker uses \(configuration.logDirectory)")
+                return 1
+            }
+            lock = free
+        } catch {
+            log.critical("\(error)")
             return 1
         }
         defer { lock.release() }
@@ -235,8 +242,11 @@ public struct Scriptworker: Sendable {
     }
 
     private func keeper(_ claim: Claim) -> (ClaimKeeper, CredentialsFile)? {
-        guard let file = try? CredentialsFile(claim.credentials) else {
-            log.error("cannot make a file for the credentials of \(claim.taskID)")
+        let file: CredentialsFile
+        do {
+            file = try CredentialsFile(claim.credentials)
+        } catch {
+            log.error("cannot make a file for the credentials of \(claim.taskID): \(error)")
             return nil
         }
         log.hide([claim.credentials.accessToken])
@@ -309,7 +319,11 @@ public struct Scriptworker: Sendable {
 
     private func remember(_ claim: Claim) {
         let note: JSONValue = ["taskId": .string(claim.taskID), "runId": .init(claim.runID)]
-        try? FileText.replace(noteOfTask, with: note.bytes())
+        do {
+            try FileText.replace(noteOfTask, with: note.bytes())
+        } catch {
+            log.warning("if this worker dies, the next one will not know what to end: \(error)")
+        }
     }
 
     private func endPredecessor() {

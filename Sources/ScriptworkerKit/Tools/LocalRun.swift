@@ -106,7 +106,9 @@ public final class WorkerLock: Sendable {
         descriptor = open("\(directory)/scriptworker.lock", O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
         guard descriptor >= 0 else { throw FileError("cannot open the lock in \(directory)", errno) }
         guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
+            let code = errno
             close(descriptor)
+            guard code == EWOULDBLOCK else { throw FileError("cannot lock \(directory)", code) }
             return nil
         }
         let process = Array("\(getpid())\n".utf8)
