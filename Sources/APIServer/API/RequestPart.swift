@@ -31,6 +31,15 @@ public struct RequestPart: Sendable {
     }
 }
 
+/// A part of a request names a method that its API does not have.
+public struct UnknownMethod: Error, CustomStringConvertible {
+    /// The name.
+    public let name: String
+
+    /// What to tell the operator.
+    public var description: String { "the API has no method \(name)" }
+}
+
 /// What a part of a request is answered: exactly what it would have been answered alone.
 public struct PartAnswer: Sendable {
     /// The status.
@@ -43,12 +52,10 @@ extension APIRequest {
     /// Answers a call that travels in this request by the rules of its own endpoint: parameters, body, scopes, handler,
     /// error bodies, log line and metrics.
     ///
-    /// The sender must have been authenticated, and the caller vouches that the part's scopes are the sender's. Naming a
-    /// method that the API does not have is a programming error.
-    public func perform(_ part: RequestPart) async -> PartAnswer {
-        guard let reply = await call.perform(part, of: state) else {
-            preconditionFailure("the API has no method \(part.name)")
-        }
+    /// The sender must have been authenticated, and the caller vouches that the part's scopes are the sender's. Throws
+    /// when the API has no such method.
+    public func perform(_ part: RequestPart) async throws(UnknownMethod) -> PartAnswer {
+        guard let reply = await call.perform(part, of: state) else { throw UnknownMethod(name: part.name) }
         guard case .bytes(let bytes) = reply.body else { return PartAnswer(status: reply.status, body: []) }
         return PartAnswer(status: reply.status, body: bytes)
     }

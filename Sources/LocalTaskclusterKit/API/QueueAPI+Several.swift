@@ -31,12 +31,12 @@ extension QueueAPI {
     @Sendable private func createSeveral(_ request: APIRequest) async throws -> APIResponse {
         try await request.authenticate()
         let calls = calls(of: request)
-        let answers = await withTaskGroup(of: (Int, PartAnswer).self) { group in
+        let answers = try await withThrowingTaskGroup(of: (Int, PartAnswer).self) { group in
             for (index, call) in calls.enumerated() {
-                group.addTask { (index, await request.perform(call)) }
+                group.addTask { (index, try await request.perform(call)) }
             }
             var answers: [Int: PartAnswer] = [:]
-            for await (index, answer) in group { answers[index] = answer }
+            for try await (index, answer) in group { answers[index] = answer }
             return answers
         }
         var text = SplicedJSON()
