@@ -86,8 +86,16 @@ public struct ProxyRoute: Sendable {
     /// The references and schemas that the other server lists; none if it does not answer.
     func documents() async -> [JSONValue] {
         let request = HTTPClient.HTTPRequest(url: upstream + "/references/references.json", timeout: .seconds(5))
-        guard let response = try? await transport.send(request), response.status == 200 else { return [] }
-        return (try? response.json())?.array ?? []
+        do {
+            let response = try await transport.send(request)
+            return response.status == 200 ? try response.json().array ?? [] : []
+        } catch {
+            Logger.current.warning(
+                "upstream does not tell its references",
+                metadata: ["upstream.service": .string(service), "error": .string("\(error)")]
+            )
+            return []
+        }
     }
 
     private func reply(_ response: HTTPClient.HTTPResponse) -> Reply {
