@@ -31,18 +31,6 @@ public final class Signal: Sendable {
         for waiter in waiters.values { Self.finish(waiter, true) }
     }
 
-    /// Wakes one waiting task, the longest waiting; without one, the next wait returns at once.
-    public func notifyOne() {
-        let waiter = state.withLock { state -> Waiter? in
-            guard let first = state.waiters.keys.min() else {
-                state.isPending = true
-                return nil
-            }
-            return state.waiters.removeValue(forKey: first)
-        }
-        if let waiter { Self.finish(waiter, true) }
-    }
-
     /// Waits for a notification; returns false when the time is over or the task is cancelled.
     public func wait(timeout: Duration) async -> Bool {
         let id: UInt64? = state.withLock { state in

@@ -47,9 +47,6 @@ public struct PostgresError: Error, Sendable, CustomStringConvertible {
     /// Whether a row with this key exists already.
     public var isUniqueViolation: Bool { sqlState == "23505" }
 
-    /// Whether a referenced row is missing or a row is still referenced.
-    public var isForeignKeyViolation: Bool { sqlState == "23503" }
-
     /// Whether concurrent transactions got in each other's way (40001, 40P01).
     public var isSerializationFailure: Bool { sqlState == "40001" || sqlState == "40P01" }
 
@@ -58,9 +55,6 @@ public struct PostgresError: Error, Sendable, CustomStringConvertible {
         guard let sqlState else { return code == .connection }
         return sqlState.hasPrefix("08") || sqlState.hasPrefix("57P")
     }
-
-    /// Whether the statement took longer than `statement_timeout`, or was cancelled by an operator.
-    public var isStatementTimeout: Bool { sqlState == "57014" }
 
     /// Whether the same request may succeed a little later.
     public var isRetriable: Bool {

@@ -32,9 +32,6 @@ public struct SQL: Sendable, ExpressibleByStringInterpolation {
         self.text = text
     }
 
-    /// The number of values.
-    public var parameterCount: Int { offsets.count }
-
     /// Joins two statements; the second one's values are numbered after the first one's.
     public static func + (first: SQL, second: SQL) -> SQL {
         var result = first

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
 public import JSON
-public import Schedules
 public import Taskcluster
 
 /// A request that met the declared rules of its endpoint, as its handler sees it.
@@ -59,9 +58,6 @@ public struct APIRequest: Sendable {
 
     /// The caller's expanded scopes, once authenticated.
     public var scopes: [String] { state.identity?.scopes ?? [] }
-
-    /// When the caller's credentials end, once authenticated.
-    public var credentialsExpire: Timestamp? { state.identity?.expires }
 
     /// What an authenticator is asked about this request; for endpoints that verify signatures of their own.
     public var authenticationRequest: AuthenticationRequest { state.authenticationRequest }

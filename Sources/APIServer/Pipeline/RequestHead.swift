@@ -140,7 +140,6 @@ extension HTTPField.Name {
     static let trace = known("x-taskcluster-trace-id")
     static let forTrace = known("x-for-trace-id")
     static let forRequest = known("x-for-request-id")
-    static let allowMethods = known("Access-Control-Allow-Methods")
 
     static func known(_ text: String) -> HTTPField.Name {
         guard let name = HTTPField.Name(text) else { preconditionFailure("\(text) is no field name") }

@@ -60,9 +60,6 @@ package struct HookDefinition: Sendable, Hashable {
         self.options = options
     }
 
-    /// Whether the owner gets an e-mail when a scheduled fire fails for good.
-    package var emailsOnError: Bool { metadata["emailOnError"]?.bool ?? true }
-
     /// The address of the owner.
     package var owner: String { metadata["owner"]?.string ?? "" }
 
