@@ -277,6 +277,12 @@ let package = Package(
 
         // Tests.
         .target(
+            name: "StepTestSupport",
+            dependencies: ["APIServer", "Core", "HTTPClient", "JSON", "Schedules", "Taskcluster", .logging],
+            path: "Tests/StepTestSupport",
+            swiftSettings: house
+        ),
+        .target(
             name: "TestSupport",
             dependencies: ["Core", "HTTPClient", "JSON", "Postgres", "Pulse", "Schedules", "Taskcluster"],
             path: "Tests/TestSupport",
@@ -316,7 +322,7 @@ let package = Package(
             "PipelineKit",
             [
                 "APIServer", "Core", "HTTPClient", "JSON", "Notices", "Outbox", "Postgres", "Pulse", "Schedules",
-                "StepKit", "Taskcluster", "TaskclusterClient", "TestSupport", .lifecycle, .logging,
+                "StepKit", "StepTestSupport", "Taskcluster", "TaskclusterClient", "TestSupport", .lifecycle, .logging,
             ]
         ),
         tests("Outbox", ["Core", "JSON", "Postgres", "Pulse", "Schedules", "TestSupport", .lifecycle]),
@@ -343,11 +349,18 @@ let package = Package(
             "SignoffKit",
             [
                 "APIServer", "Core", "HTTPClient", "JSON", "Outbox", "Postgres", "Pulse", "Schedules", "StepKit",
-                "Taskcluster", "TestSupport", .crypto, .lifecycle, .logging,
+                "StepTestSupport", "Taskcluster", "TestSupport", .crypto, .lifecycle, .logging,
             ]
         ),
         tests("Taskcluster", ["JSON", "Schedules"]),
         tests("TaskclusterClient", ["Core", "HTTPClient", "JSON", "Schedules", "Taskcluster"]),
+        tests(
+            "TaskclusterStepKit",
+            [
+                "APIServer", "Core", "HTTPClient", "JSON", "Outbox", "Postgres", "Pulse", "Schedules", "StepKit",
+                "StepTestSupport", "Taskcluster", "TaskclusterClient", "TestSupport", .lifecycle, .logging,
+            ]
+        ),
         tests(
             "WorkerKit",
             ["Core", "HTTPClient", "JSON", "Processes", "Schedules", "Taskcluster", "TaskclusterClient"]

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 
 import APIServer
-import Core
-import HTTPClient
 import JSON
-import Logging
+import StepTestSupport
 import Synchronization
 
 /// A step service that does what tests tell it to, and writes down what it is asked.
@@ -179,18 +177,10 @@ final class Lab: Sendable {
         port: Int = 0,
         _ body: @Sendable @escaping (String) async throws -> R
     ) async throws -> R {
-        let server = HTTPServer(
-            configuration: HTTPServerConfiguration(port: port),
-            name: "lab",
-            rootURL: nil,
-            apis: [api()],
-            authenticator: nil,
-            health: HealthRegistry()
-        )
-        return try await withThrowingTaskGroup(of: Void.self) { group in
-            group.addTask { try await withLogger(PipelineWorld.quiet) { _ in try await server.run() } }
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            let url = await StepServers.serve(api(), authenticator: nil, port: port, in: &group)
             defer { group.cancelAll() }
-            return try await body("http://127.0.0.1:\(await server.waitUntilListening())")
+            return try await body(url)
         }
     }
 }

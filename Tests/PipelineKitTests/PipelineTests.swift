@@ -3,6 +3,7 @@
 import HTTPClient
 import JSON
 import StepKit
+import StepTestSupport
 import Testing
 import TestSupport
 
@@ -410,14 +411,14 @@ struct PipelineTests {
             let dot = try await world.curl.send(
                 HTTPRequest(
                     url: world.replicas[0].url + "/p/graph?format=dot",
-                    headers: ["Authorization": PipelineWorld.client]
+                    headers: ["Authorization": StepServers.client]
                 )
             )
             #expect(String(decoding: dot.body, as: UTF8.self).contains("\"a\" -> \"b\""))
             let svg = try await world.curl.send(
                 HTTPRequest(
                     url: world.replicas[0].url + "/p/graph?format=svg",
-                    headers: ["Authorization": PipelineWorld.client]
+                    headers: ["Authorization": StepServers.client]
                 )
             )
             #expect(svg.headers["Content-Type"]?.hasPrefix("image/svg+xml") == true)

@@ -10,37 +10,15 @@ import Postgres
 import Pulse
 import Schedules
 import StepKit
+import StepTestSupport
 import Synchronization
 import Taskcluster
 import TestSupport
 
 @testable import PipelineKit
 
-/// Believes callers whose authorization is a name and a list of scopes, as `client scope scope`.
-struct TrustingAuthenticator: RequestAuthenticator {
-    func authenticate(_ request: AuthenticationRequest) async throws -> AuthenticationResult {
-        let expires = Timestamp.now() + .seconds(900)
-        guard let text = request.authorization else { return .none(scopes: [], expires: expires) }
-        let words = text.split(separator: " ").map(String.init)
-        guard let client = words.first, client != "Hawk" else {
-            // What pipelines send to pipelines is signed; the tests have no directory to check it against.
-            return .success(clientID: "pipelines", expires: expires, scopes: ["*"], hash: nil)
-        }
-        return .success(clientID: client, expires: expires, scopes: Array(words.dropFirst()), hash: nil)
-    }
-}
-
 /// A database with the tables of pipelines, replicas of the service in front of it, and a lab for their steps.
 struct PipelineWorld: Sendable {
-    static let client = "tests *"
-
-    /// One line for each request would hide everything else.
-    static var quiet: Logger {
-        var logger = Logger(label: "pipeline-tests")
-        logger.logLevel = .error
-        return logger
-    }
-
     /// One process of the service.
     struct Replica: Sendable {
         let store: StepStore
@@ -154,21 +132,15 @@ struct PipelineWorld: Sendable {
             lease: setting.lease,
             look: service.look
         )
-        var configuration = HTTPServerConfiguration()
-        configuration.bodyLimit = 1 << 20
         let api = PipelineAPI(service: service, runner: runner, tokens: nil, isPublic: false)
-        let server = HTTPServer(
-            configuration: configuration,
-            name: "pipeline-tests",
-            rootURL: nil,
-            apis: [api.api(schemas: try SchemaStore.locate())],
-            authenticator: TrustingAuthenticator(),
-            health: HealthRegistry()
+        let url = await StepServers.serve(
+            api.api(schemas: try SchemaStore.locate()),
+            authenticator: NamedCallers(believesSignatures: true),
+            in: &group
         )
-        group.addTask { try await withLogger(quiet) { _ in try await server.run() } }
         group.addTask { try await store.changes.run() }
         if setting.clock == nil {
-            group.addTask { try await withLogger(quiet) { _ in try await runner.run() } }
+            group.addTask { try await withLogger(StepServers.quiet) { _ in try await runner.run() } }
         }
         if let (pulse, queue) = bus {
             group.addTask {
@@ -179,18 +151,10 @@ struct PipelineWorld: Sendable {
             let relay = OutboxRelay(outbox: store.outbox, pool: setting.pool, pulse: pulse)
             group.addTask { try await relay.run() }
         }
-        let url = "http://127.0.0.1:\(await server.waitUntilListening())"
         return Replica(store: store, service: service, runner: runner, url: url)
     }
 
     // MARK: - Calls
-
-    struct Answer: Sendable {
-        let status: Int
-        let body: JSONValue
-        let headers: HTTPHeaders
-        var code: String { body["code"]?.string ?? "" }
-    }
 
     /// Calls the API; answers status, body and headers.
     @discardableResult
@@ -198,24 +162,12 @@ struct PipelineWorld: Sendable {
         _ method: String,
         _ path: String,
         _ body: JSONValue? = nil,
-        as authorization: String? = client,
+        as authorization: String? = StepServers.client,
         headers: [String: String] = [:],
         replica: Int = 0
     ) async throws -> Answer {
-        var fields: HTTPHeaders = [:]
-        if let authorization { fields["Authorization"] = authorization }
-        if body != nil { fields["Content-Type"] = "application/json" }
-        for (name, value) in headers { fields[name] = value }
-        let response = try await curl.send(
-            HTTPRequest(
-                method: method,
-                url: replicas[replica].url + path,
-                headers: fields,
-                body: body.map { .bytes($0.bytes()) } ?? .none,
-                timeout: .seconds(60)
-            )
-        )
-        return Answer(status: response.status, body: (try? response.json()) ?? .null, headers: response.headers)
+        try await StepServers(curl: curl, urls: replicas.map(\.url))
+            .call(method, path, body, as: authorization, headers: headers, server: replica)
     }
 
     /// A step in the lab.

@@ -4,6 +4,7 @@ import HTTPClient
 import JSON
 import Postgres
 import StepKit
+import StepTestSupport
 import Testing
 import TestSupport
 
@@ -148,7 +149,7 @@ struct ContractTests {
                 HTTPRequest(
                     url: world.urls[0] + "/p/events",
                     headers: [
-                        "Accept": "text/event-stream", "Last-Event-ID": "2", "Authorization": SignoffWorld.client,
+                        "Accept": "text/event-stream", "Last-Event-ID": "2", "Authorization": StepServers.client,
                     ],
                     timeout: .seconds(60)
                 )
@@ -278,7 +279,7 @@ struct ContractTests {
                     HTTPRequest(
                         method: "PUT",
                         url: world.urls[0] + "/p",
-                        headers: ["Authorization": SignoffWorld.client, "Content-Type": type],
+                        headers: ["Authorization": StepServers.client, "Content-Type": type],
                         body: .bytes(Array(text.utf8))
                     )
                 )

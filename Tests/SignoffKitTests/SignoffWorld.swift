@@ -10,22 +10,12 @@ import Postgres
 import Pulse
 import Schedules
 import StepKit
+import StepTestSupport
 import Synchronization
 import Taskcluster
 import TestSupport
 
 @testable import SignoffKit
-
-/// Believes callers whose authorization is a name and a list of scopes, as `client scope scope`.
-struct TrustingAuthenticator: RequestAuthenticator {
-    func authenticate(_ request: AuthenticationRequest) async throws -> AuthenticationResult {
-        let expires = Timestamp.now() + .seconds(900)
-        guard let text = request.authorization else { return .none(scopes: [], expires: expires) }
-        let words = text.split(separator: " ").map(String.init)
-        guard let client = words.first, client != "Hawk" else { return .failed(message: "Bad mac") }
-        return .success(clientID: client, expires: expires, scopes: Array(words.dropFirst()), hash: nil)
-    }
-}
 
 /// A key set on the network that can be away, and counts who asks.
 final class KeyServer: HTTPTransport {
@@ -58,13 +48,6 @@ final class KeyServer: HTTPTransport {
 struct SignoffWorld: Sendable {
     static let issuerURL = "https://login.example.com/"
     static let audience = "shipit-tests"
-
-    /// One line for each request would hide everything else.
-    static var quiet: Logger {
-        var logger = Logger(label: "signoff-tests")
-        logger.logLevel = .error
-        return logger
-    }
 
     let pool: PostgresPool
     let store: StepStore
@@ -121,19 +104,11 @@ struct SignoffWorld: Sendable {
                         directory: directory
                     )
                     stores.append((store, service))
-                    var configuration = HTTPServerConfiguration()
-                    configuration.bodyLimit = 1 << 20
-                    let server = HTTPServer(
-                        configuration: configuration,
-                        name: "signoff-tests",
-                        rootURL: nil,
-                        apis: [SignoffAPI(service: service, tokens: tokens, isPublic: false).api(schemas: schemas)],
-                        authenticator: TrustingAuthenticator(),
-                        health: HealthRegistry()
+                    let api = SignoffAPI(service: service, tokens: tokens, isPublic: false)
+                    urls.append(
+                        await StepServers.serve(api.api(schemas: schemas), authenticator: NamedCallers(), in: &group)
                     )
-                    group.addTask { try await withLogger(Self.quiet) { _ in try await server.run() } }
                     group.addTask { try await store.changes.run() }
-                    urls.append("http://127.0.0.1:\(await server.waitUntilListening())")
                 }
                 defer { group.cancelAll() }
                 try await body(
@@ -176,45 +151,27 @@ struct SignoffWorld: Sendable {
 
     // MARK: - Calls
 
-    static let client = "tests *"
-
     /// Calls the API; answers status, body and headers.
     @discardableResult
     func call(
         _ method: String,
         _ path: String,
         _ body: JSONValue? = nil,
-        as authorization: String? = client,
+        as authorization: String? = StepServers.client,
         headers: [String: String] = [:],
         server: Int = 0
     ) async throws -> Answer {
-        var fields: HTTPHeaders = [:]
-        if let authorization { fields["Authorization"] = authorization }
-        if body != nil { fields["Content-Type"] = "application/json" }
-        for (name, value) in headers { fields[name] = value }
-        let response = try await curl.send(
-            HTTPRequest(
-                method: method,
-                url: urls[server] + path,
-                headers: fields,
-                body: body.map { .bytes($0.bytes()) } ?? .none,
-                timeout: .seconds(60)
-            )
-        )
-        return Answer(status: response.status, body: (try? response.json()) ?? .null, headers: response.headers)
-    }
-
-    struct Answer: Sendable {
-        let status: Int
-        let body: JSONValue
-        let headers: HTTPHeaders
-        var code: String { body["code"]?.string ?? "" }
+        try await StepServers(curl: curl, urls: urls)
+            .call(method, path, body, as: authorization, headers: headers, server: server)
     }
 
     /// Creates a step with a policy.
-    func create(_ uid: String, _ definition: JSONValue, _ members: JSONObject = [:], as client: String = client)
-        async throws
-    {
+    func create(
+        _ uid: String,
+        _ definition: JSONValue,
+        _ members: JSONObject = [:],
+        as client: String = StepServers.client
+    ) async throws {
         var policy: JSONObject = ["method": "local", "definition": definition]
         for (key, value) in members { policy[key] = value }
         let answer = try await call("PUT", "/\(uid)", ["policy": .object(policy), "parameters": [:]], as: client)

@@ -5,6 +5,7 @@ import HTTPClient
 import JSON
 import Schedules
 import StepKit
+import StepTestSupport
 import Taskcluster
 import Testing
 import TestSupport
@@ -15,7 +16,7 @@ import TestSupport
 @Suite(.timeLimit(.minutes(15)))
 struct TokenTests {
     /// Tries a token on a step of its own; answers what came of it.
-    private func attempt(_ world: SignoffWorld, _ token: String) async throws -> SignoffWorld.Answer {
+    private func attempt(_ world: SignoffWorld, _ token: String) async throws -> Answer {
         let uid = "t\(UInt32.random(in: .min ... .max))"
         try await world.create(uid, ["releng": 1])
         return try await world.sign(uid, as: token)
