@@ -220,8 +220,9 @@ public struct LocalTaskcluster: Sendable {
             },
             PeriodicService(name: "worker activity", every: .seconds(2)) { try await activity.flush() },
             PeriodicService(name: "claim probe", every: .seconds(5), jitter: 0.2) {
-                dispatch.probe()
+                // Counted before all of them look again.
                 QueueMetrics.waiting.record(dispatch.waiting)
+                dispatch.probe()
             },
             PeriodicService(name: "expiry", every: configuration.expiryInterval) { try await sweeper.sweep() },
             PeriodicService(name: "upload remains", every: .seconds(3600)) { files.removeRemains() },
