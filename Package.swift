@@ -256,6 +256,7 @@ let package = Package(
             ["APIServer", "Notices", "PipelineKit", "Postgres", "StepKit", "Taskcluster", "TaskclusterClient"]
         ),
         service("shipit-signoff", ["APIServer", "JSON", "Postgres", "SignoffKit", "StepKit", "TaskclusterClient"]),
+        service("shipit-step-check", ["HTTPClient", "JSON", "Schedules", "Taskcluster"], examples: true),
         service(
             "shipit-taskcluster",
             ["APIServer", "Postgres", "StepKit", "Taskcluster", "TaskclusterClient", "TaskclusterStepKit"]
