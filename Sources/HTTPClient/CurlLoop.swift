@@ -13,6 +13,7 @@ final class CurlLoop: @unchecked Sendable {
     enum Command {
         case start(Transfer)
         case cancel(UInt64)
+        case resume(UInt64)
         case stop
     }
 
@@ -54,6 +55,7 @@ final class CurlLoop: @unchecked Sendable {
                 switch command {
                 case .start(let transfer): start(transfer, multi)
                 case .cancel(let id): cancel(id, multi)
+                case .resume(let id): transfers[id]?.goOn()
                 case .stop: isStopping = true
                 }
             }

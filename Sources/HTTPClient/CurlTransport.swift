@@ -58,9 +58,14 @@ public final class CurlTransport: HTTPTransport {
             await withCheckedContinuation { continuation in
                 loop.post(
                     .start(
-                        Transfer(id: id, request: request, envelope: envelope, token: token) {
-                            continuation.resume(returning: $0)
-                        }
+                        Transfer(
+                            id: id,
+                            request: request,
+                            envelope: envelope,
+                            token: token,
+                            resume: { [loop] in loop.post(.resume(id)) },
+                            completion: { continuation.resume(returning: $0) }
+                        )
                     )
                 )
             }

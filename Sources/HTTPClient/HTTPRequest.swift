@@ -55,8 +55,13 @@ public struct HTTPRequest: Sendable {
     public var sink: Sink = .memory(limit: 64 << 20)
     /// Sees the head of the final response before its body; what it returns ends the transfer.
     public var onHead: (@Sendable (HTTPResponse) -> HTTPClientError?)?
-    /// Learns that the sink's file is open and that the body is on its way into it.
-    public var onFile: (@Sendable () -> Void)?
+    /// Sees runs of bytes in their order; the pointer is good during the call only.
+    public typealias Witness = @Sendable (UnsafeRawBufferPointer) -> Void
+    /// Learns that the sink's file is open and from which offset on the body is written into it.
+    ///
+    /// The witness it returns sees the body on a thread of its own, the first time no bytes at all; the response comes only after it has
+    /// seen everything. When the transfer fails it may see less.
+    public var onFile: (@Sendable (_ offset: Int) -> Witness?)?
     /// Whether to ask for a compressed body and undo the compression.
     public var acceptCompressed = false
 

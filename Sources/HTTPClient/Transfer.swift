@@ -24,6 +24,10 @@ final class Transfer: @unchecked Sendable {
     private var received: [UInt8] = []
     private var failure: HTTPClientError?
     private var isHeadTold = false
+    /// Collects what goes into a file, since libcurl hands out 16 KiB at a time.
+    private var block: BodyWitness.Block?
+    private var witness: BodyWitness?
+    private let resume: @Sendable () -> Void
     /// Room for a file's pieces; libcurl hands out and takes at most 16 KiB at once otherwise.
     private static let fileBuffer = 256 << 10
 
@@ -32,12 +36,14 @@ final class Transfer: @unchecked Sendable {
         request: HTTPRequest,
         envelope: MailEnvelope? = nil,
         token: CancellationToken,
+        resume: @escaping @Sendable () -> Void = {},
         completion: @escaping @Sendable (Result<HTTPResponse, HTTPClientError>) -> Void
     ) {
         self.id = id
         self.request = request
         self.envelope = envelope
         self.token = token
+        self.resume = resume
         self.completion = completion
     }
 
@@ -46,7 +52,16 @@ final class Transfer: @unchecked Sendable {
         curl_slist_free_all(list)
     }
 
-    func complete(_ result: Result<HTTPResponse, HTTPClientError>) { completion(result) }
+    func complete(_ result: Result<HTTPResponse, HTTPClientError>) {
+        guard let witness, case .success = result else { return completion(result) }
+        witness.finish { [completion] in completion(result) }
+    }
+
+    /// Lets a paused transfer go on.
+    func goOn() {
+        guard let easy else { return }
+        curl_easy_pause(easy, CURLPAUSE_CONT)
+    }
 
     func fail(_ error: HTTPClientError) {
         discardSink()
@@ -217,28 +232,31 @@ final class Transfer: @unchecked Sendable {
         headers.add(String(text[..<colon]), String(trimmed))
     }
 
-    func receive(body bytes: UnsafeRawBufferPointer) -> Bool {
-        guard tellHead() else { return false }
+    /// What became of a piece of the body.
+    enum Reception { case taken, refused, later }
+
+    func receive(body bytes: UnsafeRawBufferPointer) -> Reception {
+        guard tellHead() else { return .refused }
         switch request.sink {
         case .spool(let path, let memory, let offset) where (200..<300).contains(status):
             if sink < 0, status != 206, received.count + bytes.count <= memory {
                 received.append(contentsOf: bytes)
-                return true
+                return .taken
             }
             return spool(bytes, path, offset)
         case .file(let path) where (200..<300).contains(status):
-            return write(bytes, path)
+            return openFile(path) ? collect(bytes, path) : .refused
         case .file, .spool:
             // The body of an error answers a person, not the file; keep its beginning.
             received.append(contentsOf: bytes.prefix(max(0, 1 << 20 - received.count)))
         case .memory(let limit):
             guard received.count + bytes.count <= limit else {
                 failure = HTTPClientError(.tooLarge, "the response is longer than \(limit) bytes")
-                return false
+                return .refused
             }
             received.append(contentsOf: bytes)
         }
-        return true
+        return .taken
     }
 
     /// Shows the head to whoever wants to see it, once; false when that ends the transfer.
@@ -250,11 +268,11 @@ final class Transfer: @unchecked Sendable {
     }
 
     /// Writes on in a file, beginning with what memory held so far.
-    private func spool(_ bytes: UnsafeRawBufferPointer, _ path: String, _ offset: Int) -> Bool {
+    private func spool(_ bytes: UnsafeRawBufferPointer, _ path: String, _ offset: Int) -> Reception {
         if sink < 0 {
             if status == 206, headers["Content-Range"]?.hasPrefix("bytes \(offset)-") != true {
                 failure = HTTPClientError(.other, "the server answered with another range than the one asked for")
-                return false
+                return .refused
             }
             sink = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o644)
             let start = status == 206 ? offset : 0
@@ -264,29 +282,66 @@ final class Transfer: @unchecked Sendable {
                 lseek(sink, start, SEEK_SET) == start
             else {
                 failure = HTTPClientError(.file, "cannot write \(path): \(Self.systemError)")
-                return false
+                return .refused
             }
-            guard received.withUnsafeBytes({ write($0, path) }) else { return false }
+            announceFile(start)
+            for piece in received.chunks(of: BodyWitness.Block.size) {
+                guard piece.withUnsafeBytes({ collect($0, path, mayWait: false) }) == .taken else { return .refused }
+            }
             received = []
-            request.onFile?()
         }
-        return write(bytes, path)
+        return collect(bytes, path)
     }
 
-    private func write(_ bytes: UnsafeRawBufferPointer, _ path: String) -> Bool {
-        if sink < 0 {
-            sink = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
-            if sink >= 0 { request.onFile?() }
-        }
-        var rest = bytes[...]
-        while !rest.isEmpty, sink >= 0 {
-            let count = Glibc.write(sink, UnsafeRawBufferPointer(rebasing: rest).baseAddress, rest.count)
-            if count < 0 { break }
-            rest = rest.dropFirst(count)
-        }
-        guard sink >= 0, rest.isEmpty else {
+    private func openFile(_ path: String) -> Bool {
+        guard sink < 0 else { return true }
+        sink = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
+        guard sink >= 0 else {
             failure = HTTPClientError(.file, "cannot write \(path): \(Self.systemError)")
             return false
+        }
+        announceFile(0)
+        return true
+    }
+
+    private func announceFile(_ offset: Int) {
+        witness = request.onFile?(offset).map { BodyWitness($0, onRoom: resume) }
+    }
+
+    /// Adds to the block at hand, or to the next one once that is full and written.
+    private func collect(_ bytes: UnsafeRawBufferPointer, _ path: String, mayWait: Bool = true) -> Reception {
+        if let block, block.rest < bytes.count, !flush(path) { return .refused }
+        if block == nil {
+            if let witness, let lent = witness.block() {
+                block = lent
+            } else if witness == nil || !mayWait {
+                block = BodyWitness.Block()
+            }
+        }
+        guard let block else { return .later }
+        block.append(bytes)
+        return .taken
+    }
+
+    /// Writes the block at hand into the file and shows it to the witness.
+    private func flush(_ path: String) -> Bool {
+        guard let block, block.count > 0 else { return true }
+        var rest = block.bytes
+        while let base = rest.baseAddress, !rest.isEmpty {
+            let count = Glibc.write(sink, base, rest.count)
+            if count < 0, errno == EINTR { continue }
+            guard count >= 0 else {
+                failure = HTTPClientError(.file, "cannot write \(path): \(Self.systemError)")
+                self.block = nil
+                return false
+            }
+            rest = UnsafeRawBufferPointer(rebasing: rest.dropFirst(count))
+        }
+        if let witness {
+            witness.show(block)
+            self.block = nil
+        } else {
+            block.count = 0
         }
         return true
     }
@@ -302,21 +357,30 @@ final class Transfer: @unchecked Sendable {
         }
         // A body of no bytes has not shown its head yet.
         if code == CURLE_OK { _ = tellHead() }
+        finishFile()
         if let failure = failure ?? Self.error(code) {
             discardSink()
             return .failure(failure)
         }
         // An empty body makes an empty file.
-        if case .file(let path) = request.sink, (200..<300).contains(status), sink < 0 {
-            guard write(UnsafeRawBufferPointer(start: nil, count: 0), path) else {
-                return .failure(HTTPClientError(.file, "cannot write \(path): \(Self.systemError)"))
-            }
+        if case .file(let path) = request.sink, (200..<300).contains(status), sink < 0, !openFile(path) {
+            return .failure(failure ?? HTTPClientError(.file, "cannot write \(path)"))
         }
         closeFiles()
         return .success(HTTPResponse(status: status, headers: headers, body: received))
     }
 
+    /// Writes what was collected; of a transfer that failed, too, since it may be continued.
+    private func finishFile() {
+        switch request.sink {
+        case .file(let path), .spool(let path, _, _): if sink >= 0 { _ = flush(path) }
+        case .memory: break
+        }
+    }
+
     private func discardSink() {
+        finishFile()
+        witness?.abandon()
         if sink >= 0, case .file(let path) = request.sink { unlink(path) }
         closeFiles()
     }
@@ -372,7 +436,11 @@ private func receiveBody(
     -> Int
 {
     guard let transfer = transfer(context) else { return 0 }
-    return transfer.receive(body: UnsafeRawBufferPointer(start: bytes, count: count)) ? count : 0
+    return switch transfer.receive(body: UnsafeRawBufferPointer(start: bytes, count: count)) {
+    case .taken: count
+    case .refused: 0
+    case .later: Int(CURL_WRITEFUNC_PAUSE)
+    }
 }
 
 private func receiveHeader(
@@ -397,4 +465,11 @@ private func sendBody(
 private func rewindBody(_ context: UnsafeMutableRawPointer?, _ offset: curl_off_t, _ origin: Int32) -> Int32 {
     guard origin == SEEK_SET, transfer(context)?.rewind(to: Int(offset)) == true else { return CURL_SEEKFUNC_FAIL }
     return CURL_SEEKFUNC_OK
+}
+
+extension [UInt8] {
+    /// The same bytes in runs of at most this length.
+    fileprivate func chunks(of length: Int) -> [ArraySlice<UInt8>] {
+        stride(from: 0, to: count, by: length).map { self[$0..<Swift.min($0 + length, count)] }
+    }
 }

@@ -145,6 +145,61 @@ struct CurlTransportTests {
         #expect(heads.withLock { $0 } == [200, 200, 206])
     }
 
+    @Test func `a witness of a file sees every byte in order, holds up nobody else, and is heard out`() async throws {
+        let big = String((0..<3_000_000).map { Character(Unicode.Scalar(UInt8(97 + $0 % 23))) })
+        let server = TestServer { ok($0.line.contains("/big") ? big : "small") }
+        defer { server.close() }
+        let path = temporaryPath()
+        defer { unlink(path) }
+        let seen = Mutex<(first: Int, bytes: [UInt8])>((-1, []))
+        var request = HTTPRequest(url: server.url("/big"))
+        request.sink = .spool(path: path, memory: 1000, offset: 0)
+        request.onFile = { offset in
+            #expect(offset == 0)
+            return { bytes in
+                let isFirst = seen.withLock { seen in
+                    defer { seen.bytes += bytes }
+                    guard seen.first < 0 else { return false }
+                    seen.first = bytes.count
+                    return true
+                }
+                // By then every block is lent, so the transfer stands still.
+                if isFirst { usleep(200_000) }
+            }
+        }
+        let address = server.url("/small")
+        async let small = transport.send(HTTPRequest(url: address))
+        let response = try await transport.send(request)
+        #expect((response.status, response.body.count) == (200, 0))
+        #expect(seen.withLock { $0.bytes } == Array(big.utf8))
+        #expect(try await small.body == Array("small".utf8))
+        #expect(seen.withLock { $0.first } == 0)
+        var info = stat()
+        #expect(stat(path, &info) == 0 && info.st_size == big.utf8.count)
+    }
+
+    @Test func `a witness that is still busy does not keep a cancelled transfer`() async throws {
+        let server = TestServer { _ in .stream(64 << 20) }
+        defer { server.close() }
+        let path = temporaryPath()
+        defer { unlink(path) }
+        let began = Signal()
+        var request = HTTPRequest(url: server.url("/"))
+        request.sink = .file(path: path)
+        request.onFile = { _ in
+            { bytes in
+                guard !bytes.isEmpty else { return }
+                began.notify()
+                usleep(50_000)
+            }
+        }
+        let sending = Task { [transport, request] in try await transport.send(request) }
+        #expect(await began.wait(timeout: .seconds(90)))
+        sending.cancel()
+        await #expect(throws: HTTPClientError.self) { try await sending.value }
+        #expect(access(path, F_OK) != 0)
+    }
+
     @Test func `whoever sees the head may refuse the body`() async throws {
         let server = TestServer { _ in .stream(1 << 20) }
         defer { server.close() }

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MPL-2.0
 """Our scriptworker against our queue: what scripts may do to it, and what it makes of that."""
 
+import base64
 import json
+import pathlib
 import signal
 import subprocess
 import sys
@@ -110,8 +112,6 @@ def test_6_a_product_of_ones_own_needs_all_its_keys(running, tmp_path):
 
 
 def test_6_products_can_be_declared_in_a_file(running, tmp_path):
-    import pathlib
-
     example = pathlib.Path(__file__).resolve().parents[2] / "services/scriptworker/examples/products.yaml"
     bench = Bench(running, tmp_path)
     bench.values |= {
@@ -128,6 +128,51 @@ def test_6_products_can_be_declared_in_a_file(running, tmp_path):
     (tmp_path / "products.yaml").write_text(products)
     bench.values |= {"cot_product": "firefox", "cot_products_file": str(tmp_path / "products.yaml")}
     assert check_configuration(bench)[0] == 0
+
+
+def test_6_a_product_brings_the_keys_and_pools_of_its_own_workers(running, tmp_path):
+    import yaml
+
+    example = pathlib.Path(__file__).resolve().parents[2] / "services/scriptworker/examples/products.yaml"
+    products = yaml.safe_load(example.read_text())
+    keys = {"acme": "A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg=", "other": "KO3FX9JnNga/XViTRBiUMHYnji9Fu3s332sU2lXjSwE="}
+    for name, key in keys.items():
+        products[name] = products["acme"] | {
+            "ed25519_public_keys": {"scriptworker": [key]}, "scriptworker_provisioners": [f"{name}-workers"],
+        }
+    (tmp_path / "products.yaml").write_text(yaml.safe_dump(products))
+    for index, name in enumerate(keys):
+        (tmp_path / f"{name}-key").write_text(base64.b64encode(bytes([index + 1] * 32)).decode())
+        (tmp_path / f"{name}-key").chmod(0o600)
+
+    def effective(product, **values):
+        bench = Bench(running, tmp_path)
+        bench.values |= {
+            "verify_chain_of_trust": True, "cot_job_type": "signing", "cot_product": product,
+            "cot_products_file": str(tmp_path / "products.yaml"),
+            "ed25519_private_key_path": {"by-cot-product": {name: str(tmp_path / f"{name}-key") for name in keys}},
+        } | values
+        done = subprocess.run(
+            [binary(), "config", bench.path], capture_output=True, text=True, check=False, env=clean_environment(),
+        )
+        return done.returncode, json.loads(done.stdout) if done.returncode == 0 else done.stderr
+
+    for name, key in keys.items():
+        status, values = effective(name)
+        assert status == 0, values
+        assert values["ed25519_public_keys"] == {"scriptworker": [key]}
+        assert values["scriptworker_provisioners"] == [f"{name}-workers"]
+        assert values["ed25519_private_key_path"] == str(tmp_path / f"{name}-key")
+    # What the configuration says itself counts more, and a table must know the product.
+    own = {"scriptworker": [keys["other"]]}
+    assert effective("acme", ed25519_public_keys=own)[1]["ed25519_public_keys"] == own
+    status, text = effective("acme", ed25519_public_keys={"by-cot-product": {"other": own}})
+    assert (status, "ed25519_public_keys: no value for the product acme" in text) == (1, True)
+    # A declaration is no place for private keys, nor for words that mean nothing.
+    products["acme"]["ed25519_private_key_path"] = "/key"
+    (tmp_path / "products.yaml").write_text(yaml.safe_dump(products))
+    status, text = effective("acme")
+    assert (status, "acme has the unknown key ed25519_private_key_path" in text) == (1, True)
 
 
 def test_7_the_signing_key_is_looked_at_before_the_first_task(running, tmp_path):

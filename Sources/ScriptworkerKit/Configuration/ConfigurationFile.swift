@@ -28,8 +28,8 @@ struct ConfigurationFile: Sendable {
                 problems.append("Unknown key \(name) in \(path)!")
             }
         }
-        ProductTables.apply(to: &self)
-        addOwnArtifactRule(unless: object["valid_artifact_rules"] != nil)
+        let settled = ProductTables.apply(to: &self, given: Set(object.keys))
+        addOwnArtifactRule(unless: settled.contains("valid_artifact_rules"))
         for key in ConfigurationKey.all { check(key) }
         checkIdentifiers()
         checkStatuses()
@@ -135,7 +135,7 @@ struct ConfigurationFile: Sendable {
         if !(0...255).contains(whole("task_max_timeout_status")) {
             problems.append("task_max_timeout_status must be from 0 to 255")
         }
-        for name in ["max_concurrent_uploads", "max_concurrent_downloads", "task_max_timeout"] {
+        for name in ["max_concurrent_uploads", "max_concurrent_downloads", "task_max_timeout", "log_alive_interval"] {
             if values[name]?.double == 0 { problems.append("\(name) must be at least 1") }
         }
         if !["cot", "always"].contains(text("download_upstream_artifacts")) {

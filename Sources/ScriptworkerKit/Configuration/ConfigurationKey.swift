@@ -37,6 +37,15 @@ struct ConfigurationKey: Sendable {
         ConfigurationKey(name, kind, standard, isShared: false)
     }
 
+    /// The keys that a file of products may set for each of them: what belongs to a product anyway, and what is the same for all
+    /// products of most organisations, such as the keys of workers.
+    static let declarable: Set<String> = Set(byProduct.map(\.name)).union([
+        "ed25519_public_keys", "scriptworker_provisioners", "valid_artifact_rules", "extra_task_types",
+        "vcs_file_url_templates", "template_path", "pushlog_url", "project_configuration_url",
+    ])
+    /// The keys whose value in a configuration may be a table by product; a file that declares products names no private keys.
+    static let tabled = declarable.union(["ed25519_private_key_path"])
+
     /// Every key, in the order in which a configuration is printed.
     static let all: [ConfigurationKey] = shared + byProduct + added
 
@@ -158,6 +167,7 @@ struct ConfigurationKey: Sendable {
         .own("auth_failure_exit_after", .seconds, 0),
         .own("startup_jitter", .seconds, 0),
         .own("gzip_max_bytes", .whole, 0),
+        .own("log_alive_interval", .seconds, 60),
         .own("log_format", .text, "text"),
         .own("export_cot_product", .flag, false),
         .own("strict_cot", .flag, true),

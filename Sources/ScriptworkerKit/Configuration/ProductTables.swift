@@ -7,16 +7,19 @@ import YAMLReader
 enum ProductTables {
     private static let marker = "by-cot-product"
 
-    /// Replaces tables by the product's value, and fills in what a products file or the built-in tables say.
-    static func apply(to file: inout ConfigurationFile) {
+    /// Replaces tables by the product's value, and fills in what a products file or the built-in tables say; returns the keys that have
+    /// a value of the file's or the product's own.
+    static func apply(to file: inout ConfigurationFile, given: Set<String>) -> Set<String> {
         let product = file.values["cot_product"]?.string
         if let product, !isName(product) { file.fail("cot_product must be 1 to 64 letters, digits, dots, dashes, _") }
         let declared = product.flatMap { declarations(of: $0, &file) } ?? [:]
-        for key in ConfigurationKey.all where key.kind == .byProduct {
-            let given = file.values[key.name] ?? .null
-            if let table = given[marker]?.object, given.object?.count == 1 {
+        var settled = given
+        for key in ConfigurationKey.all where ConfigurationKey.tabled.contains(key.name) {
+            let value = file.values[key.name] ?? .null
+            if let table = value[marker]?.object, value.object?.count == 1 {
                 guard let product else {
-                    file.set(key.name, .null)
+                    file.set(key.name, key.standard)
+                    settled.remove(key.name)
                     continue
                 }
                 if let value = table[product] {
@@ -24,10 +27,12 @@ enum ProductTables {
                 } else {
                     file.fail("\(key.name): no value for the product \(product)")
                 }
-            } else if given.isNull, let value = declared[key.name] {
+            } else if value.isNull || !given.contains(key.name), let value = declared[key.name] {
                 file.set(key.name, value)
+                settled.insert(key.name)
             }
         }
+        return settled
     }
 
     private static func isName(_ text: String) -> Bool {
@@ -45,9 +50,8 @@ enum ProductTables {
             file.fail("cot_products_file: \(path) cannot be read: \(error)")
             return nil
         }
-        let known = Set(ConfigurationKey.all.filter { $0.kind == .byProduct }.map(\.name))
         let values = document[product]?.object
-        for (key, _) in values ?? [:] where !known.contains(key) {
+        for (key, _) in values ?? [:] where !ConfigurationKey.declarable.contains(key) {
             file.fail("cot_products_file: \(product) has the unknown key \(key)")
         }
         return values

@@ -27,7 +27,8 @@ public struct MonitorChecks: Sendable {
 
     /// Every check, in the order in which `all` runs them.
     public static let names = [
-        "process", "log", "heartbeat", "claim", "queue", "disk", "load", "time", "config", "key", "host", "all",
+        "process", "log", "heartbeat", "claim", "queue", "disk", "load", "time", "config", "key", "host", "github",
+        "all",
     ]
 
     let configuration: ScriptworkerConfiguration
@@ -89,6 +90,7 @@ public struct MonitorChecks: Sendable {
         case "config": configurationAge()
         case "key": key()
         case "host": await host(options)
+        case "github": await github(options)
         default: await all(options)
         }
     }
@@ -98,7 +100,7 @@ public struct MonitorChecks: Sendable {
         plain.warning = nil
         plain.critical = nil
         var results: [CheckResult] = []
-        for name in Self.names where !["all", "queue", "load"].contains(name) {
+        for name in Self.names where !["all", "queue", "load", "github"].contains(name) {
             results.append(await check(name, plain))
         }
         let state = results.map(\.state).reduce(.ok, CheckResult.State.worst)

@@ -131,13 +131,18 @@ public struct Scriptworker: Sendable {
 
     /// Writes the heartbeat every ten seconds, and a line in the log every minute: both are signs of life to monitors.
     private func beat() async {
-        var ticks = 0
+        let interval = configuration.file.seconds("log_alive_interval")
+        let pause = min(interval, .seconds(10))
+        var silence = Duration.zero
         while !Task.isCancelled {
             heartbeat.update(["freeDiskBytes": .init(freeBytes())])
             ProcessTree.reapUnlessRunning()
-            if ticks % 6 == 5 { log.info("alive state=\(heartbeat.state)") }
-            ticks += 1
-            try? await Task.sleep(for: .seconds(10))
+            guard (try? await Task.sleep(for: pause)) != nil else { return }
+            silence += pause
+            if silence >= interval {
+                log.info("alive state=\(heartbeat.state)")
+                silence = .zero
+            }
         }
     }
 

@@ -84,7 +84,7 @@ public struct ArchiveTransport: HTTPTransport {
         let status = head["status"]?.int ?? 0
         if let path = Self.file(of: request.sink), status == 200 {
             try Self.copy("\(place).body", to: path)
-            request.onFile?()
+            if let witness = request.onFile?(0) { try OpenFile.reading(path).forEachPiece { witness($0) } }
             return HTTPResponse(status: status, headers: headers)
         }
         return HTTPResponse(status: status, headers: headers, body: try FileText.bytes("\(place).body"))

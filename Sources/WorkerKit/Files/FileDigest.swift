@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
 
-import Core
 import Crypto
 import Glibc
 import Synchronization
@@ -57,56 +56,56 @@ struct Digester {
     }
 }
 
-/// Digests of a file that another thread is still writing, made while it grows.
+/// Digests of a file that is still arriving, made from the bytes as they pass.
 ///
-/// A thread of its own reads behind the writer, from memory as long as it keeps up, so that receiving and hashing a big file take as long
-/// as the slower of the two.
-final class GrowingFileDigest: Sendable {
-    private enum Phase { case growing, complete, abandoned }
+/// One that is continued begins with what is there already; `observe` is then called once without bytes first, on the thread that may wait for
+/// the disk.
+final class ArrivingFileDigest: Sendable {
+    private struct State {
+        var digester: Digester
+        var failure: FileError?
+        var hasBegun = false
+    }
 
     private let path: String
-    private let algorithms: Set<String>
-    private let phase = Mutex(Phase.growing)
-    private let result = Latch<Result<[String: String], FileError>>()
+    private let offset: Int
+    private let state: Mutex<State>
 
-    init(_ path: String, _ algorithms: Set<String>) {
+    init(_ path: String, from offset: Int, _ algorithms: Set<String>) {
         self.path = path
-        self.algorithms = algorithms
-        startThread(named: "digest") { [self] in result.set(follow()) }
+        self.offset = offset
+        state = Mutex(State(digester: Digester(algorithms)))
     }
 
-    /// Says that the file is complete and returns its digests.
-    func digests() async throws -> [String: String] {
-        phase.withLock { $0 = .complete }
-        guard let result = await result.wait() else { throw CancellationError() }
-        return try result.get()
+    func observe(_ bytes: UnsafeRawBufferPointer) {
+        state.withLock { state in
+            if !state.hasBegun {
+                state.hasBegun = true
+                readBeginning(&state)
+            }
+            if !bytes.isEmpty { state.digester.update(bytes) }
+        }
     }
 
-    /// Ends the thread without a result.
-    func abandon() { phase.withLock { $0 = .abandoned } }
+    /// The digests, once everything was observed.
+    func digests() throws(FileError) -> [String: String] {
+        let (digests, failure) = state.withLock { ($0.digester.finish(), $0.failure) }
+        if let failure { throw failure }
+        return digests
+    }
 
-    private func follow() -> Result<[String: String], FileError> {
-        var digester = Digester(algorithms)
-        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 4096)
-        defer { buffer.deallocate() }
-        var file: OpenFile?
-        while true {
-            // Asked before reading: only then does an empty read after a yes mean the end.
-            let phase = phase.withLock { $0 }
-            if phase == .abandoned { return .failure(FileError("a transfer ended", ECANCELED)) }
-            if file == nil { file = try? OpenFile.reading(path) }
-            if let file {
-                let count = read(file.descriptor, buffer.baseAddress, buffer.count)
-                if count < 0, errno != EINTR { return .failure(FileError("cannot read \(path)", errno)) }
-                if count > 0 {
-                    digester.update(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
-                    continue
-                }
+    private func readBeginning(_ state: inout State) {
+        guard offset > 0 else { return }
+        var left = offset
+        do {
+            try OpenFile.reading(path).forEachPiece { piece in
+                let known = UnsafeRawBufferPointer(rebasing: piece.prefix(left))
+                if !known.isEmpty { state.digester.update(known) }
+                left -= known.count
             }
-            if phase == .complete {
-                return file == nil ? .failure(FileError("cannot read \(path)", ENOENT)) : .success(digester.finish())
-            }
-            usleep(2000)
+            if left > 0 { state.failure = FileError("\(path) became shorter", EIO) }
+        } catch {
+            state.failure = error as? FileError ?? FileError("cannot read \(path)", EIO)
         }
     }
 }

@@ -176,7 +176,7 @@ public struct ArtifactDownloader: Sendable {
         }
         let head = Latch<HTTPResponse>()
         let isInFile = Latch<Bool>()
-        let hashing = Latch<GrowingFileDigest>()
+        let hashing = Latch<ArrivingFileDigest>()
         request.onHead = { [tag = partial.tag] response in
             head.set(response)
             if response.status == 206, response.headers["ETag"] != tag {
@@ -184,9 +184,12 @@ public struct ArtifactDownloader: Sendable {
             }
             return Self.missingRoom(for: response, at: path)
         }
-        request.onFile = {
+        request.onFile = { offset in
             isInFile.set(true)
-            if !Self.isCompressed(head.value) { hashing.set(GrowingFileDigest(path, algorithms)) }
+            guard !Self.isCompressed(head.value) else { return nil }
+            let digest = ArrivingFileDigest(path, from: offset, algorithms)
+            hashing.set(digest)
+            return { digest.observe($0) }
         }
         do throws(Failure) {
             let response = try await send(request)
@@ -194,11 +197,10 @@ public struct ArtifactDownloader: Sendable {
             return ArrivedDownload(
                 path: path,
                 bytes: isInFile.value == nil ? response.body : nil,
-                digests: try await digests(hashing.value, response.body, algorithms),
+                digests: try digests(hashing.value, response.body, algorithms),
                 isCompressed: Self.isCompressed(response)
             )
         } catch {
-            hashing.value?.abandon()
             partial.note(head.value)
             throw error
         }
@@ -209,19 +211,17 @@ public struct ArtifactDownloader: Sendable {
     }
 
     private func digests(
-        _ growing: GrowingFileDigest?,
+        _ arriving: ArrivingFileDigest?,
         _ bytes: [UInt8],
         _ algorithms: Set<String>
-    ) async throws(Failure) -> [String: String] {
-        guard let growing else {
+    ) throws(Failure) -> [String: String] {
+        guard let arriving else {
             var digester = Digester(algorithms)
             bytes.withUnsafeBytes { digester.update($0) }
             return digester.finish()
         }
         do {
-            return try await growing.digests()
-        } catch is CancellationError {
-            throw .interrupted
+            return try arriving.digests()
         } catch {
             throw .storage("\(error)")
         }
