@@ -331,7 +331,7 @@ class Worker:
 
     def __exit__(self, *exception):
         self.process.terminate()
-        assert self.process.wait(40) == 0, self.text()[-3000:]
+        assert self.process.wait(120) == 0, self.text()[-3000:]
 
     def text(self):
         return self.output.read_text(errors="replace")

@@ -139,11 +139,17 @@ class Process:
     def auth(self):
         return taskcluster.Auth(self.options())
 
+    def metric(self, name):
+        """The value of a metric without labels; None before it has one."""
+        with urllib.request.urlopen(f"{self.own_url}/metrics", timeout=60) as answer:
+            found = [line.split()[1] for line in answer.read().decode().splitlines() if line.startswith(name + " ")]
+        return float(found[0]) if found else None
+
     def stop(self, how=signal.SIGTERM):
         """Seconds until it was gone, and its exit status."""
         start = time.monotonic()
         self.process.send_signal(how)
-        status = self.process.wait(30)
+        status = self.process.wait(120)
         return time.monotonic() - start, status
 
     def kill(self):

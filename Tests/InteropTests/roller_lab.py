@@ -136,7 +136,9 @@ class Lab:
         self.tag = random.choice("abcdefghijkmnpqrstuvwxyz") + random.choice("abcdefghijkmnpqrstuvwxyz")
         self.hosts, self.processes, self.servers = [], [], []
         self.lock = threading.Lock()
-        self.base = ipaddress.ip_address(f"10.{random.randrange(100, 250)}.{random.randrange(0, 240)}.0")
+        # Laboratories of processes side by side are in networks of their own.
+        side = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 2
+        self.base = ipaddress.ip_address(f"10.{2 * random.randrange(50, 125) + side}.{random.randrange(0, 240)}.0")
         self.networks = 0
         (self.folder / "credentials").mkdir()
         for key in ("host_key", "other_host_key", "client_key", "other_key"):

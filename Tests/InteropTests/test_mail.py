@@ -93,8 +93,8 @@ def failing(running):
     try:
         running.hooks().createHook("nobody", name, hook(name, schedule=["* * * * * *"]))
         yield name
-        running.hooks().removeHook("nobody", name)
     finally:
+        running.hooks().removeHook("nobody", name)
         running.suite.start_services()
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -38,6 +39,7 @@ def in_background(call, *args):
     return thread, box
 
 
+@pytest.mark.alone
 def test_a_worker_at_one_process_gets_work_created_at_the_other(pair):
     _, first, second = pair
     queue_id, seconds = f"test/{unique('cross').lower()}", []
@@ -51,7 +53,7 @@ def test_a_worker_at_one_process_gets_work_created_at_the_other(pair):
         seconds.append(time.monotonic() - start)
         assert [each["status"]["taskId"] for each in answers[0]["tasks"]] == [task_id]
     # The probe comes every five seconds: alone it could not have found two of four as soon as this.
-    assert sorted(seconds)[1] < 1.5, f"it was told, not found by the probe: {seconds}"
+    assert sorted(seconds)[1] < 2.5, f"it was told, not found by the probe: {seconds}"
 
 
 def test_what_one_process_changes_the_other_knows(pair):
@@ -113,11 +115,11 @@ def test_a_held_claim_does_not_delay_the_end_of_the_process(servers, tmp_path):
     with Deployment(servers, tmp_path, TCL_CLAIM_WORK_TIMEOUT="20") as deployment:
         process = deployment.start()
         waiting = [in_background(process.queue.claimWork, f"test/hold{number}", ASK) for number in range(5)]
-        time.sleep(1)
+        eventually(lambda: process.metric("queue_waiting_workers") == 5)
         seconds, status = process.stop(signal.SIGTERM)
         assert status == 0 and seconds < 15, f"took {seconds:.1f} s, the claims were held for 20"
         for thread, answers in waiting:
-            thread.join(10)
+            thread.join(60)
             assert answers == [{"tasks": []}], "waiting workers get an answer, not a broken connection"
 
 
@@ -192,7 +194,8 @@ def test_q30_a_broker_that_is_away_delays_events_and_loses_none(servers, tmp_pat
             broker.exchange_declare(deployment.exchange_prefix + name, "topic", durable=True)
             broker.queue_bind(mailbox, deployment.exchange_prefix + name, "#")
         broker.connection.close()
-        servers.run("stop-rabbitmq")
+        # In good order: the mailbox is a moment old, and what it is made of must be on the broker's disk.
+        servers.run("stop-rabbitmq", "TERM")
         try:
             task_id = taskcluster.slugId()
             process.queue.createTask(task_id, task("during", queue_id="test/away"))
@@ -215,6 +218,7 @@ def test_q30_a_broker_that_is_away_delays_events_and_loses_none(servers, tmp_pat
         broker.connection.close()
 
 
+@pytest.mark.alone
 def test_q110_a_thousand_waiters_cost_little_and_are_all_served(servers, tmp_path):
     import asyncio
     import resource
@@ -237,7 +241,14 @@ def test_q110_a_thousand_waiters_cost_little_and_are_all_served(servers, tmp_pat
             connector = aiohttp.TCPConnector(limit=0)
             async with aiohttp.ClientSession(connector=connector) as session:
                 queue = taskcluster.aio.Queue(process.options(), session=session)
-                ask = lambda number: queue.claimWork("test/idle", {"workerGroup": "g", "workerId": f"w{number}"})
+
+                async def ask(number):
+                    # As workers do: who gets nothing in time asks again.
+                    while True:
+                        answer = await queue.claimWork("test/idle", {"workerGroup": "g", "workerId": f"w{number}"})
+                        if answer["tasks"]:
+                            return answer
+
                 waiting = [asyncio.create_task(ask(number)) for number in range(count)]
                 # Quiet comes once all have asked, sooner or later on a busy machine; the least of many looks tells.
                 share = 1.0
@@ -262,7 +273,7 @@ def test_q110_a_thousand_waiters_cost_little_and_are_all_served(servers, tmp_pat
 
 
 @pytest.fixture(scope="module")
-def bucket():
+def store():
     """A real S3 server: moto's, in a process of its own."""
     port = free_port()
     process = subprocess.Popen(
@@ -270,191 +281,190 @@ def bucket():
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    endpoint = f"http://127.0.0.1:{port}"
     import boto3
 
     keys = {"aws_access_key_id": "AKIDEXAMPLE", "aws_secret_access_key": "secret/key+example", "region_name": "us-east-1"}
-    store = boto3.client("s3", endpoint_url=endpoint, **keys)
-
-    def made():
-        store.create_bucket(Bucket="artifacts")
-        return True
-
-    eventually(made, 30)
-    yield endpoint, store
-    process.terminate()
-    process.wait()
+    store = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", **keys)
+    try:
+        eventually(lambda: store.list_buckets()["ResponseMetadata"])
+        yield store
+    finally:
+        process.terminate()
+        process.wait()
 
 
-def test_artifacts_and_objects_live_in_an_s3_compatible_store(servers, tmp_path, bucket):
-    from taskcluster.download import downloadArtifactToBuf
-    from taskcluster.upload import uploadFromBuf
-
-    endpoint, store = bucket
+@pytest.fixture
+def stored(servers, tmp_path, store):
+    """A queue whose artifacts are in a bucket of their own, and a task that has been claimed."""
+    bucket = unique("artifacts").lower()
+    store.create_bucket(Bucket=bucket)
     settings = {
-        "TCL_S3_ENDPOINT": endpoint,
-        "TCL_S3_BUCKET": "artifacts",
+        "TCL_S3_ENDPOINT": store.meta.endpoint_url,
+        "TCL_S3_BUCKET": bucket,
         "TCL_S3_ACCESS_KEY_ID": "AKIDEXAMPLE",
         "TCL_S3_SECRET_ACCESS_KEY": "secret/key+example",
         "TCL_EXPIRY_INTERVAL": "1",
     }
     with Deployment(servers, tmp_path, exchanges=False, **settings) as deployment:
         process = deployment.start()
-        queue = process.queue
-        task_id = taskcluster.slugId()
-        queue.createTask(task_id, task("s3", queue_id="test/s3"))
-        (claim,) = queue.claimWork("test/s3", ASK)["tasks"]
-        wish = {"storageType": "s3", "expires": claim["task"]["expires"], "contentType": "text/html"}
-        put_url = queue.createArtifact(task_id, 0, "public/page.html", wish)["putUrl"]
-        assert put_url.startswith(f"{endpoint}/artifacts/")
-        verify_signature(put_url, "PUT", {"content-type": "text/html"})
-        body = b"<p>" + os.urandom(100_000)
-        request = urllib.request.Request(
-            put_url, body, {"Content-Type": "text/html", "Content-Encoding": "gzip"}, method="PUT"
+        process.queue.createTask(taskcluster.slugId(), task("s3", queue_id="test/s3"))
+        (claim,) = process.queue.claimWork("test/s3", ASK)["tasks"]
+        yield types.SimpleNamespace(
+            deployment=deployment,
+            process=process,
+            queue=process.queue,
+            claim=claim,
+            address=f"{store.meta.endpoint_url}/{bucket}/",
+            count=lambda: store.list_objects_v2(Bucket=bucket)["KeyCount"],
         )
-        assert urllib.request.urlopen(request).status == 200
-        location = queue.getLatestArtifact(task_id, "public/page.html")["url"]
-        verify_signature(location, "GET", {})
-        with urllib.request.urlopen(location) as answer:
-            assert answer.read() == body and answer.headers["Content-Disposition"] == "attachment"
-            assert answer.headers["Content-Encoding"] == "gzip"
-        part = urllib.request.Request(location, headers={"Range": "bytes=0-2"})
-        with urllib.request.urlopen(part) as answer:
-            assert answer.status == 206 and answer.read() == b"<p>"
 
-        for size in (1000, 100_000):
-            name = f"public/object-{size}"
-            data = os.urandom(size)
-            wish = {"storageType": "object", "expires": claim["task"]["expires"], "contentType": "a/b"}
-            made = queue.createArtifact(task_id, 0, name, wish)
-            uploadFromBuf(
-                data=data,
-                projectId=made["projectId"],
-                name=made["name"],
-                contentType="a/b",
-                contentLength=size,
-                expires=made["expires"],
-                uploadId=made["uploadId"],
-                objectService=taskcluster.Object({"rootUrl": process.own_url, "credentials": made["credentials"]}),
-            )
-            queue.finishArtifact(task_id, 0, name, {"uploadId": made["uploadId"]})
-            got, _ = downloadArtifactToBuf(taskId=task_id, runId=0, name=name, queueService=queue)
-            assert bytes(got) == data
 
-        # Without hashes from the uploader the deployment computes them from what the store has.
-        objects = taskcluster.Object(process.options())
-        terms = {"projectId": "p", "uploadId": taskcluster.slugId()}
-        begun = objects.createUpload(
-            "plain",
-            terms
-            | {
-                "expires": taskcluster.fromNow("1 hour"),
-                "proposedUploadMethods": {"putUrl": {"contentType": "a/b", "contentLength": 4}},
-            },
+def test_artifacts_and_objects_live_in_an_s3_compatible_store(stored):
+    from taskcluster.download import downloadArtifactToBuf
+    from taskcluster.upload import uploadFromBuf
+
+    deployment, process, queue, claim = stored.deployment, stored.process, stored.queue, stored.claim
+    task_id = claim["status"]["taskId"]
+    wish = {"storageType": "s3", "expires": claim["task"]["expires"], "contentType": "text/html"}
+    put_url = queue.createArtifact(task_id, 0, "public/page.html", wish)["putUrl"]
+    assert put_url.startswith(stored.address)
+    verify_signature(put_url, "PUT", {"content-type": "text/html"})
+    body = b"<p>" + os.urandom(100_000)
+    request = urllib.request.Request(
+        put_url, body, {"Content-Type": "text/html", "Content-Encoding": "gzip"}, method="PUT"
+    )
+    assert urllib.request.urlopen(request).status == 200
+    location = queue.getLatestArtifact(task_id, "public/page.html")["url"]
+    verify_signature(location, "GET", {})
+    with urllib.request.urlopen(location) as answer:
+        assert answer.read() == body and answer.headers["Content-Disposition"] == "attachment"
+        assert answer.headers["Content-Encoding"] == "gzip"
+    part = urllib.request.Request(location, headers={"Range": "bytes=0-2"})
+    with urllib.request.urlopen(part) as answer:
+        assert answer.status == 206 and answer.read() == b"<p>"
+
+    for size in (1000, 100_000):
+        name = f"public/object-{size}"
+        data = os.urandom(size)
+        wish = {"storageType": "object", "expires": claim["task"]["expires"], "contentType": "a/b"}
+        made = queue.createArtifact(task_id, 0, name, wish)
+        uploadFromBuf(
+            data=data,
+            projectId=made["projectId"],
+            name=made["name"],
+            contentType="a/b",
+            contentLength=size,
+            expires=made["expires"],
+            uploadId=made["uploadId"],
+            objectService=taskcluster.Object({"rootUrl": process.own_url, "credentials": made["credentials"]}),
         )
-        target = begun["uploadMethod"]["putUrl"]
-        with pytest.raises(TaskclusterRestFailure) as early:
-            objects.finishUpload("plain", terms)
-        assert early.value.status_code == 400
-        headers = {key: value for key, value in target["headers"].items() if key != "Content-Length"}
-        urllib.request.urlopen(urllib.request.Request(target["url"], b"data", headers, method="PUT"))
+        queue.finishArtifact(task_id, 0, name, {"uploadId": made["uploadId"]})
+        got, _ = downloadArtifactToBuf(taskId=task_id, runId=0, name=name, queueService=queue)
+        assert bytes(got) == data
+
+    # Without hashes from the uploader the deployment computes them from what the store has.
+    objects = taskcluster.Object(process.options())
+    terms = {"projectId": "p", "uploadId": taskcluster.slugId()}
+    begun = objects.createUpload(
+        "plain",
+        terms
+        | {
+            "expires": taskcluster.fromNow("1 hour"),
+            "proposedUploadMethods": {"putUrl": {"contentType": "a/b", "contentLength": 4}},
+        },
+    )
+    target = begun["uploadMethod"]["putUrl"]
+    with pytest.raises(TaskclusterRestFailure) as early:
         objects.finishUpload("plain", terms)
-        import hashlib
+    assert early.value.status_code == 400
+    headers = {key: value for key, value in target["headers"].items() if key != "Content-Length"}
+    urllib.request.urlopen(urllib.request.Request(target["url"], b"data", headers, method="PUT"))
+    objects.finishUpload("plain", terms)
+    import hashlib
 
-        assert objects.object("plain")["hashes"]["sha256"] == hashlib.sha256(b"data").hexdigest()
+    assert objects.object("plain")["hashes"]["sha256"] == hashlib.sha256(b"data").hexdigest()
 
-        before = store.list_objects_v2(Bucket="artifacts")["KeyCount"]
-        deployment.query("update tcl.artifacts set expires = now() - interval '1 s'")
-        deployment.query("update tcl.objects set expires = now() - interval '1 s'")
-        eventually(lambda: store.list_objects_v2(Bucket="artifacts")["KeyCount"] == 0, 20)
-        assert before == 4
+    before = stored.count()
+    deployment.query("update tcl.artifacts set expires = now() - interval '1 s'")
+    deployment.query("update tcl.objects set expires = now() - interval '1 s'")
+    eventually(lambda: stored.count() == 0, 20)
+    assert before == 4
 
 
-def test_uploads_to_an_s3_compatible_store_are_whole_and_verbatim(servers, tmp_path, bucket):
+def test_uploads_to_an_s3_compatible_store_are_whole_and_verbatim(stored, tmp_path):
     import gzip
     import hashlib
     import socket
 
-    endpoint, store = bucket
-    settings = {
-        "TCL_S3_ENDPOINT": endpoint,
-        "TCL_S3_BUCKET": "artifacts",
-        "TCL_S3_ACCESS_KEY_ID": "AKIDEXAMPLE",
-        "TCL_S3_SECRET_ACCESS_KEY": "secret/key+example",
-    }
-    with Deployment(servers, tmp_path, exchanges=False, **settings) as deployment:
-        process = deployment.start()
-        queue = process.queue
-        task_id = taskcluster.slugId()
-        queue.createTask(task_id, task("s3", queue_id="test/s3"))
-        (claim,) = queue.claimWork("test/s3", ASK)["tasks"]
-        wish = {"storageType": "s3", "expires": claim["task"]["expires"], "contentType": "text/plain"}
+    process, queue, claim = stored.process, stored.queue, stored.claim
+    task_id = claim["status"]["taskId"]
+    wish = {"storageType": "s3", "expires": claim["task"]["expires"], "contentType": "text/plain"}
 
-        def announced(name):
-            return queue.createArtifact(task_id, 0, name, wish)["putUrl"]
+    def announced(name):
+        return queue.createArtifact(task_id, 0, name, wish)["putUrl"]
 
-        def put(url, body, **headers):
-            request = urllib.request.Request(url, body, {"Content-Type": "text/plain", **headers}, method="PUT")
-            with urllib.request.urlopen(request) as answer:
-                return answer.headers["ETag"].strip('"')
+    def put(url, body, **headers):
+        request = urllib.request.Request(url, body, {"Content-Type": "text/plain", **headers}, method="PUT")
+        with urllib.request.urlopen(request) as answer:
+            return answer.headers["ETag"].strip('"')
 
-        def get(name, **headers):
-            location = queue.getLatestArtifact(task_id, name)["url"]
-            with urllib.request.urlopen(urllib.request.Request(location, headers=headers)) as answer:
-                return answer.status, answer.headers, answer.read()
+    def get(name, **headers):
+        location = queue.getLatestArtifact(task_id, name)["url"]
+        with urllib.request.urlopen(urllib.request.Request(location, headers=headers)) as answer:
+            return answer.status, answer.headers, answer.read()
 
-        # What the store says it has is what was sent, gzip included; parts of it can be had.
-        packed = gzip.compress(os.urandom(50_000))
-        url = announced("public/log.txt")
-        assert put(url, packed, **{"Content-Encoding": "gzip"}) == hashlib.md5(packed).hexdigest()
-        status, headers, body = get("public/log.txt")
-        assert body == packed and headers["Content-Encoding"] == "gzip" and headers["Content-Length"] == str(len(packed))
-        assert headers["ETag"].strip('"') == hashlib.md5(packed).hexdigest()
-        status, headers, body = get("public/log.txt", Range="bytes=100-199")
-        assert (status, body) == (206, packed[100:200])
-        assert headers["Content-Range"] == f"bytes 100-199/{len(packed)}"
+    # What the store says it has is what was sent, gzip included; parts of it can be had.
+    packed = gzip.compress(os.urandom(50_000))
+    url = announced("public/log.txt")
+    assert put(url, packed, **{"Content-Encoding": "gzip"}) == hashlib.md5(packed).hexdigest()
+    status, headers, body = get("public/log.txt")
+    assert body == packed and headers["Content-Encoding"] == "gzip" and headers["Content-Length"] == str(len(packed))
+    assert headers["ETag"].strip('"') == hashlib.md5(packed).hexdigest()
+    status, headers, body = get("public/log.txt", Range="bytes=100-199")
+    assert (status, body) == (206, packed[100:200])
+    assert headers["Content-Range"] == f"bytes 100-199/{len(packed)}"
 
-        # An upload that breaks off leaves what was there, and nothing where nothing was.
-        for name in ("public/log.txt", "public/never.txt"):
-            parts = urllib.parse.urlsplit(announced(name))
-            with socket.create_connection((parts.hostname, parts.port)) as half:
-                half.sendall(
-                    f"PUT {parts.path}?{parts.query} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: text/plain\r\n"
-                    "Content-Length: 1000\r\n\r\nhalf".encode()
-                )
-                half.shutdown(socket.SHUT_WR)
-                # The server has seen the end when it answers or closes.
-                half.settimeout(60)
-                answer = half.recv(4096)
-                assert not answer.startswith(b"HTTP/1.1 200"), answer
-        assert get("public/log.txt")[2] == packed
-        with pytest.raises(urllib.error.HTTPError) as missing:
-            get("public/never.txt")
-        assert missing.value.code == 404
+    # An upload that breaks off leaves what was there, and nothing where nothing was.
+    for name in ("public/log.txt", "public/never.txt"):
+        parts = urllib.parse.urlsplit(announced(name))
+        with socket.create_connection((parts.hostname, parts.port)) as half:
+            half.sendall(
+                f"PUT {parts.path}?{parts.query} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: text/plain\r\n"
+                "Content-Length: 1000\r\n\r\nhalf".encode()
+            )
+            half.shutdown(socket.SHUT_WR)
+            # The server has seen the end when it answers or closes.
+            half.settimeout(60)
+            answer = half.recv(4096)
+            assert not answer.startswith(b"HTTP/1.1 200"), answer
+    assert get("public/log.txt")[2] == packed
+    with pytest.raises(urllib.error.HTTPError) as missing:
+        get("public/never.txt")
+    assert missing.value.code == 404
 
-        # An upload may be repeated, and a repeated announcement names the same place.
-        assert put(announced("public/log.txt"), b"second") == hashlib.md5(b"second").hexdigest()
-        assert get("public/log.txt")[2] == b"second"
+    # An upload may be repeated, and a repeated announcement names the same place.
+    assert put(announced("public/log.txt"), b"second") == hashlib.md5(b"second").hexdigest()
+    assert get("public/log.txt")[2] == b"second"
 
-        # An object is finished only as it was announced, and only once the store has it.
-        objects = taskcluster.Object(process.options())
-        terms = {"projectId": "p", "uploadId": taskcluster.slugId()}
-        proposal = {"putUrl": {"contentType": "a/b", "contentLength": 4}}
-        right = {"sha256": hashlib.sha256(b"data").hexdigest(), "sha512": hashlib.sha512(b"data").hexdigest()}
-        announcement = {"expires": taskcluster.fromNow("1 hour"), "proposedUploadMethods": proposal, "hashes": right}
-        target = objects.createUpload("stated", terms | announcement)["uploadMethod"]["putUrl"]
-        with pytest.raises(TaskclusterRestFailure) as early:
-            objects.finishUpload("stated", terms)
-        assert early.value.status_code == 400
-        request = urllib.request.Request(target["url"], b"data", {"Content-Type": "a/b"}, method="PUT")
-        urllib.request.urlopen(request).close()
-        with pytest.raises(TaskclusterRestFailure) as wrong:
-            objects.finishUpload("stated", terms | {"hashes": {"sha256": "0" * 64}})
-        assert wrong.value.status_code == 409
-        objects.finishUpload("stated", terms | {"hashes": right})
-        assert objects.object("stated")["hashes"] == right
-        left = [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()]
-        assert left == [], "nothing of it stays among our own files"
+    # An object is finished only as it was announced, and only once the store has it.
+    objects = taskcluster.Object(process.options())
+    terms = {"projectId": "p", "uploadId": taskcluster.slugId()}
+    proposal = {"putUrl": {"contentType": "a/b", "contentLength": 4}}
+    right = {"sha256": hashlib.sha256(b"data").hexdigest(), "sha512": hashlib.sha512(b"data").hexdigest()}
+    announcement = {"expires": taskcluster.fromNow("1 hour"), "proposedUploadMethods": proposal, "hashes": right}
+    target = objects.createUpload("stated", terms | announcement)["uploadMethod"]["putUrl"]
+    with pytest.raises(TaskclusterRestFailure) as early:
+        objects.finishUpload("stated", terms)
+    assert early.value.status_code == 400
+    request = urllib.request.Request(target["url"], b"data", {"Content-Type": "a/b"}, method="PUT")
+    urllib.request.urlopen(request).close()
+    with pytest.raises(TaskclusterRestFailure) as wrong:
+        objects.finishUpload("stated", terms | {"hashes": {"sha256": "0" * 64}})
+    assert wrong.value.status_code == 409
+    objects.finishUpload("stated", terms | {"hashes": right})
+    assert objects.object("stated")["hashes"] == right
+    left = [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()]
+    assert left == [], "nothing of it stays among our own files"
 
 
 def verify_signature(url, method, headers):

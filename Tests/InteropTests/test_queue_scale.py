@@ -106,13 +106,14 @@ def rows_read(deployment):
 def settled(deployment):
     """The same once every session has told what it read, which takes a second."""
     before = rows_read(deployment)
-    while True:
+    for _ in range(60):
         time.sleep(1.5)
         after = rows_read(deployment)
         # The sweepers look every second; they find nothing, so few rows change hands.
         if all(sum(after[name]) - sum(before[name]) < 100 for name in after):
             return after
         before = after
+    raise AssertionError(f"something keeps reading: {after}")
 
 
 def live(queue, queue_id):

@@ -189,6 +189,8 @@ def test_messages_follow_a_job_and_fit_their_published_schema(roller, machine, r
         user = pika.URLParameters(running.amqp_url).credentials.username
         exchange = reference["exchangePrefix"] + entry["exchange"]
         queue = channel.queue_declare(f"queue/{user}/{unique('roller')}", exclusive=True).method.queue
+        # The service declares it as well, when it has the broker.
+        channel.exchange_declare(exchange, "topic", durable=True)
         channel.queue_bind(queue, exchange, f"ping.{machine}.*")
         job = roller.create("ping", machine).json()["task_id"]
         seen = []

@@ -91,7 +91,7 @@ def test_the_python_scriptworker_claims_and_completes_tasks(running, tmp_path):
         assert worker.poll() is None, "the worker must survive"
     finally:
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(30) == 0
+        assert worker.wait(120) == 0
 
 
 # What a script does, and how the Python worker has the run resolved. Those that the queue lets run again succeed then.

@@ -469,7 +469,7 @@ def test_42_a_stopped_worker_gives_its_task_back_with_what_there_is(running, tmp
         task_id = bench.create("(out / 'public' / 'part.txt').write_text('half');" + bench.started + "time.sleep(100)")
         bench.is_running(task_id)
         bench.signal(signal.SIGTERM)
-        assert bench.process.wait(30) == 0
+        assert bench.process.wait(120) == 0
     runs = bench.runs(task_id)
     assert (verdict(runs[0]), runs[1]["state"]) == ("worker-shutdown", "pending")
     names = {each["name"] for each in bench.queue.listArtifacts(task_id, 0)["artifacts"]}
@@ -485,7 +485,7 @@ def test_44_no_task_is_lost_to_a_worker_about_to_stop(running, tmp_path):
             eventually(lambda: bench.heartbeat()["state"] == "polling", 20)
             bench.signal(signal.SIGTERM)
             task_id = bench.create()
-            assert bench.process.wait(30) == 0
+            assert bench.process.wait(120) == 0
         # Either nobody has claimed it, or it was given back at once and waits again.
         assert [verdict(run) for run in bench.runs(task_id)] in (["pending"], ["worker-shutdown", "pending"])
         bench.queue.cancelTask(task_id)
@@ -498,7 +498,7 @@ def test_45_a_drained_worker_finishes_its_task_and_goes(running, tmp_path):
         bench.is_running(task_id)
         for _ in range(20):
             bench.signal(signal.SIGUSR1)
-        assert bench.process.wait(30) == 0
+        assert bench.process.wait(120) == 0
         assert verdict(bench.runs(task_id)[0]) == "completed"
         assert bench.text().count("told to finish") == 1
     bench.process = None
@@ -506,7 +506,7 @@ def test_45_a_drained_worker_finishes_its_task_and_goes(running, tmp_path):
         eventually(lambda: bench.heartbeat()["state"] == "polling", 20)
         result = subprocess.run([binary(), "drain", "--config", bench.path, "--timeout", "60"], check=False)
         assert result.returncode == 0
-        assert bench.process.wait(10) == 0
+        assert bench.process.wait(120) == 0
 
 
 def test_46_a_drained_worker_can_still_be_stopped(running, tmp_path):
@@ -516,7 +516,7 @@ def test_46_a_drained_worker_can_still_be_stopped(running, tmp_path):
         bench.is_running(task_id)
         bench.signal(signal.SIGUSR1)
         bench.signal(signal.SIGTERM)
-        assert bench.process.wait(30) == 0
+        assert bench.process.wait(120) == 0
     assert verdict(bench.runs(task_id)[0]) == "worker-shutdown"
     bench.queue.cancelTask(task_id)
 

@@ -126,7 +126,7 @@ def test_14_a_worker_may_be_told_to_leave_when_it_is_refused(running, tmp_path):
     bench = Bench(running, tmp_path, auth_failure_exit_after=1)
     bench.values["credentials"] = {**bench.values["credentials"], "accessToken": "wrong-" + "x" * 38}
     bench.start()
-    assert bench.process.wait(60) == 4
+    assert bench.process.wait(120) == 4
 
 
 def test_21_a_reason_that_queues_no_longer_know_becomes_a_failure(bench, proxy):
@@ -151,25 +151,28 @@ def test_21_a_reason_that_queues_no_longer_know_becomes_a_failure(bench, proxy):
 )
 def test_36_a_claim_survives_a_queue_that_is_away_for_a_while(bench, proxy, fault):
     """Three seconds (full size: five minutes, for a queue with claims that long)."""
-    away = size("OUTAGE", 3, 300)
-    task_id = bench.create(bench.started + f"time.sleep({away + 2})", maxRunTime=away + 60)
+    away, over = size("OUTAGE", 3, 300), bench.folder / "over"
+    code = bench.started + f"\nwhile not os.path.exists({str(over)!r}): time.sleep(0.1)"
+    task_id = bench.create(code, maxRunTime=away + 300)
     bench.is_running(task_id)
     with proxy.failing(lambda request: "/reclaim" in request.path and fault(request)):
         time.sleep(away)
+        eventually(lambda: "cannot renew the claim yet" in bench.text())
+    over.touch()
     assert bench.result(task_id, away + 60)[0] == "completed"
-    assert "cannot renew the claim yet" in bench.text()
 
 
 def test_36_a_claim_survives_a_queue_that_is_restarted(running, tmp_path):
     proxy = Proxy(running.root_url)
     with Bench(running, tmp_path, root_url=proxy.base, reclaim_interval=1) as bench:
-        task_id = bench.create(bench.started + "time.sleep(5)")
+        over = tmp_path / "over"
+        task_id = bench.create(bench.started + f"\nwhile not os.path.exists({str(over)!r}): time.sleep(0.1)")
         bench.is_running(task_id)
         port = proxy.down()
-        time.sleep(3)
+        eventually(lambda: "cannot renew the claim yet" in bench.text())
         again = Proxy(running.root_url, port)
+        over.touch()
         assert bench.result(task_id)[0] == "completed"
-        assert "cannot renew the claim yet" in bench.text()
     again.down()
 
 
@@ -202,7 +205,7 @@ def test_38_a_task_cancelled_while_it_is_verified_never_runs(running, tmp_path):
     bench.values |= {"verify_chain_of_trust": True, "github_api_url": slow.base}
     with bench:
         graph.create(sign)
-        assert asked.wait(30)
+        assert asked.wait(90)
         bench.queue.cancelTask(sign)
         eventually(lambda: "the claim is lost" in bench.text(), 20)
         assert not (bench.folder / "started").exists()
@@ -233,7 +236,7 @@ def test_43_a_stopping_worker_does_not_wait_for_ever_for_its_storage(running, pr
     def hang(request):
         if request.command != "PUT":
             return False
-        time.sleep(30)
+        time.sleep(300)
         return request.cut()
 
     with bench:
@@ -241,7 +244,7 @@ def test_43_a_stopping_worker_does_not_wait_for_ever_for_its_storage(running, pr
         bench.is_running(task_id)
         with proxy.failing(hang):
             bench.signal(signal.SIGTERM)
-            assert bench.process.wait(25) == 0
+            assert bench.process.wait(120) == 0
     assert verdict(bench.runs(task_id)[0]) == "worker-shutdown"
     bench.queue.cancelTask(task_id)
 
@@ -620,7 +623,7 @@ def test_89_no_secret_reaches_a_log_or_an_artifact(running, tmp_path):
         printed = bench.run(code + "print('t=' + held['accessToken'])")[0]
         # What a script prints into its own log is its own affair; the worker's log blots it out.
         assert b"t=*" not in bench.log(printed)
-        assert "t=********" in (tmp_path / "log" / "worker.log").read_text()
+        eventually(lambda: "t=********" in (tmp_path / "log" / "worker.log").read_text())
         given = bench.run(code)[0]
         texts = [bench.text(), (tmp_path / "log" / "heartbeat.json").read_text()]
         from chain import artifact

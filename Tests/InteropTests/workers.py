@@ -69,8 +69,9 @@ class Proxy(http.server.ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, root_url, port=0):
-        super().__init__(("127.0.0.1", port), ProxyHandler)
+    def __init__(self, root_url, port=None):
+        # Not one that the kernel chooses: it could lend that to somebody else while this proxy is down.
+        super().__init__(("127.0.0.1", port or load_suite().free_port()), ProxyHandler)
         self.lock = threading.Lock()
         self.puts = self.most_puts = 0
         self.edit = None
@@ -275,7 +276,7 @@ class Bench:
     def __exit__(self, *exception):
         if self.process.poll() is None:
             self.process.terminate()
-        assert self.process.wait(60) == 0, self.text()[-3000:]
+        assert self.process.wait(120) == 0, self.text()[-3000:]
 
     def text(self):
         log = self.folder / "log" / "worker.log"
