@@ -202,6 +202,14 @@ let package = Package(
             migrations: true
         ),
         library(
+            "ReleasesKit",
+            [
+                "APIServer", "Core", "HTTPClient", "JSON", "PipelineKit", "Postgres", "Pulse", "Schedules", "StepKit",
+                "Taskcluster", "TaskclusterClient", "YAMLReader", .crypto, .lifecycle,
+            ],
+            migrations: true
+        ),
+        library(
             "SignoffKit",
             [
                 "APIServer", "Core", "JSON", "Postgres", "Schedules", "StepKit", "Taskcluster", .crypto, .cryptoExtras,
@@ -253,7 +261,10 @@ let package = Package(
         service("shipit-oidc-dev", ["APIServer", "JSON", "SignoffKit", "StepKit"]),
         service(
             "shipit-pipeline",
-            ["APIServer", "Notices", "PipelineKit", "Postgres", "StepKit", "Taskcluster", "TaskclusterClient"]
+            [
+                "APIServer", "Notices", "PipelineKit", "Postgres", "ReleasesKit", "StepKit", "Taskcluster",
+                "TaskclusterClient",
+            ]
         ),
         service("shipit-signoff", ["APIServer", "JSON", "Postgres", "SignoffKit", "StepKit", "TaskclusterClient"]),
         service("shipit-step-check", ["HTTPClient", "JSON", "Schedules", "Taskcluster"], examples: true),
@@ -336,6 +347,14 @@ let package = Package(
             [
                 "APIServer", "Core", "HTTPClient", "JSON", "Outbox", "Postgres", "Pulse", "Schedules", "Taskcluster",
                 "TaskclusterClient", "TestSupport", .crypto, .lifecycle, .logging,
+            ]
+        ),
+        tests(
+            "ReleasesKit",
+            [
+                "APIServer", "Core", "HTTPClient", "JSON", "PipelineKit", "Postgres", "Pulse", "Schedules",
+                "SignoffKit", "StepKit",
+                "Taskcluster", "TaskclusterClient", "TestSupport", .lifecycle, .logging,
             ]
         ),
         tests("Schedules", []),

@@ -6,6 +6,7 @@ import DaemonCommand
 import Notices
 import PipelineKit
 import Postgres
+import ReleasesKit
 import ServiceLifecycle
 import StepKit
 import Taskcluster
@@ -25,6 +26,7 @@ enum ShipItPipeline: DaemonDescription {
             let pool = PostgresPool(PostgresConfiguration(settings: context.settings, applicationName: name))
             try context.settings.check()
             try await PipelineMigrations.migrate(pool)
+            try await ReleasesMigrations.migrate(pool)
         }
     }
 
@@ -55,6 +57,7 @@ enum ShipItPipeline: DaemonDescription {
         if !webhooks.isEmpty, secret == nil {
             settings.fail("shipit.webhook.secret", "is needed where SHIPIT_WEBHOOKS names addresses")
         }
+        let (catalogue, place, login) = releases(settings, foundation)
         try settings.check()
         var credentials: Hawk.Credentials?
         if let client, let token { credentials = Hawk.Credentials(clientID: client, accessToken: token) }
@@ -84,13 +87,71 @@ enum ShipItPipeline: DaemonDescription {
             tokens: foundation.tokens,
             isPublic: foundation.isPublic
         )
+        let authenticator = RemoteAuthenticator(rootURL: foundation.rootURL, transport: foundation.transport)
+        let releases = ReleaseService(
+            pipelines: service,
+            catalogue: catalogue,
+            place: place,
+            login: login,
+            client: taskcluster,
+            transport: foundation.transport
+        )
+        let releasesAPI = ReleasesAPI(service: releases, tokens: foundation.tokens, authenticator: authenticator)
         return foundation.services(
             context,
-            api: api.api(schemas: try SchemaStore.locate()),
-            authenticator: RemoteAuthenticator(rootURL: foundation.rootURL, transport: foundation.transport),
+            api: api.api(schemas: try SchemaStore.locate(), adding: releasesAPI.endpoints),
+            authenticator: authenticator,
             own: [runner, StepListener(service: service, pulse: foundation.pulse)]
                 + service.noticeServices(sender: sender, pulse: foundation.pulse)
+                + releases.services(pulse: foundation.pulse)
         )
+    }
+
+    /// What is released here, and with whose help.
+    private static func releases(
+        _ settings: Settings,
+        _ foundation: StepFoundation
+    ) -> (ProductCatalogue, ReleaseService.Place, LoginRules) {
+        let path = settings.optional("shipit.products.file", "the products that are released here, as YAML or JSON")
+        var catalogue = ProductCatalogue.empty
+        if let path {
+            do {
+                catalogue = try ProductCatalogue(file: path, allowsLax: foundation.channel.allowsTests)
+            } catch {
+                settings.fail("shipit.products.file", "cannot be used: \(error)")
+            }
+        }
+        let help = "the step service that carries out the actions of releases"
+        let steps =
+            path == nil
+            ? settings.string("shipit.taskcluster.url", default: "http://127.0.0.1:8014", help)
+            : settings.required("shipit.taskcluster.url", help)
+        let place = ReleaseService.Place(
+            taskclusterSteps: steps,
+            repositories: settings.string(
+                "shipit.repositories.url",
+                default: "https://hg.mozilla.org",
+                "where the repositories of branches are"
+            ),
+            detailsExchange: "exchange/\(foundation.pulse.namespace)/shipit/api"
+        )
+        let login = LoginRules(
+            requiresSecondFactor: settings.bool(
+                "signoff.require.mfa",
+                default: true,
+                "demand a second factor of those who sign phases"
+            ),
+            longestLogin: settings.int(
+                "signoff.max.auth.age.s",
+                default: 43_200,
+                in: 60...31_536_000,
+                "how old the login of those who sign phases may be, in seconds"
+            )
+        )
+        if !login.requiresSecondFactor, !foundation.channel.allowsTests {
+            settings.fail("signoff.require.mfa", "can be false for APP_CHANNEL local, dev and testing alone")
+        }
+        return (catalogue, place, login)
     }
 
     private static func list(_ text: String) -> [String] {

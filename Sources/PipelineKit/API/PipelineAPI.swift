@@ -24,11 +24,7 @@ public struct PipelineAPI: Sendable {
         )
     }
 
-    /// The whole API.
-    ///
-    /// - Parameters:
-    ///   - schemas: Where schemas are.
-    ///   - more: Endpoints of others that are served at the same root.
+    /// The whole API, with endpoints of others that are served at the same root.
     public func api(schemas: SchemaStore, adding more: [Endpoint] = []) -> API {
         steps.api(schemas: schemas, adding: pipelines + operators + freezes + locks + templates + more)
     }

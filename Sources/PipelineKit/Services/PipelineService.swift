@@ -64,8 +64,17 @@ public struct PipelineService: StepService {
         return StepDefinition(definition.json, labels: definition.labels)
     }
 
+    /// Names that are paths beside the pipelines.
+    static let reserved: Set<String> = [
+        "releases", "signoff", "disabled-products", "versions", "nightly-release", "product-details", "decision-task",
+        "merge-automation", "xpi", "v1",
+    ]
+
     /// A definition that somebody asks for.
     func checked(_ body: JSONObject, uid: String) throws(StepProblem) -> PipelineDefinition {
+        if Self.reserved.contains(uid) {
+            throw StepProblem.invalid("the uid \(uid) is reserved", code: "invalid_uid")
+        }
         guard body["template"] == nil else {
             throw StepProblem.invalid(
                 "A pipeline is made from a template by instantiating that",
@@ -294,7 +303,7 @@ public struct PipelineService: StepService {
     }
 
     /// Says in lists how far the pipeline is.
-    private func describe(_ evaluation: Evaluation, _ change: inout StepTransaction) {
+    func describe(_ evaluation: Evaluation, _ change: inout StepTransaction) {
         let steps = evaluation.ordered
         change.step.info = [
             "steps_total": JSONValue(steps.count),

@@ -94,6 +94,20 @@ struct RunStore: Sendable {
         try await pool.query(Self.stepsQuery(id)).map { try Self.step($0) }
     }
 
+    /// The steps of pipelines, by the names of those.
+    func steps(ofPipelines names: [String]) async throws -> [String: [StepRun]] {
+        let rows = try await pool.query(
+            """
+            select s.uid as pipeline, p.* from shipit_pipeline.pipeline_steps p
+            join shipit_pipeline.steps s on s.id = p.pipeline_id
+            where s.uid = any(\(names)) and s.deleted_at is null order by p.pipeline_id, p.position
+            """
+        )
+        var found: [String: [StepRun]] = [:]
+        for row in rows { found[try row.string("pipeline"), default: []].append(try Self.step(row)) }
+        return found
+    }
+
     private static func runQuery(_ id: Int) -> SQL {
         "select paused, cancel_requested, concurrency_key from shipit_pipeline.runs where id = \(id)"
     }

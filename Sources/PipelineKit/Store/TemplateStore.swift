@@ -48,7 +48,9 @@ struct TemplateStore: Sendable {
         }
     }
 
-    /// Stores a template; another definition needs another version. Answers whether that was so.
+    /// Stores a template, whose definition differs only if its version does.
+    ///
+    /// - Returns: Whether that was so.
     func save(_ template: Template, by actor: String, at now: Timestamp) async throws -> Bool {
         let changed = try await pool.execute(
             """

@@ -13,25 +13,11 @@ struct SigningRules: Sendable {
 
     /// Refuses people whose login is not good enough for a policy.
     func checkLogin(_ person: Person, _ policy: SignoffPolicy, now: Timestamp) throws(StepProblem) {
-        guard policy.requiresSecondFactor ?? requiresSecondFactor else { return }
-        let age = policy.longestLogin ?? longestLogin
-        guard person.usedSecondFactor else { throw Self.stepUp("A second factor is needed to sign", age) }
-        guard let login = person.authenticated, now - login <= .seconds(age) else {
-            throw Self.stepUp("The login is too old to sign", age)
-        }
-    }
-
-    private static func stepUp(_ text: String, _ age: Int) -> StepProblem {
-        StepProblem(
-            401,
-            "mfa_required",
-            text,
-            members: ["description": .string(text)],
-            headers: [
-                "WWW-Authenticate":
-                    "Bearer error=\"insufficient_user_authentication\", acr_values=\"mfa\", max_age=\"\(age)\""
-            ]
+        let rules = LoginRules(
+            requiresSecondFactor: policy.requiresSecondFactor ?? requiresSecondFactor,
+            longestLogin: policy.longestLogin ?? longestLogin
         )
+        try rules.check(person, now: now)
     }
 
     /// The signature a person would make for a group; a refusal if they may not.

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: MPL-2.0
+
+public import APIServer
+import JSON
+import Schedules
+public import StepKit
+public import Taskcluster
+
+/// The API of releases and their phases, as the scripts and people of the original know it.
+public struct ReleasesAPI: Sendable {
+    let service: ReleaseService
+    let tokens: TokenVerifier?
+    let make: StepEndpoints
+    let authenticator: any RequestAuthenticator
+
+    /// Puts the API in front of a service; tokens tell which person asks.
+    public init(service: ReleaseService, tokens: TokenVerifier?, authenticator: any RequestAuthenticator) {
+        self.service = service
+        self.tokens = tokens
+        self.authenticator = authenticator
+        make = StepEndpoints(gate: StepGate(service: "shipit_api", tokens: tokens, isPublic: true))
+    }
+
+    /// Everything that is served beside the pipelines.
+    public var endpoints: [Endpoint] { releases + signoffs + switches + submissions }
+
+    private var releases: [Endpoint] {
+        let query: [String: QueryRule] = [
+            "product": .any, "branch": .any, "version": .any, "build_number": "^[0-9]{1,6}$", "status": .words,
+        ]
+        return [
+            make.open(.get, "/releases", name: "releases", query: query, title: "List releases", handler: list),
+            make.open(.post, "/releases", name: "addRelease", title: "Add a release", handler: add),
+            make.open(.get, "/releases/<name>", name: "release", title: "Read a release") { request in
+                .json(try await service.json(service.release(request.parameter("name"))))
+            },
+            make.open(.patch, "/releases/<name>", name: "setStatus", title: "Say how it stands", handler: patch),
+            make.open(.delete, "/releases/<name>", name: "abandon", title: "Give a release up", handler: abandon),
+            make.open(.get, "/releases/<name>/<phase>", name: "phase", title: "Read a phase") { request in
+                .json(try await service.json(phase: request.parameter("phase"), of: request.parameter("name")))
+            },
+            make.open(.put, "/releases/<name>/<phase>", name: "schedule", title: "Call for a phase", handler: schedule),
+        ]
+    }
+
+    private var signoffs: [Endpoint] {
+        let route = "/signoff/<name>/<phase>"
+        return [
+            make.open(.get, route, name: "signoffs", title: "Read the signatures of a phase") { request in
+                let release = try await service.release(request.parameter("name"))
+                let phase = try service.phase(request.parameter("phase"), of: release)
+                return Self.answer(try await service.store.signoffs(release.id, phase.name))
+            },
+            make.open(.put, route, name: "signPhase", title: "Sign a phase", handler: sign),
+        ]
+    }
+
+    private static func answer(_ signoffs: [Signoff]) -> APIResponse {
+        .json(["signoffs": .array(signoffs.map(\.json))])
+    }
+
+    // MARK: - Who asks
+
+    /// The caller, who has to show credentials of some kind.
+    func caller(_ request: APIRequest) async throws -> Caller {
+        if request.query["access_token"] != nil {
+            throw StepProblem.invalid("Credentials belong into the Authorization header")
+        }
+        let header = request.header("authorization")
+        if TokenVerifier.isBearer(header) {
+            guard let tokens else { throw Self.unauthorized("Tokens of people are not accepted here") }
+            let person = try await tokens.person(header)
+            guard !person.isMachine else { throw Self.unauthorized("Tokens of machines are not accepted here") }
+            return .person(person)
+        }
+        try await request.authenticate()
+        guard let client = request.clientID else { throw Self.unauthorized("This needs credentials") }
+        return .client(name: client, scopes: request.scopes)
+    }
+
+    static func unauthorized(_ text: String) -> StepProblem {
+        StepProblem(401, "authorization_header_missing", text, headers: ["WWW-Authenticate": "Hawk"])
+    }
+
+    /// The groups whose people may do things to a product.
+    func groups(_ product: String, _ key: String? = nil) -> Set<String> {
+        service.catalogue.product(key ?? product)?.groups ?? []
+    }
+
+    // MARK: - Releases
+
+    private func list(_ request: APIRequest) async throws -> APIResponse {
+        var filter = ReleaseStore.Filter()
+        filter.product = request.query["product"]
+        filter.branch = request.query["branch"]
+        filter.version = request.query["version"]
+        filter.buildNumber = request.query["build_number"].flatMap { Int($0) }
+        if filter.buildNumber != nil, filter.version == nil {
+            throw StepProblem.invalid("Filtering by build_number without version is not supported.")
+        }
+        if let words = request.query["status"] {
+            filter.statuses = []
+            for word in words.split(separator: ",") {
+                guard let status = Release.Status(rawValue: String(word)) else {
+                    throw StepProblem.invalid("No status is called \(word)")
+                }
+                filter.statuses.append(status)
+            }
+        }
+        return .json(try await service.list(filter))
+    }
+
+    private func add(_ request: APIRequest) async throws -> APIResponse {
+        let caller = try await caller(request)
+        let body = try request.jsonObject()
+        func text(_ name: String) throws(StepProblem) -> String {
+            guard let text = body[name]?.string, !text.isEmpty, text.utf8.count <= 500 else {
+                throw StepProblem.invalid("\(name) has to be a text")
+            }
+            return text
+        }
+        let product = try text("product")
+        let branch = try text("branch")
+        try caller.require("add_release", product, groups: groups(product, body["product_key"]?.string))
+        let disabled = try await service.switches.disabled()[product] ?? []
+        if caller.isClient, disabled.contains(branch) || disabled.contains("") {
+            throw StepProblem(401, "product_disabled", "Taskcluster based submissions are disabled")
+        }
+        guard let number = body["build_number"]?.int, (1...100_000).contains(number) else {
+            throw StepProblem.invalid("build_number has to be a number from 1 on")
+        }
+        let wanted = ReleaseService.Request(
+            product: product,
+            branch: branch,
+            version: try text("version"),
+            revision: try text("revision"),
+            buildNumber: number,
+            releaseETA: body["release_eta"]?.string ?? "",
+            productKey: body["product_key"]?.string,
+            repository: body["repo_url"]?.string,
+            partials: body["partial_updates"]
+        )
+        let (release, warnings) = try await service.create(wanted, by: caller)
+        var json = try await service.json(release)
+        if !warnings.isEmpty { json["warnings"] = JSONValue(warnings) }
+        return .json(json, status: 201)
+    }
+
+    private func schedule(_ request: APIRequest) async throws -> APIResponse {
+        let caller = try await caller(request)
+        let (name, phase) = (request.parameter("name"), request.parameter("phase"))
+        let release = try await service.release(name)
+        let groups = groups(release.product, release.productKey)
+        try caller.require("schedule_phase", "\(release.product)/\(phase)", groups: groups)
+        return .json(try await service.schedule(phase, of: name, by: caller))
+    }
+
+    private func patch(_ request: APIRequest) async throws -> APIResponse {
+        let caller = try await caller(request)
+        let name = request.parameter("name")
+        let release = try await service.release(name)
+        try caller.require("update_release_status", groups: groups(release.product, release.productKey))
+        guard let word = try request.jsonObject()["status"]?.string, let status = Release.Status(rawValue: word) else {
+            throw StepProblem.invalid("status has to be scheduled, shipped or aborted")
+        }
+        return .json(try await service.setStatus(status, name, by: caller))
+    }
+
+    private func abandon(_ request: APIRequest) async throws -> APIResponse {
+        let caller = try await caller(request)
+        let release = try await service.release(request.parameter("name"))
+        let groups = groups(release.product, release.productKey)
+        try caller.require("abandon_release", release.product, groups: groups)
+        return .json(try await service.abandon(release.name, by: caller))
+    }
+
+    // MARK: - Signing
+
+    private func sign(_ request: APIRequest) async throws -> APIResponse {
+        guard case .person(let person) = try await caller(request) else {
+            throw StepProblem(
+                401,
+                "human_required",
+                "Only people sign, with a token of their own",
+                headers: ["WWW-Authenticate": "Bearer"]
+            )
+        }
+        let body: JSONValue
+        do {
+            body = try JSONValue(parsing: request.rawBody)
+        } catch {
+            throw StepProblem.invalid("The body is not JSON: \(error.message)", code: "malformed_payload")
+        }
+        guard let uid = body.string else { throw StepProblem.invalid("The body has to be the uid of a signoff") }
+        let phase = request.parameter("phase")
+        return Self.answer(try await service.sign(uid, phase: phase, of: request.parameter("name"), by: person))
+    }
+}

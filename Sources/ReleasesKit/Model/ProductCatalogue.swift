@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: MPL-2.0
+
+public import JSON
+
+/// What is known of a product: the keys are those of the original's `products.yml`, and a few of our own.
+struct Product: Sendable {
+    /// A signature that a phase needs.
+    struct Slot: Sendable, Hashable {
+        let name: String
+        let description: String
+        /// The group of people who may give it.
+        let permissions: String
+    }
+
+    let name: String
+    let phases: [String]
+    let isLegacy: Bool
+    let canBeDisabled: Bool
+    let groups: Set<String>
+    let repository: String
+    let trustDomain: String?
+    let signoffs: [String: [Slot]]
+    /// By project; the empty name stands for all others.
+    let phaseSkipping: [String: Bool]
+    /// Whether one person may fill all slots.
+    let isLax: Bool
+    let notify: JSONValue
+    /// The template of pipelines for releases that come by the first version's form.
+    let template: String?
+
+    /// Whether phases may be left out in a project.
+    func allowsPhaseSkipping(_ project: String) -> Bool { phaseSkipping[project] ?? phaseSkipping[""] ?? false }
+}
+
+/// All products.
+public struct ProductCatalogue: Sendable {
+    let products: [String: Product]
+    /// The groups of the directory behind a group that signoffs name.
+    let groups: [String: Set<String>]
+
+    /// What is wrong with a catalogue.
+    public struct Problem: Error, CustomStringConvertible {
+        /// What, and where.
+        public let description: String
+    }
+
+    /// No products.
+    public static let empty = ProductCatalogue(products: [:], groups: [:])
+
+    private init(products: [String: Product], groups: [String: Set<String>]) {
+        self.products = products
+        self.groups = groups
+    }
+
+    /// Reads a catalogue: products by name, or `products` and the `groups` of people behind their signoffs.
+    ///
+    /// - Parameters:
+    ///   - json: The catalogue.
+    ///   - allowsLax: Whether products may let one person fill all slots, which is for tests.
+    public init(_ json: JSONValue, allowsLax: Bool) throws(Problem) {
+        guard let root = json.object else { throw Problem(description: "the products have to be an object") }
+        let list = root["products"]?.object ?? root
+        var products: [String: Product] = [:]
+        for (name, value) in list where name != "groups" {
+            guard let object = value.object else { throw Problem(description: "\(name) has to be an object") }
+            products[name] = try Self.product(name, object, allowsLax: allowsLax)
+        }
+        self.products = products
+        var groups: [String: Set<String>] = [:]
+        for (name, value) in root["products"] == nil ? [:] : root["groups"]?.object ?? [:] {
+            groups[name] = Set(value.array?.compactMap(\.string) ?? [])
+        }
+        self.groups = groups
+    }
+
+    private static func product(
+        _ name: String,
+        _ json: JSONObject,
+        allowsLax: Bool
+    ) throws(Problem) -> Product {
+        func words(_ key: String) throws(Problem) -> [String] {
+            guard let value = json[key] else { return [] }
+            guard let list = value.array, list.allSatisfy({ $0.string != nil }) else {
+                throw Problem(description: "\(name).\(key) has to be a list of words")
+            }
+            return list.compactMap(\.string)
+        }
+        let phases = try words("phases")
+        guard Set(phases).count == phases.count else { throw Problem(description: "\(name).phases names one twice") }
+        var slots: [String: [Product.Slot]] = [:]
+        for (phase, value) in json["signoffs"]?.object ?? [:] {
+            guard phases.contains(phase), let list = value.array else {
+                throw Problem(description: "\(name).signoffs.\(phase) has to be a list for one of its phases")
+            }
+            for slot in list {
+                guard let title = slot["name"]?.string, let group = slot["permissions"]?.string else {
+                    throw Problem(description: "\(name).signoffs.\(phase) needs name and permissions")
+                }
+                let text = slot["description"]?.string ?? ""
+                slots[phase, default: []].append(.init(name: title, description: text, permissions: group))
+            }
+        }
+        var skipping: [String: Bool] = [:]
+        if let value = json["allow-phase-skipping"] {
+            if let all = value.bool { skipping[""] = all }
+            for (project, value) in value.object ?? [:] {
+                skipping[project == "default" ? "" : project] = value.bool ?? false
+            }
+        }
+        let isLax = json["lax"]?.bool ?? false
+        guard !isLax || allowsLax else { throw Problem(description: "\(name).lax is not for production") }
+        return Product(
+            name: name,
+            phases: phases,
+            isLegacy: json["legacy"]?.bool ?? false,
+            canBeDisabled: json["can-be-disabled"]?.bool ?? false,
+            groups: Set(try words("authorized-ldap-groups")),
+            repository: json["repo-url"]?.string ?? "",
+            trustDomain: json["trust-domain"]?.string,
+            signoffs: slots,
+            phaseSkipping: skipping,
+            isLax: isLax,
+            notify: json["notify"] ?? [],
+            template: json["pipeline-template"]?.string
+        )
+    }
+
+    /// The product of a name; for a release candidate the variant that is made for those, if there is one.
+    func product(_ name: String, version: ReleaseVersion? = nil) -> Product? {
+        if let version, version.isFirstOfItsKind, let candidate = products["\(name)_rc"] { return candidate }
+        return products[name]
+    }
+
+    /// The groups of the directory whose people may sign for a group.
+    func members(of group: String) -> Set<String> { groups[group] ?? [group] }
+}

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: MPL-2.0
+
+import JSON
+import PipelineKit
+import Schedules
+
+/// Something that is released, in phases that people or scripts call for.
+struct Release: Sendable {
+    /// How it stands.
+    enum Status: String, Sendable, CaseIterable {
+        case scheduled
+        case shipped
+        case aborted
+    }
+
+    /// One phase.
+    struct Phase: Sendable {
+        let name: String
+        var wanted: Timestamp?
+        var wantedBy: String?
+        var isSkipped = false
+    }
+
+    let id: Int
+    let name: String
+    let product: String
+    let productKey: String?
+    let branch: String
+    let version: String
+    let buildNumber: Int
+    let revision: String
+    let repository: String
+    let releaseETA: String
+    let decisionTask: String
+    /// What the action of every phase is given, beside its own.
+    let input: JSONObject
+    var status: Status
+    let created: Timestamp
+    var completed: Timestamp?
+    var phases: [Phase] = []
+    let allowsSkipping: Bool
+
+    var project: String { branch.split(separator: "/").last.map(String.init) ?? "" }
+
+    /// The release as its clients know it; nothing is null.
+    func json(_ steps: [PipelineDoor.StepView]) -> JSONObject {
+        [
+            "name": .string(name), "product": .string(product), "branch": .string(branch),
+            "project": .string(project), "version": .string(version), "revision": .string(revision),
+            "build_number": JSONValue(buildNumber), "release_eta": .string(releaseETA),
+            "status": .string(status.rawValue), "created": .string(created.iso8601),
+            "completed": .string(completed?.iso8601 ?? ""),
+            "phases": .array(phases.map { .object(json($0, steps)) }),
+            "allow_phase_skipping": JSONValue(allowsSkipping),
+        ]
+    }
+
+    /// A phase as its clients know it, and how its step stands.
+    func json(_ phase: Phase, _ steps: [PipelineDoor.StepView]) -> JSONObject {
+        let step = steps.first { $0.uid == phase.name }
+        let task = phase.wanted == nil ? "" : step?.info["task_id"]?.string ?? ""
+        let isOver = phase.wanted != nil && step?.isTerminal == true
+        var state = step?.state ?? "unknown"
+        if phase.wanted != nil, !phase.isSkipped, task.isEmpty, step?.isTerminal == false { state = "scheduling" }
+        return [
+            "name": .string(phase.name), "submitted": JSONValue(phase.isSkipped || !task.isEmpty || isOver),
+            "actionTaskId": .string(task), "created": .string(created.iso8601),
+            "scheduled_at": .string(phase.wanted?.iso8601 ?? ""), "skipped": JSONValue(phase.isSkipped),
+            "state": .string(state), "message": .string(step?.message ?? ""),
+        ]
+    }
+}
+
+/// A signature that a phase needs, or has.
+struct Signoff: Sendable {
+    let uid: String
+    let phase: String
+    let name: String
+    let description: String
+    let permissions: String
+    var signed: Timestamp?
+    var subject: String?
+    var signedBy: String?
+
+    var json: JSONValue {
+        [
+            "uid": .string(uid), "name": .string(name), "description": .string(description),
+            "permissions": .string(permissions), "completed": .string(signed?.iso8601 ?? ""),
+            "completed_by": .string(signedBy ?? ""), "signed": JSONValue(signed != nil),
+        ]
+    }
+}

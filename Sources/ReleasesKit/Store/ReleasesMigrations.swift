@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: MPL-2.0
+
+public import Postgres
+
+/// The steps that make the tables of releases.
+public enum ReleasesMigrations {
+    /// The schema they are in.
+    public static let schema = "shipit_releases"
+
+    /// Brings the schema up to date.
+    public static func migrate(_ pool: PostgresPool) async throws {
+        let all = [Migration(version: 1, name: "releases", bytes: PackageResources.V0001_releases_sql)]
+        _ = try await Migrator.migrate(pool, schema: schema, migrations: all)
+    }
+}

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: MPL-2.0
+
+import JSON
+import Postgres
+import Schedules
+
+/// A release as the form of the first version asks for it, and how far its runner is.
+struct Submission: Sendable {
+    let name: String
+    let product: String
+    let fields: JSONObject
+    var isReady = false
+    var isComplete = false
+    var status = ""
+    let submitter: String
+    let submitted: Timestamp
+    var shipped: Timestamp?
+    var starter: String?
+    /// The group of the tasks that build it.
+    var graph: String?
+    /// Whether a pipeline has to be made of it.
+    var isPending = false
+    /// Why there is none yet.
+    var problem: String?
+
+    var json: JSONValue {
+        var json = fields
+        json["name"] = .string(name)
+        json["product"] = .string(product)
+        json["submitter"] = .string(submitter)
+        json["ready"] = JSONValue(isReady)
+        json["complete"] = JSONValue(isComplete)
+        json["status"] = .string(status)
+        json["submittedAt"] = .string(submitted.iso8601)
+        json["shippedAt"] = shipped.map { .string($0.iso8601) } ?? .null
+        json["starter"] = starter.map { .string($0) } ?? .null
+        json["taskGroupId"] = graph.map { .string($0) } ?? .null
+        json["pipeline_pending"] = JSONValue(isPending)
+        json["pipeline_problem"] = problem.map { .string($0) } ?? .null
+        return .object(json)
+    }
+}
+
+/// The releases that came by the form of the first version.
+struct SubmissionStore: Sendable {
+    let pool: PostgresPool
+
+    func list(ready: Bool?, complete: Bool?) async throws -> [String] {
+        var sql: SQL = "select name from shipit_releases.submissions where true"
+        if let ready { sql += " and ready = \(ready)" }
+        if let complete { sql += " and complete = \(complete)" }
+        sql += " order by submitted, name limit 10000"
+        return try await pool.query(sql).map { try $0.string("name") }
+    }
+
+    func find(_ name: String) async throws -> Submission? {
+        try await pool.query("select * from shipit_releases.submissions where name = \(name)").first
+            .map { try Self.submission($0) }
+    }
+
+    /// Stores what somebody asks for.
+    ///
+    /// - Returns: Whether there was nothing of that name.
+    func add(_ submission: Submission) async throws -> Bool {
+        try await pool.execute(
+            """
+            insert into shipit_releases.submissions (name, product, fields, submitter, submitted)
+            values (\(submission.name), \(submission.product), \(JSONValue.object(submission.fields)),
+                \(submission.submitter), \(submission.submitted))
+            on conflict do nothing
+            """
+        ) > 0
+    }
+
+    /// Changes one under the lock of its row; nil if there is none.
+    func change(
+        _ name: String,
+        _ body: @Sendable (inout Submission) throws -> Void
+    ) async throws -> Submission? {
+        try await pool.transaction { connection -> Submission? in
+            let rows = try await connection.query(
+                "select * from shipit_releases.submissions where name = \(name) for update"
+            )
+            guard let row = rows.first else { return nil }
+            var changed = try Self.submission(row)
+            try body(&changed)
+            try await connection.execute(
+                """
+                update shipit_releases.submissions set ready = \(changed.isReady), complete = \(changed.isComplete),
+                    status = \(changed.status), shipped = \(changed.shipped), starter = \(changed.starter),
+                    graph = \(changed.graph), pipeline_pending = \(changed.isPending),
+                    pipeline_problem = \(changed.problem)
+                where name = \(name)
+                """
+            )
+            return changed
+        }
+    }
+
+    /// Those of which a pipeline has to be made.
+    func pending() async throws -> [Submission] {
+        try await pool.query(
+            "select * from shipit_releases.submissions where pipeline_pending order by name limit 100"
+        ).map { try Self.submission($0) }
+    }
+
+    private static func submission(_ row: PostgresRow) throws -> Submission {
+        Submission(
+            name: try row.string("name"),
+            product: try row.string("product"),
+            fields: try row.json("fields").object ?? [:],
+            isReady: try row.bool("ready"),
+            isComplete: try row.bool("complete"),
+            status: try row.string("status"),
+            submitter: try row.string("submitter"),
+            submitted: try row.timestamp("submitted"),
+            shipped: try row.optionalTimestamp("shipped"),
+            starter: try row.optionalString("starter"),
+            graph: try row.optionalString("graph"),
+            isPending: try row.bool("pipeline_pending"),
+            problem: try row.optionalString("pipeline_problem")
+        )
+    }
+}

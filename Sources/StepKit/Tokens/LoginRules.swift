@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: MPL-2.0
+
+public import Schedules
+
+/// How good a login has to be for somebody to sign.
+public struct LoginRules: Sendable {
+    /// Whether a second factor is demanded.
+    public var requiresSecondFactor: Bool
+    /// How long ago the login may be, in seconds.
+    public var longestLogin: Int
+
+    /// Describes a login.
+    public init(requiresSecondFactor: Bool, longestLogin: Int) {
+        self.requiresSecondFactor = requiresSecondFactor
+        self.longestLogin = longestLogin
+    }
+
+    /// Refuses people whose login is not good enough.
+    public func check(_ person: Person, now: Timestamp) throws(StepProblem) {
+        guard requiresSecondFactor else { return }
+        guard person.usedSecondFactor else { throw stepUp("A second factor is needed to sign") }
+        guard let login = person.authenticated, now - login <= .seconds(longestLogin) else {
+            throw stepUp("The login is too old to sign")
+        }
+    }
+
+    private func stepUp(_ text: String) -> StepProblem {
+        StepProblem(
+            401,
+            "mfa_required",
+            text,
+            members: ["description": .string(text)],
+            headers: [
+                "WWW-Authenticate":
+                    "Bearer error=\"insufficient_user_authentication\", acr_values=\"mfa\", max_age=\"\(longestLogin)\""
+            ]
+        )
+    }
+}

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: MPL-2.0
+
+import HTTPClient
+import JSON
+import Taskcluster
+import TestSupport
+import Testing
+
+@testable import ReleasesKit
+
+/// The form of the first version, and the calls of its release runner.
+@Suite(.timeLimit(.minutes(15)))
+struct SubmissionTests {
+    private static let name = "Firefox-60.0b9-build1"
+    private static let account = "Basic \(Base64.encoded(Array("release-runner:secret".utf8)))"
+
+    private static func form(_ fields: [(String, String)]) -> [UInt8] {
+        let pairs = fields.map { name, value in
+            let escaped = value.map { $0 == "#" ? "%23" : $0 == " " ? "+" : $0 == "/" ? "%2F" : String($0) }.joined()
+            return "\(name)=\(escaped)"
+        }
+        return Array(pairs.joined(separator: "&").utf8)
+    }
+
+    private static func post(
+        _ world: ReleaseWorld,
+        _ path: String,
+        _ fields: [(String, String)],
+        token: String? = nil
+    ) async throws -> (status: Int, body: JSONValue, headers: HTTPHeaders) {
+        var token = token
+        if token == nil {
+            token = try await world.call("GET", "/v1/csrf_token", as: account).headers["X-CSRF-Token"]
+        }
+        return try await world.call(
+            "POST",
+            path,
+            as: account,
+            headers: ["Content-Type": "application/x-www-form-urlencoded"],
+            bytes: form(fields + [("csrf_token", token ?? "")])
+        )
+    }
+
+    private static let fields = [
+        ("firefox-product", "firefox"), ("firefox-version", "60.0b9"), ("firefox-buildNumber", "1"),
+        ("firefox-branch", "releases/mozilla-beta"), ("firefox-mozillaRevision", "abc"),
+        ("firefox-l10nChangesets", "de default"), ("firefox-comment", "one more"),
+    ]
+
+    @Test func `a release comes by the form, its runner starts it, and its tasks become a step`() async throws {
+        try await ReleaseWorld.with { world in
+            #expect(try await world.call("GET", "/v1/releases").status == 401)
+            #expect(
+                try await world.call("GET", "/v1/releases", as: "Basic \(Base64.encoded(Array("a:b".utf8)))").status
+                    == 401
+            )
+            #expect(try await Self.post(world, "/v1/submit_release.html", Self.fields, token: "x").status == 400)
+            let submitted = try await Self.post(world, "/v1/submit_release.html", Self.fields)
+            #expect(submitted.status == 302)
+            #expect(submitted.headers["Location"] == "/v1/releases/\(Self.name)")
+            #expect(try await Self.post(world, "/v1/submit_release.html", Self.fields).status == 400)
+
+            // The names of the fields without the product do as well.
+            let bare = Self.fields.map { ($0.0.split(separator: "-").last.map(String.init) ?? "", $0.1) }
+                .map { ($0.0, $0.0 == "version" ? "60.0b10" : $0.1) }
+            #expect(try await Self.post(world, "/v1/submit_release.html", bare).status == 302)
+
+            let waiting = "/v1/releases?ready=1&complete=0"
+            #expect(try await world.call("GET", waiting, as: Self.account).body == ["releases": []])
+            let path = "/v1/releases/\(Self.name)"
+            #expect(try await Self.post(world, path, [("ready", "True")]).status == 200)
+            #expect(try await world.call("GET", waiting, as: Self.account).body == ["releases": [.string(Self.name)]])
+            let row = try await world.call("GET", path, as: Self.account).body
+            #expect(row["version"] == "60.0b9")
+            #expect(row["buildNumber"] == 1)
+            #expect(row["branch"] == "releases/mozilla-beta")
+            #expect(row["comment"] == "one more")
+            #expect(row["starter"] == "release-runner")
+
+            #expect(try await Self.post(world, path, [("ready", "False"), ("complete", "True")]).status == 400)
+            let long = String(repeating: "x", count: 300)
+            #expect(try await Self.post(world, path, [("status", long)]).body["status"]?.string?.count == 250)
+            let graph = "fN1SbArXTPSVFUUvaOlinQ"
+            let started = [("complete", "True"), ("status", "Started"), ("taskGroupId", graph)]
+            #expect(try await Self.post(world, path, started).body["pipeline_pending"] == true)
+            // Once more, as after a lost answer.
+            #expect(try await Self.post(world, path, started).status == 200)
+            #expect(try await Self.post(world, path, [("ready", "False")]).status == 400)
+            let other = [("taskGroupId", "aN1SbArXTPSVFUUvaOlinQ")]
+            #expect(try await Self.post(world, path, other).status == 409)
+
+            try await world.service.makePipelines()
+            try await world.service.makePipelines()
+            #expect(try await world.call("GET", path, as: Self.account).body["pipeline_pending"] == false)
+            try await eventually("the tasks are followed") { world.around.puts("\(Self.name).build") > 0 }
+            #expect(world.around.body("\(Self.name).build")?["taskGroupId"] == .string(graph))
+        }
+    }
+
+    @Test func `88: a pipeline that cannot be made yet is made later, and the first version keeps what it was told`()
+        async throws
+    {
+        var catalogue = ReleaseWorld.catalogue
+        var firefox = catalogue["products"]?["firefox"] ?? [:]
+        firefox["pipeline-template"] = "beta"
+        var products = catalogue["products"] ?? [:]
+        products["firefox"] = firefox
+        catalogue["products"] = products
+        let changed = catalogue
+        try await ReleaseWorld.with(catalogue: changed) { world in
+            _ = try await Self.post(world, "/v1/submit_release.html", Self.fields)
+            let path = "/v1/releases/\(Self.name)"
+            let started = [("ready", "1"), ("complete", "1"), ("taskGroupId", "fN1SbArXTPSVFUUvaOlinQ")]
+            #expect(try await Self.post(world, path, started).status == 200)
+            try await world.service.makePipelines()
+            let row = try await world.call("GET", path, as: Self.account).body
+            #expect(row["complete"] == true)
+            #expect(row["pipeline_pending"] == true)
+            #expect(row["pipeline_problem"] == "There is no template beta")
+
+            let step: JSONValue = [
+                "uid": "build", "api_url": .string("\(world.aroundURL)/steps"),
+                "parameters": ["taskGroupId": "${parameters.taskGroupId}", "revision": "$${pipeline.uid}"],
+            ]
+            let template: JSONValue = [
+                "version": "3", "definition": ["namespace_steps": true, "parameters": ["steps": [step]]],
+                "schema": ["type": "object", "required": ["taskGroupId"]],
+            ]
+            #expect(try await world.call("PUT", "/templates/beta", template, as: ReleaseWorld.script).status == 200)
+            try await world.service.makePipelines()
+            #expect(try await world.call("GET", path, as: Self.account).body["pipeline_pending"] == false)
+            try await eventually("the tasks are followed") { world.around.puts("\(Self.name).build") > 0 }
+            #expect(world.around.body("\(Self.name).build")?["revision"] == .string(Self.name))
+            let definition = try await world.call("GET", "/\(Self.name)/definition", as: ReleaseWorld.script).body
+            #expect(definition["template"] == ["name": "beta", "version": "3"])
+        }
+    }
+}
