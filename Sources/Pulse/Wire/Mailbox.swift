@@ -174,14 +174,7 @@ final class Completion: Sendable {
     /// Waits for the answer, which is `cancelled` when the calling task is cancelled before.
     func wait() async -> PulseError? {
         await withTaskCancellationHandler {
-            await withCheckedContinuation { continuation in
-                let early = state.withLock { state -> PulseError?? in
-                    if case .done(let error) = state { return .some(error) }
-                    state = .waiting(continuation)
-                    return .none
-                }
-                if let early { continuation.resume(returning: early) }
-            }
+            await waitShielded()
         } onCancel: {
             complete(PulseError(.cancelled, "the task waiting for the broker was cancelled"))
         }

@@ -83,26 +83,9 @@ struct TaskPayload: Sendable, Hashable {
     static func isSafe(_ path: String) -> Bool {
         guard !path.isEmpty, !path.contains(".."), path.utf8.allSatisfy({ (0x20...0x7e).contains($0) && $0 != 0x5c })
         else { return false }
-        return [path, decoded(path)].allSatisfy { path in
+        return [path, PercentText.decoded(path)].allSatisfy { path in
             path.split(separator: "/", omittingEmptySubsequences: false).allSatisfy { !["", ".", ".."].contains($0) }
                 && path.utf8.allSatisfy { $0 >= 0x20 && $0 != 0x5c }
         }
-    }
-
-    private static func decoded(_ path: String) -> String {
-        var bytes: [UInt8] = []
-        var rest = Array(path.utf8)[...]
-        while let byte = rest.popFirst() {
-            let digits = rest.prefix(2)
-            if byte == UInt8(ascii: "%"), digits.count == 2,
-                let value = UInt8(String(decoding: digits, as: UTF8.self), radix: 16)
-            {
-                bytes.append(value)
-                rest = rest.dropFirst(2)
-            } else {
-                bytes.append(byte)
-            }
-        }
-        return String(decoding: bytes, as: UTF8.self)
     }
 }
