@@ -43,6 +43,12 @@ enum ShipItPipeline: DaemonDescription {
             in: .milliseconds(10)...(.seconds(60)),
             "how often to look for due pipelines when nothing wakes the service"
         )
+        let lease = settings.duration(
+            "shipit.lease.s",
+            default: .seconds(30),
+            in: .seconds(1)...(.seconds(600)),
+            "how long a pipeline is left to a replica that says nothing"
+        )
         let client = settings.optional("taskcluster.client.id", "the client that calls step services")
         let token = settings.optional("taskcluster.access.token", secret: true, "its access token")
         if (client == nil) != (token == nil) {
@@ -80,7 +86,13 @@ enum ShipItPipeline: DaemonDescription {
             )
         }
         let sender = NoticeSender(client: taskcluster, transport: foundation.transport, signing: signing)
-        let runner = StepRunner(store: foundation.store, owner: foundation.owner, interval: tick, look: service.look)
+        let runner = StepRunner(
+            store: foundation.store,
+            owner: foundation.owner,
+            interval: tick,
+            lease: lease,
+            look: service.look
+        )
         let api = PipelineAPI(
             service: service,
             runner: runner,

@@ -12,8 +12,8 @@ struct PipelineCommand: ParsableCommand {
         abstract: "Create pipelines, watch them, and decide about their steps.",
         discussion: "The service is at SHIPIT_PIPELINE_URL; the credentials are those of the other commands.",
         subcommands: [
-            Create.self, List.self, Show.self, Watch.self, Explain.self, Pause.self, Resume.self, Retry.self,
-            Cancel.self, Resolve.self,
+            Create.self, List.self, Show.self, Watch.self, Explain.self, Pause.self, Resume.self, Start.self, Skip.self,
+            Retry.self, Cancel.self, Resolve.self, TemplateCommand.self, FreezeCommand.self,
         ]
     )
 
@@ -64,25 +64,33 @@ struct PipelineOptions: ParsableArguments {
 extension PipelineCommand {
     struct Create: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Create a pipeline from a file; the same pipeline again is no error.",
+            abstract: "Create a pipeline from a file or a template; the same pipeline again is no error.",
             discussion: """
-                The name is the file's uid unless --uid says otherwise. --dry-run tells the order of the steps and stores nothing.
+                The name is the file's uid unless --uid says otherwise. --dry-run tells the order of the steps and stores nothing. \
+                The value of a parameter is JSON, or else text.
 
                 Examples:
                   slipway pipeline create release.json
                   slipway pipeline create release.json --uid firefox-130.0b3-build1 --dry-run
+                  slipway pipeline create --template beta --uid firefox-130.0b3-build1 --parameter revision=abc123
                 """
         )
 
         @Argument(help: "The definition, - for standard input.")
-        var file: String
+        var file: String?
         @Option(help: "The name of the pipeline.")
         var uid: String?
+        @Option(help: "The template to fill in.")
+        var template: String?
+        @Option(help: "A parameter of the template, as name=value; may be repeated.")
+        var parameter: [String] = []
         @Flag(help: "Check the definition and tell its order.")
         var dryRun = false
         @OptionGroup var output: OutputOptions
 
         func run() async throws {
+            if let template { return try await fillIn(template) }
+            guard let file else { throw Failure(usage: "name a file, or a template with --template") }
             var definition = try Bytes.json(file)
             guard let name = uid ?? definition["uid"]?.string else {
                 throw Failure(usage: "\(file) has no uid; name the pipeline with --uid")
@@ -102,6 +110,24 @@ extension PipelineCommand {
             let lines = waves.map { wave in wave.array?.compactMap(\.string).joined(separator: "  ") ?? "" }
             let warnings = answer.json["warnings"]?.array?.compactMap(\.string) ?? []
             output.print(answer.json, text: (lines + warnings.map { "warning: \($0)" }).joined(separator: "\n"))
+        }
+
+        private func fillIn(_ template: String) async throws {
+            guard let uid, file == nil else { throw Failure(usage: "with --template goes --uid, and no file") }
+            var parameters: JSONObject = [:]
+            for pair in parameter {
+                let parts = pair.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
+                guard parts.count == 2 else { throw Failure(usage: "\(pair) is not name=value") }
+                // What is no JSON is meant as text.
+                parameters[parts[0]] = (try? JSONValue(parsing: parts[1])) ?? .string(parts[1])
+            }
+            let answer = try await PipelineCommand.session().call(
+                "POST",
+                ["templates", template, "instantiate"],
+                query: dryRun ? [("dry_run", "true")] : [],
+                body: ["uid": .string(uid), "parameters": .object(parameters)]
+            )
+            output.print(answer.json, text: dryRun ? answer.json.text(.pretty) : uid)
         }
     }
 
@@ -221,6 +247,26 @@ extension PipelineCommand {
         @OptionGroup var pipeline: PipelineOptions
 
         func run() async throws { try await pipeline.post(["resume"]) }
+    }
+
+    struct Start: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Call for a step that waits for somebody to do so.")
+
+        @OptionGroup var pipeline: PipelineOptions
+        @Argument(help: "The step.")
+        var step: String
+
+        func run() async throws { try await pipeline.post(["steps", step, "start"]) }
+    }
+
+    struct Skip: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Leave a step out that has not been started.")
+
+        @OptionGroup var pipeline: PipelineOptions
+        @Argument(help: "The step.")
+        var step: String
+
+        func run() async throws { try await pipeline.post(["steps", step, "skip"]) }
     }
 
     struct Retry: AsyncParsableCommand {

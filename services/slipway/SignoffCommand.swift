@@ -19,7 +19,7 @@ struct SignoffCommand: ParsableCommand {
     static func session() throws -> StepSession { try StepSession("SHIPIT_SIGNOFF_URL") }
 
     static func token() throws -> String {
-        guard let token = StepSession.value("SHIPIT_TOKEN") else {
+        guard let token = ServiceSession.value("SHIPIT_TOKEN") else {
             throw Failure(usage: "SHIPIT_TOKEN is not set; export the access token you got by logging in")
         }
         return token

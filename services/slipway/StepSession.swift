@@ -1,51 +1,15 @@
 // SPDX-License-Identifier: MPL-2.0
 
-import Core
-import Glibc
 import HTTPClient
 import JSON
-import Schedules
-import Taskcluster
 
-/// Where a step service is and who asks; both come from the environment.
+/// A step service, whose refusals are problem documents.
 struct StepSession {
-    private let variable: String
-    private let url: String
-    private let target: Hawk.Target
-    private let credentials: Hawk.Credentials?
-    private let transport = CurlTransport()
+    private let service: ServiceSession
 
     /// Reads the address from a variable such as `SHIPIT_PIPELINE_URL`.
     init(_ variable: String) throws {
-        self.variable = variable
-        guard let text = Self.value(variable) else {
-            throw Failure(usage: "\(variable) is not set; export it, or source the env file that make up writes")
-        }
-        url = text.hasSuffix("/") ? String(text.dropLast()) : text
-        guard let target = Hawk.Target(url: url) else {
-            throw Failure(usage: "\(variable) must begin with http:// or https://")
-        }
-        self.target = target
-        let clientID = Self.value("TASKCLUSTER_CLIENT_ID")
-        let accessToken = Self.value("TASKCLUSTER_ACCESS_TOKEN")
-        guard (clientID == nil) == (accessToken == nil) else {
-            throw Failure(usage: "export both TASKCLUSTER_CLIENT_ID and TASKCLUSTER_ACCESS_TOKEN, or neither")
-        }
-        if let clientID, let accessToken {
-            credentials = Hawk.Credentials(
-                clientID: clientID,
-                accessToken: accessToken,
-                certificate: Self.value("TASKCLUSTER_CERTIFICATE")
-            )
-        } else {
-            credentials = nil
-        }
-    }
-
-    /// A variable of the environment; an empty one counts as absent.
-    static func value(_ name: String) -> String? {
-        guard let value = getenv(name), value[0] != 0 else { return nil }
-        return String(cString: value)
+        service = try ServiceSession(variable)
     }
 
     /// Sends a request whose answer has to be good; with a person's token instead of credentials if one is given.
@@ -58,45 +22,13 @@ struct StepSession {
         headers: HTTPHeaders = [:],
         timeout: Duration = .seconds(60)
     ) async throws -> (status: Int, json: JSONValue, tag: String?) {
-        // The service may be below a path of its own.
-        let base = target.resource == "/" ? "" : target.resource
-        var resource = base + "/" + path.map(Self.escaped).joined(separator: "/")
-        if !query.isEmpty {
-            resource += "?" + query.map { "\(Self.escaped($0.0))=\(Self.escaped($0.1))" }.joined(separator: "&")
-        }
-        let bytes = body?.bytes()
-        var headers = headers
-        if bytes != nil { headers["Content-Type"] = "application/json" }
-        if let token {
-            headers["Authorization"] = "Bearer \(token)"
-        } else if let credentials {
-            headers["Authorization"] = Hawk.authorization(
-                for: method,
-                url: Hawk.Target(host: target.host, port: target.port, resource: resource),
-                credentials: credentials,
-                payload: bytes.map { ("application/json", $0) },
-                now: .now()
-            )
-        }
-        let response: HTTPResponse
-        do {
-            response = try await transport.send(
-                HTTPRequest(
-                    method: method,
-                    url: url + resource.dropFirst(base.utf8.count),
-                    headers: headers,
-                    body: bytes.map { .bytes($0) } ?? .none,
-                    timeout: timeout
-                )
-            )
-        } catch {
-            throw Failure("\(url) does not answer (\(error)); check \(variable) and that the service runs")
-        }
-        let json = (try? response.json()) ?? .null
-        guard (200..<300).contains(response.status) || response.status == 304 else {
-            throw Self.failure(response.status, json)
-        }
-        return (response.status, json, response.headers["ETag"])
+        var request = ServiceSession.Request(method: method, path: path, query: query, headers: headers)
+        request.body = body?.bytes()
+        request.token = token
+        request.timeout = timeout
+        let answer = try await service.send(request)
+        guard answer.isGood || answer.status == 304 else { throw Self.failure(answer.status, answer.json) }
+        return (answer.status, answer.json, answer.tag)
     }
 
     /// What a refusal means for the person who asked.
@@ -110,20 +42,6 @@ struct StepSession {
         case 404: return Failure("not found: \(text)")
         case 400, 422: return Failure(text)
         default: return Failure("refused with \(status) \(json["code"]?.string ?? ""): \(text)")
-        }
-    }
-
-    /// One piece of a path or query, with everything but unreserved characters escaped.
-    private static func escaped(_ text: String) -> String {
-        text.utf8.reduce(into: "") { result, byte in
-            switch byte {
-            case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
-                UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "-"), UInt8(ascii: "."), UInt8(ascii: "_"),
-                UInt8(ascii: "~"):
-                result.unicodeScalars.append(Unicode.Scalar(byte))
-            default:
-                result += "%" + (byte < 16 ? "0" : "") + String(byte, radix: 16, uppercase: true)
-            }
         }
     }
 }

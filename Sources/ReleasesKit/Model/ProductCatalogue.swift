@@ -52,11 +52,8 @@ public struct ProductCatalogue: Sendable {
         self.groups = groups
     }
 
-    /// Reads a catalogue: products by name, or `products` and the `groups` of people behind their signoffs.
-    ///
-    /// - Parameters:
-    ///   - json: The catalogue.
-    ///   - allowsLax: Whether products may let one person fill all slots, which is for tests.
+    /// Reads a catalogue: products by name, or `products` and the `groups` of people behind their signoffs; only where lax
+    /// products are allowed, which is for tests, may one let a person fill all slots.
     public init(_ json: JSONValue, allowsLax: Bool) throws(Problem) {
         guard let root = json.object else { throw Problem(description: "the products have to be an object") }
         let list = root["products"]?.object ?? root
