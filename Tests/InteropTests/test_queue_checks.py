@@ -514,6 +514,56 @@ def test_q84_an_artifact_is_a_redirect_that_says_what_it_is(server, queue):
     assert fetch(body["url"])[2] == b"text"
 
 
+def test_small_artifacts_are_read_together_as_far_as_the_caller_may(server, queue, auth):
+    import base64
+    import gzip
+
+    queue_id = new_queue()
+    packed = gzip.compress(b"packed")
+    contents = {
+        "public/a.txt": b"a", "public/b.bin": bytes(range(256)) * 256, "public/empty": b"", "public/long": bytes((64 << 10) + 1),
+        "private/c": b"secret", "public/packed.json": packed,
+    }
+    task_id = created(queue, queue_id)
+    (claim,) = queue.claimWork(queue_id, ASK)["tasks"]
+    expires = claim["task"]["expires"]
+    for name, content in contents.items():
+        target = queue.createArtifact(task_id, 0, name, {"storageType": "s3", "contentType": "text/plain", "expires": expires})
+        encoding = {"Content-Encoding": "gzip"} if content is packed else {}
+        assert put(target["putUrl"], content, "text/plain", **encoding)[0] == 200
+    # Announced, but never uploaded; and one that only leads to another.
+    queue.createArtifact(task_id, 0, "public/promised", {"storageType": "s3", "contentType": "text/plain", "expires": expires})
+    link = {"storageType": "link", "artifact": "public/a.txt", "contentType": "text/plain", "expires": expires}
+    queue.createArtifact(task_id, 0, "public/link", link)
+    names = [*contents, "public/promised", "public/link", "public/nothing"]
+    url = f"{server.own_url}/api/queue/v1/artifacts/read"
+
+    def read(wanted, authorization=None):
+        body = json.dumps({"artifacts": wanted})
+        headers = {"Content-Type": "application/json"}
+        if authorization:
+            headers["Authorization"] = signed(url, "POST", *authorization, body)
+        found = json.loads(fetch(url, headers, "POST", body.encode())[2])["artifacts"]
+        assert {entry["taskId"] for entry in found} <= {task_id}
+        return {entry["name"]: (base64.b64decode(entry["content"]), entry.get("contentEncoding")) for entry in found}
+
+    wanted = [{"taskId": task_id, "name": name} for name in names] + [{"taskId": taskcluster.slugId(), "name": "public/a.txt"}]
+    expected = {name: (content, "gzip" if content is packed else None) for name, content in contents.items() if len(content) <= 64 << 10}
+    public = {name: content for name, content in expected.items() if name.startswith("public/")}
+    assert read(wanted) == public
+    assert read(wanted, make_client(server, auth, ["queue:get-artifact:private/*"])) == expected
+    assert read(wanted, make_client(server, auth, [])) == public
+    with pytest.raises(urllib.error.HTTPError) as refusal:
+        read(wanted, ("nobody", "x" * 44))
+    assert refusal.value.code == 401
+    with pytest.raises(urllib.error.HTTPError) as refusal:
+        read([])
+    assert refusal.value.code == 400
+    # Only the last run counts.
+    queue.reportException(task_id, 0, {"reason": "worker-shutdown"})
+    assert read(wanted) == {}
+
+
 def test_q95_expired_artifacts_are_gone_and_after_the_sweep_unknown(servers, tmp_path):
     with Deployment(servers, tmp_path, exchanges=False, TCL_EXPIRY_INTERVAL="86400") as deployment:
         process = deployment.start()

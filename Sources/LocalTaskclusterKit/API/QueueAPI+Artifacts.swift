@@ -107,7 +107,7 @@ extension QueueAPI {
                 },
             ]
         }
-        return [create, finish] + read
+        return [create, finish, severalArtifactsEndpoint] + read
     }
 
     private func createArtifact(_ request: APIRequest) async throws -> APIResponse {

@@ -22,6 +22,22 @@ struct BlobFiles: Sendable {
         unlink(path(file))
     }
 
+    /// A whole file of a known length; nil if it is gone or of another length.
+    static func read(_ path: String, length: Int) -> [UInt8]? {
+        let descriptor = Glibc.open(path, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { return nil }
+        defer { close(descriptor) }
+        let bytes = [UInt8](unsafeUninitializedCapacity: length) { buffer, count in
+            while count < length, let base = buffer.baseAddress {
+                let more = Glibc.read(descriptor, base + count, length - count)
+                if more < 0, errno == EINTR { continue }
+                guard more > 0 else { return }
+                count += more
+            }
+        }
+        return bytes.count == length ? bytes : nil
+    }
+
     /// Opens a new file to write to.
     func open(withSHA512: Bool = false) throws(BlobError) -> BlobWriter {
         let name = Slugid.make()

@@ -32,4 +32,31 @@ public protocol BlobStore: Sendable {
     func facts(_ blobID: String, hashing: Bool) async throws -> BlobFacts?
     /// Removes bytes; missing ones are no problem.
     func remove(_ blobIDs: [String]) async throws
+    /// The bytes of those artifacts of last runs that are at hand and not too long; none by default.
+    func contents(of artifacts: [ArtifactName], longest: Int, now: Timestamp) async throws -> [ArtifactBytes]
+}
+
+extension BlobStore {
+    /// Nothing is at hand in a store that others keep.
+    public func contents(of artifacts: [ArtifactName], longest: Int, now: Timestamp) async throws -> [ArtifactBytes] {
+        []
+    }
+}
+
+/// An artifact of a task's last run.
+public struct ArtifactName: Sendable, Hashable {
+    /// The task.
+    public let taskID: String
+    /// The artifact.
+    public let name: String
+}
+
+/// The bytes of an artifact, as they were uploaded.
+public struct ArtifactBytes: Sendable, Hashable {
+    /// Whose they are.
+    public let artifact: ArtifactName
+    /// The bytes.
+    public let bytes: [UInt8]
+    /// The content encoding they have, if any.
+    public let encoding: String?
 }

@@ -33,7 +33,7 @@ public struct ArtifactDownloader: Sendable {
         }
     }
 
-    private let client: TaskclusterClient
+    let client: TaskclusterClient
     private let transport: any HTTPTransport
     private let files: FileWork
     private let timeout: Duration
@@ -65,14 +65,27 @@ public struct ArtifactDownloader: Sendable {
 
     /// Fetches the latest run's artifact to a path, replacing what is there; returns the SHA-256 of its content.
     ///
-    /// With expected digests (by `sha256`, `sha512`) the file appears only if all of them match.
+    /// With expected digests (by `sha256`, `sha512`) the file appears only if all of them match. Content that came with others needs no
+    /// transfer of its own.
     @discardableResult
     public func download(
         _ name: String,
         of taskID: String,
         to path: String,
-        digests expected: [String: String] = [:]
+        digests expected: [String: String] = [:],
+        among small: SmallArtifacts = .none
     ) async throws(Failure) -> String {
+        if let content = small.contents[SmallArtifacts.Name(taskID, name)] {
+            try check(client.url("queue", ["task", taskID, "artifacts", name]), taskID)
+            let digests = try digests(nil, content.bytes, Set(expected.keys).union(["sha256"]))
+            let arrival = ArrivedDownload(
+                path: "\(path).part",
+                bytes: content.bytes,
+                digests: digests,
+                isCompressed: content.isCompressed
+            )
+            return try await settle(arrival, name, of: taskID, at: path, expected)
+        }
         var attempt = 1
         var partial = PartialDownload(path: "\(path).part")
         unlink(partial.path)
@@ -120,8 +133,19 @@ public struct ArtifactDownloader: Sendable {
         _ partial: inout PartialDownload
     ) async throws(Failure) -> String {
         let url = try await location(name, of: taskID)
-        var arrival = try await fetch(url, name, Set(expected.keys).union(["sha256"]), &partial)
-        if arrival.isCompressed { arrival = try await unpacked(arrival, path) }
+        let arrival = try await fetch(url, name, Set(expected.keys).union(["sha256"]), &partial)
+        return try await settle(arrival, name, of: taskID, at: path, expected)
+    }
+
+    /// Gives content its place if it is the one that was meant.
+    private func settle(
+        _ arrival: ArrivedDownload,
+        _ name: String,
+        of taskID: String,
+        at path: String,
+        _ expected: [String: String]
+    ) async throws(Failure) -> String {
+        let arrival = arrival.isCompressed ? try await unpacked(arrival, path) : arrival
         for (algorithm, digest) in expected where arrival.digests[algorithm] != digest.lowercased() {
             let found = arrival.digests[algorithm] ?? "?"
             throw .mismatch("\(name) of \(taskID) has the \(algorithm) \(found), not \(digest)")
@@ -151,10 +175,12 @@ public struct ArtifactDownloader: Sendable {
     private func location(_ name: String, of taskID: String) async throws(Failure) -> String {
         let path = ["task", taskID, "artifacts", name]
         let url = client.url("queue", path)
-        guard isAllowed(url, taskID) else {
-            throw .forbidden("no rule for artifacts allows \(url)")
-        }
+        try check(url, taskID)
         return name.hasPrefix("public/") ? url : await client.signedURL("queue", path, lifetime: .seconds(900))
+    }
+
+    private func check(_ url: String, _ taskID: String) throws(Failure) {
+        guard isAllowed(url, taskID) else { throw .forbidden("no rule for artifacts allows \(url)") }
     }
 
     /// Fetches a URL; small content stays in memory, big content is hashed by a thread of its own while it comes in.

@@ -162,20 +162,36 @@ struct ChainVerifier: Sendable {
     private func statements(_ links: [ChainTask]) async throws -> [String: ChainStatement] {
         let known =
             policy.isStrict ? await many(links.map(\.taskID), ["tasks", "status"], "statuses", "status") : [:]
+        var names = links.map { SmallArtifacts.Name($0.taskID, ChainOfTrustArtifact.name) }
+        if policy.checksSignatures {
+            names += links.map { SmallArtifacts.Name($0.taskID, ChainOfTrustArtifact.signatureName) }
+        }
+        let small = await small(names)
         let pairs = try await eachOf(links, limit: concurrency) { link in
-            (link.taskID, try await statement(of: link, known[link.taskID]))
+            (link.taskID, try await statement(of: link, known[link.taskID], small))
         }
         return Dictionary(uniqueKeysWithValues: pairs)
     }
 
-    private func statement(of link: ChainTask, _ status: JSONValue?) async throws -> ChainStatement {
+    /// What the queue hands out together, so that not every small file costs a request of its own.
+    private func small(_ names: [SmallArtifacts.Name]) async -> SmallArtifacts {
+        let found = await downloader.small(names)
+        log.debug("\(found.count) of \(names.count) artifacts came together")
+        return found
+    }
+
+    private func statement(
+        of link: ChainTask,
+        _ status: JSONValue?,
+        _ small: SmallArtifacts
+    ) async throws -> ChainStatement {
         let place = path(link.taskID, ChainOfTrustArtifact.name)
         try TaskDirectories.make(path(link.taskID, "public"))
-        try await fetch(ChainOfTrustArtifact.name, of: link, [:])
+        try await fetch(ChainOfTrustArtifact.name, of: link, [:], small)
         let bytes = try FileText.bytes(place)
         var signer: String?
         if policy.checksSignatures {
-            try await fetch(ChainOfTrustArtifact.signatureName, of: link, [:])
+            try await fetch(ChainOfTrustArtifact.signatureName, of: link, [:], small)
             let signature = try FileText.bytes(path(link.taskID, ChainOfTrustArtifact.signatureName))
             signer = try StatementSignature.check(bytes, signature, of: link, policy: policy)
             log.debug("\(link.label): signed with \(signer ?? "")")
@@ -207,7 +223,8 @@ struct ChainVerifier: Sendable {
 
     private func fetchInputs(_ chain: Chain) async throws {
         let inputs = try await inputs(of: chain)
-        _ = try await eachOf(inputs, limit: concurrency) { input in try await fetch(input, chain) }
+        let small = await small(inputs.map { SmallArtifacts.Name($0.link.taskID, $0.name) })
+        _ = try await eachOf(inputs, limit: concurrency) { input in try await fetch(input, chain, small) }
     }
 
     private func inputs(of chain: Chain) async throws -> [Input] {
@@ -255,7 +272,7 @@ struct ChainVerifier: Sendable {
         }
     }
 
-    private func fetch(_ input: Input, _ chain: Chain) async throws {
+    private func fetch(_ input: Input, _ chain: Chain, _ small: SmallArtifacts) async throws {
         let (link, name) = (input.link, input.name)
         guard let statement = chain.statements[link.taskID] else { throw ChainProblem("\(link.label): no statement") }
         if input.isOptional, statement.json["artifacts"]?[name] == nil {
@@ -264,7 +281,7 @@ struct ChainVerifier: Sendable {
         let digests = try statement.digests(of: name, link, policy)
         if digests.isEmpty { log.warning("\(link.label): nothing verifies \(name)") }
         do {
-            try await fetch(name, of: link, digests, absent: { Absent(description: $0) })
+            try await fetch(name, of: link, digests, small, absent: { Absent(description: $0) })
             log.info("\(link.label): \(name) is as stated")
         } catch let absent as Absent {
             guard input.isOptional else { throw ChainProblem("\(link.label): \(absent)") }
@@ -280,12 +297,13 @@ struct ChainVerifier: Sendable {
         _ name: String,
         of link: ChainTask,
         _ digests: [String: String],
+        _ small: SmallArtifacts,
         absent: (String) -> any Error = { ChainProblem($0) }
     ) async throws {
         let place = path(link.taskID, name)
         try TaskDirectories.make(String(place[..<(place.lastIndex(of: "/") ?? place.endIndex)]))
         do throws(ArtifactDownloader.Failure) {
-            try await downloader.download(name, of: link.taskID, to: place, digests: digests)
+            try await downloader.download(name, of: link.taskID, to: place, digests: digests, among: small)
         } catch {
             let text = "\(link.label): \(error)"
             switch error {
