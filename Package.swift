@@ -334,7 +334,8 @@ let package = Package(
             "PipelineKit",
             [
                 "APIServer", "Core", "HTTPClient", "JSON", "Notices", "Outbox", "Postgres", "Pulse", "Schedules",
-                "StepKit", "StepTestSupport", "Taskcluster", "TaskclusterClient", "TestSupport", .lifecycle, .logging,
+                "StepKit", "StepTestSupport", "Taskcluster", "TaskclusterClient", "TestSupport", .crypto, .lifecycle,
+                .logging,
             ]
         ),
         tests("Outbox", ["Core", "JSON", "Postgres", "Pulse", "Schedules", "TestSupport", .lifecycle]),

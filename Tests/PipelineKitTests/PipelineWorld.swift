@@ -43,6 +43,7 @@ struct PipelineWorld: Sendable {
         replicas count: Int = 1,
         clock: TestClock? = nil,
         services: [String] = [],
+        webhooks: [String] = [],
         exchange: String = "exchange/nowhere/v1/step-status",
         lease: Duration = .seconds(30),
         bus: (pulse: PulseConnection, queue: String)? = nil,
@@ -64,6 +65,7 @@ struct PipelineWorld: Sendable {
                     labURL: labURL,
                     clock: clock,
                     services: services,
+                    webhooks: webhooks,
                     exchange: exchange,
                     lease: lease
                 )
@@ -94,6 +96,7 @@ struct PipelineWorld: Sendable {
         let labURL: String
         let clock: TestClock?
         let services: [String]
+        let webhooks: [String]
         let exchange: String
         let lease: Duration
     }
@@ -123,7 +126,8 @@ struct PipelineWorld: Sendable {
         let service = PipelineService(
             store: store,
             client: StepClient(transport: setting.curl, credentials: credentials),
-            services: [setting.labURL] + setting.services + earlier
+            services: [setting.labURL] + setting.services + earlier,
+            webhooks: setting.webhooks
         )
         let runner = StepRunner(
             store: store,
