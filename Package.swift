@@ -212,8 +212,8 @@ let package = Package(
         library(
             "SignoffKit",
             [
-                "APIServer", "Core", "JSON", "Postgres", "Schedules", "StepKit", "Taskcluster", .crypto, .cryptoExtras,
-                .lifecycle, .logging,
+                "APIServer", "Core", "HTTPClient", "JSON", "Postgres", "Schedules", "StepKit", "Taskcluster", .crypto,
+                .cryptoExtras, .lifecycle, .logging,
             ],
             migrations: true
         ),

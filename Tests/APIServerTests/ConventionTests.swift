@@ -281,6 +281,27 @@ struct ConventionTests {
         }
     }
 
+    @Test func `the scripts of listed pages alone may call where there is a list`() async throws {
+        var configuration = HTTPServerConfiguration()
+        configuration.allowedOrigins = ["https://ship.example.com"]
+        try await TestServer.run(configuration: configuration) { (server) async throws in
+            for (origin, allowed) in [
+                ("https://ship.example.com", "https://ship.example.com"), ("https://evil.example.com", nil),
+                ("https://ship.example.com.evil.example", nil), ("null", nil),
+            ] as [(String, String?)] {
+                for method in ["OPTIONS", "GET"] {
+                    let reply = try await server.send(method, base + "/ping", headers: [("Origin", origin)])
+                    #expect(reply.headers["Access-Control-Allow-Origin"] == allowed, "\(origin)")
+                    #expect(reply.headers["Vary"]?.contains("Origin") == true)
+                    #expect(reply.headers["Access-Control-Allow-Headers"]?.contains("If-Match") == true)
+                    #expect(reply.headers["Access-Control-Allow-Credentials"] == nil)
+                }
+            }
+            let reply = try await server.send("GET", base + "/ping")
+            #expect(reply.headers["Access-Control-Allow-Origin"] == nil)
+        }
+    }
+
     @Test func `A32: when credentials cannot be checked the answer is 500`() async throws {
         try await TestServer.run(authenticator: BrokenAuthenticator()) { server in
             let reply = try await server.send("GET", base + "/thing/a", as: TestServer.ruler)

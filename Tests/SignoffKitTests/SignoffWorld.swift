@@ -62,6 +62,8 @@ struct SignoffWorld: Sendable {
     static func with(
         servers: Int = 1,
         directory: GroupDirectory? = nil,
+        balrog: Balrog? = nil,
+        login: LoginPage? = nil,
         exchange: String = "exchange/nowhere/v1/step-status",
         _ body: @Sendable @escaping (SignoffWorld) async throws -> Void
     ) async throws {
@@ -101,10 +103,11 @@ struct SignoffWorld: Sendable {
                         store: store,
                         requiresSecondFactor: true,
                         longestLogin: 43_200,
-                        directory: directory
+                        directory: directory,
+                        balrog: balrog
                     )
                     stores.append((store, service))
-                    let api = SignoffAPI(service: service, tokens: tokens, isPublic: false)
+                    let api = SignoffAPI(service: service, tokens: tokens, isPublic: false, login: login)
                     urls.append(
                         await StepServers.serve(api.api(schemas: schemas), authenticator: NamedCallers(), in: &group)
                     )

@@ -220,4 +220,55 @@ struct TokenTests {
         let lax = TokenVerifier(rules: rules, keysURL: "k", transport: keys)
         #expect(try await lax.person(text).subject == "ad|test|a")
     }
+
+    @Test func `a token from before its owner's revocation is not replayed`() async throws {
+        try await SignoffWorld.with { world in
+            try await world.create("s", ["releng": 2])
+            let old = try world.bearer("releng1")
+            #expect(try await world.sign("s", as: old).status == 200)
+            #expect(try await world.sign("s", as: old).code == "already_signed")
+            world.clock.advance(by: .seconds(5))
+            let rows = try await world.call("GET", "/s/signatures").body["signatures"]
+            let subject = try #require(rows?[0]?["sub"])
+            let answer = try await world.call("POST", "/admin/revocations", ["sub": subject, "reason": "left"])
+            #expect(answer.body["revoked"] == ["s"])
+            let replayed = try await world.sign("s", as: old)
+            #expect(replayed.status == 401)
+            #expect(replayed.code == "token_revoked")
+            // Whoever may log in again may sign again.
+            world.clock.advance(by: .seconds(5))
+            #expect(try await world.sign("s", as: try world.bearer("releng1")).status == 200)
+        }
+    }
+
+    @Test func `logins lead back to known addresses alone`() async throws {
+        let page = LoginPage(
+            issuer: SignoffWorld.issuerURL,
+            audience: SignoffWorld.audience,
+            client: "ui",
+            callbacks: ["https://ship.example.com/back"]
+        )
+        try await SignoffWorld.with(login: page) { world in
+            let known = "callback_url=https%3A%2F%2Fship.example.com%2Fback"
+            let answer = try await world.call("GET", "/login?\(known)&state=s1&code_challenge=abc", as: nil)
+            #expect(answer.status == 302)
+            let target = try #require(answer.headers["Location"])
+            #expect(target.hasPrefix("https://login.example.com/authorize?response_type=code&client_id=ui&"))
+            #expect(target.contains("redirect_uri=https%3A%2F%2Fship.example.com%2Fback&"))
+            #expect(target.hasSuffix("&state=s1&code_challenge=abc&code_challenge_method=S256"))
+            for bad in [
+                "", "callback_url=https%3A%2F%2Fevil.example.com%2Fback",
+                "callback_url=https%3A%2F%2Fship.example.com%2Fback%2F..%2Fevil",
+                "callback_url=https%3A%2F%2Fship.example.com.evil.example%2Fback",
+                "callback_url=%2F%2Fevil.example.com",
+                "\(known)&state=a%0D%0Ab",
+            ] {
+                #expect(try await world.call("GET", "/login?\(bad)", as: nil).status == 400, "\(bad)")
+            }
+        }
+        try await SignoffWorld.with { world in
+            let answer = try await world.call("GET", "/login?callback_url=x", as: nil)
+            #expect(answer.status == 404)
+        }
+    }
 }

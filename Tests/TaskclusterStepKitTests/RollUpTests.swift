@@ -2,6 +2,7 @@
 
 import JSON
 import StepKit
+import Taskcluster
 import Testing
 
 @testable import TaskclusterStepKit
@@ -13,7 +14,7 @@ struct RollUpTests {
         sealed: Bool = false,
         _ options: JSONObject = [:]
     ) throws -> GroupVerdict {
-        var body: JSONObject = ["taskGroupId": "AAAAAAAAAAAAAAAAAAAAAA"]
+        var body: JSONObject = ["taskGroupId": .string(Slugid.make())]
         for (key, value) in options { body[key] = value }
         return GroupRollUp(try TaskclusterDefinition(body), members, isSealed: sealed).verdict
     }
@@ -88,9 +89,9 @@ struct RollUpTests {
 
     @Test func `what is stored is read back as it was`() throws {
         let bodies: [JSONObject] = [
-            ["taskGroupId": "AAAAAAAAAAAAAAAAAAAAAA", "fail_fast": true, "cancel_on_delete": true],
+            ["taskGroupId": .string(Slugid.make()), "fail_fast": true, "cancel_on_delete": true],
             ["hook": ["hookGroupId": "g", "hookId": "h", "payload": ["a": 1]], "cancel_on_delete": false],
-            ["action": ["taskGroupId": "AAAAAAAAAAAAAAAAAAAAAA", "name": "ship", "input": ["b": 2]]],
+            ["action": ["taskGroupId": .string(Slugid.make()), "name": "ship", "input": ["b": 2]]],
             ["task": ["taskQueueId": "a/b"], "ignore_tasks": ["x*"], "appear_timeout_s": 5, "reopen_window_s": 9],
         ]
         for body in bodies {

@@ -44,7 +44,7 @@ struct Dispatcher: Sendable {
         routes = RouteTable(apis)
         rawMetrics = raw.map { RequestMetrics(service: "raw", name: $0.name, method: $0.method?.rawValue ?? "*") }
         references = References(apis: apis.filter { $0.mount == .versioned }, proxies: proxies, rootURL: rootURL)
-        standard = StandardFields(forcesTLS: configuration.forcesTLS)
+        standard = StandardFields(forcesTLS: configuration.forcesTLS, origins: configuration.allowedOrigins)
         Metrics.describe(
             "http_request_duration_seconds",
             "How long requests took, by API method and status.",
@@ -82,6 +82,7 @@ struct Dispatcher: Sendable {
         if !reply.isForeign {
             reply.fields = standard.completing(
                 reply.fields,
+                origin: head.fields[.origin],
                 trace: identifiers.trace,
                 request: identifiers.request,
                 date: date.text

@@ -63,8 +63,9 @@ struct Reply: Sendable {
 /// The fields that every answer carries.
 struct StandardFields: Sendable {
     private let base: HTTPFields
+    private let origins: Set<String>?
 
-    init(forcesTLS: Bool) {
+    init(forcesTLS: Bool, origins: Set<String>? = nil) {
         var fields: HTTPFields = [
             .accessControlAllowOrigin: "*",
             .accessControlMaxAge: "900",
@@ -78,12 +79,27 @@ struct StandardFields: Sendable {
         if forcesTLS {
             fields[.strictTransportSecurity] = "max-age=7776000"
         }
+        if origins != nil {
+            fields[.accessControlAllowOrigin] = nil
+            fields[.vary] = "Origin"
+            fields[.accessControlAllowHeaders] = "Authorization,Content-Type,If-Match,If-None-Match,Idempotency-Key"
+            fields[.accessControlAllowMethods] = "OPTIONS,GET,HEAD,POST,PUT,DELETE"
+            fields[.known("Access-Control-Expose-Headers")] = "ETag,Location,Retry-After,WWW-Authenticate"
+        }
         base = fields
+        self.origins = origins
     }
 
-    /// Puts the standard fields under those of an answer.
-    func completing(_ own: HTTPFields, trace: String, request: String, date: String) -> HTTPFields {
+    /// Puts the standard fields under those of an answer; `origin` is the page whose script asks.
+    func completing(
+        _ own: HTTPFields,
+        origin: String? = nil,
+        trace: String,
+        request: String,
+        date: String
+    ) -> HTTPFields {
         var fields = base
+        if let origin, origins?.contains(origin) == true { fields[.accessControlAllowOrigin] = origin }
         for field in own {
             fields[field.name] = nil
         }

@@ -25,6 +25,8 @@ public struct HTTPServerConfiguration: Sendable {
     public var trustsProxy = false
     /// Whether plain requests are redirected to https.
     public var forcesTLS = false
+    /// The web pages, as origins, whose scripts may call; nil lets the scripts of all pages call.
+    public var allowedOrigins: Set<String>?
 
     /// Describes a server with the defaults of everything else.
     public init(host: String = "127.0.0.1", port: Int = 0) {

@@ -9,9 +9,11 @@ public struct SignoffAPI: Sendable {
     private let steps: StepAPI<SignoffService>
     private let service: SignoffService
     private let tokens: TokenVerifier
+    private let login: LoginPage?
 
-    /// Puts the API in front of a service; tokens tell who signs.
-    public init(service: SignoffService, tokens: TokenVerifier, isPublic: Bool) {
+    /// Puts the API in front of a service; tokens tell who signs, and the page for logging in is where they get them.
+    public init(service: SignoffService, tokens: TokenVerifier, isPublic: Bool, login: LoginPage? = nil) {
+        self.login = login
         self.service = service
         self.tokens = tokens
         steps = StepAPI(
@@ -62,6 +64,18 @@ public struct SignoffAPI: Sendable {
             ]
         }
         more += [
+            steps.endpoints.open(
+                .get,
+                "/login",
+                name: "login",
+                query: ["callback_url": .any, "state": .any, "nonce": .any, "code_challenge": .any],
+                title: "Log in"
+            ) { [login] request in
+                guard let login else {
+                    throw StepProblem(404, "not_found", "This service knows no page for logging in")
+                }
+                return .bodyless(302, headers: ["Location": try login.address(request.query)])
+            },
             steps.endpoints.open(
                 .get,
                 "/pending",
@@ -121,6 +135,7 @@ public struct SignoffAPI: Sendable {
         let person = try await person(request)
         let body = try request.jsonObject()
         try body.allowOnly(["group", "digest", "fields"])
+        if let answer = try await atBalrog(request, person, body) { return answer }
         if let digest = body["digest"], digest.string == nil { throw StepProblem.invalid("digest has to be text") }
         let fields = body["fields"] ?? [:]
         guard let fields = fields.object, fields.count <= 50 else {
@@ -143,8 +158,23 @@ public struct SignoffAPI: Sendable {
         let person = try await person(request)
         let body = try request.jsonObject()
         try body.allowOnly(["group"])
+        if let answer = try await atBalrog(request, person, body) { return answer }
         let step = try await service.unsign(request.parameter("uid"), group: try Self.group(body), by: person)
         return .json([:], headers: ["ETag": step.entityTag])
+    }
+
+    /// Where to sign a step that Balrog decides about, told to those who hold the role; nil for other steps.
+    ///
+    /// Nothing is signed on anybody's behalf: people go there themselves, with what Balrog knows them by.
+    private func atBalrog(
+        _ request: APIRequest,
+        _ person: Person,
+        _ body: JSONObject
+    ) async throws -> APIResponse? {
+        guard let url = try await service.balrogURL(request.parameter("uid"), role: try Self.group(body), person) else {
+            return nil
+        }
+        return .bodyless(307, headers: ["Location": url])
     }
 
     private func reject(_ request: APIRequest) async throws -> APIResponse {

@@ -25,7 +25,9 @@ public struct SignoffPolicy: Sendable, Hashable {
         case cancel
     }
 
-    /// The conditions, of which one has to be met.
+    /// The change at Balrog whose approval counts instead of signatures here; nil for signatures here.
+    public var balrog: BalrogChange?
+    /// The conditions, of which one has to be met; none where Balrog decides.
     public var conditions: [[Slot]]
     /// Whether signers need a second factor; nil leaves it to the service.
     public var requiresSecondFactor: Bool?
@@ -70,13 +72,18 @@ extension SignoffPolicy {
         }
         var reader = PolicyReader(object)
         reader.allowOnly(Self.members)
-        let method = object["method"]?.string?.lowercased()
-        if method == "balrog" {
-            reader.fail("the method balrog is not available here")
-        } else if method != "local" {
-            reader.fail("method has to be local")
+        switch object["method"]?.string?.lowercased() {
+        case "local": conditions = reader.conditions(object["definition"])
+        case "balrog":
+            conditions = []
+            balrog = reader.balrog(object["definition"])
+            for key in object.keys where !["method", "definition", "expires", "on_expire"].contains(key) {
+                reader.fail("\(key) means nothing where Balrog decides")
+            }
+        default:
+            conditions = []
+            reader.fail("method has to be local or balrog")
         }
-        conditions = reader.conditions(object["definition"])
         requiresSecondFactor = reader.optionalBool("require_mfa")
         forbidden = Set(reader.strings("forbid").map { $0.lowercased() })
         forbidsRequester = reader.optionalBool("forbid_requester") ?? false
@@ -100,6 +107,12 @@ extension SignoffPolicy {
 
     /// The policy in its one stored form, without what is left at its default.
     public var json: JSONValue {
+        if let balrog {
+            var object: JSONObject = ["method": "balrog", "definition": balrog.json]
+            if let expires { object["expires"] = .string(expires.iso8601) }
+            if onExpiry != .failure { object["on_expire"] = .string(onExpiry.rawValue) }
+            return .object(object)
+        }
         var object: JSONObject = [
             "method": "local",
             "definition": .array(
@@ -137,6 +150,23 @@ private struct PolicyReader {
 
     mutating func allowOnly(_ names: Set<String>) {
         for key in object.keys where !names.contains(key) { fail("\(key) is not known") }
+    }
+
+    /// The change that Balrog is asked about.
+    mutating func balrog(_ json: JSONValue?) -> BalrogChange? {
+        guard let members = json?.object, Set(members.keys) == ["object", "sc_id"] else {
+            fail("definition has to have object and sc_id, and nothing else")
+            return nil
+        }
+        guard let object = members["object"]?.string, BalrogChange.objects.contains(object) else {
+            fail("definition.object has to be one of \(BalrogChange.objects.sorted().joined(separator: ", "))")
+            return nil
+        }
+        guard let id = members["sc_id"]?.int, id > 0 else {
+            fail("definition.sc_id has to be the number of a scheduled change")
+            return nil
+        }
+        return BalrogChange(object: object, id: id)
     }
 
     /// One condition, or a list of them.

@@ -16,6 +16,7 @@ public struct SignoffService: StepService {
     let signatures: SignatureStore
     let rules: SigningRules
     let directory: GroupDirectory?
+    let balrog: Balrog?
 
     /// Opens the sign-offs of a store.
     ///
@@ -24,9 +25,11 @@ public struct SignoffService: StepService {
         store: StepStore,
         requiresSecondFactor: Bool,
         longestLogin: Int,
-        directory: GroupDirectory? = nil
+        directory: GroupDirectory? = nil,
+        balrog: Balrog? = nil
     ) {
         self.store = store
+        self.balrog = balrog
         signatures = SignatureStore(pool: store.pool)
         rules = SigningRules(requiresSecondFactor: requiresSecondFactor, longestLogin: longestLogin)
         self.directory = directory
@@ -40,6 +43,7 @@ public struct SignoffService: StepService {
         let parameters = body["parameters"] ?? [:]
         guard parameters.object != nil else { throw StepProblem.invalid("parameters has to be an object") }
         let policy = try checked(body["policy"])
+        if let change = policy.balrog { try await checkExists(change, uid) }
         return StepDefinition(["uid": .string(uid), "policy": policy.json, "parameters": parameters])
     }
 
@@ -47,6 +51,7 @@ public struct SignoffService: StepService {
     func checked(_ json: JSONValue?) throws(StepProblem) -> SignoffPolicy {
         let policy = try SignoffPolicy(json)
         var problems = directory?.problems(with: policy) ?? []
+        if policy.balrog != nil, balrog == nil { problems.append("the method balrog is not available here") }
         if policy.revalidates, directory == nil {
             problems.append("revalidate needs a group directory, and there is none")
         }
@@ -65,6 +70,11 @@ public struct SignoffService: StepService {
     public func begin(_ change: inout StepTransaction) async throws {
         let policy = try policy(of: change.step)
         change.step.nextCheck = policy.expires
+        if policy.balrog != nil {
+            change.step.nextCheck = change.now
+            change.move(to: .running, message: "waiting for signatures at Balrog")
+            return
+        }
         change.move(to: .running, message: "waiting for signatures")
         describe(policy, [], &change)
     }
@@ -127,6 +137,7 @@ public struct SignoffService: StepService {
                     headers: ["Retry-After": String(wait)]
                 )
             }
+            try await checkTrust(person, change)
             try rules.checkLogin(person, policy, now: change.now)
             let signature = try SigningRules.signature(
                 of: person,
@@ -231,6 +242,7 @@ public struct SignoffService: StepService {
             guard policy.allowsRejection else {
                 throw StepProblem(403, "rejection_not_allowed", "The policy knows no rejection")
             }
+            try await checkTrust(person, change)
             try rules.checkLogin(person, policy, now: change.now)
             _ = try SigningRules.signature(
                 of: person,
@@ -284,6 +296,8 @@ public struct SignoffService: StepService {
     ) async throws -> (revoked: [String], unchanged: [String]) {
         var revoked: [String] = []
         var unchanged: [String] = []
+        // First, so that an old token cannot sign again what is revoked below.
+        try await signatures.distrust(subject: subject, email: email, at: store.now(), by: actor, reason: reason)
         for step in try await signatures.steps(subject: subject, email: email) {
             guard step.isOpen else {
                 unchanged.append(step.uid)
@@ -326,26 +340,53 @@ public struct SignoffService: StepService {
 
     /// Gives up a step whose time is over.
     public func look(_ claim: StepClaim) async throws {
+        let policy = try policy(of: claim.step)
+        if let wanted = policy.balrog, !claim.step.state.isTerminal {
+            let found = await ask(wanted)
+            _ = try await claim.change { change in
+                change.release()
+                try apply(found, &change)
+                try expire(policy, &change)
+            }
+            return
+        }
         _ = try await claim.change { change in
             change.release()
-            let policy = try policy(of: change.step)
-            guard !change.step.state.isTerminal, let expires = policy.expires, expires <= change.now else {
-                change.step.nextCheck = change.step.state.isTerminal ? nil : policy.expires
-                return
-            }
-            change.record("expired")
-            switch policy.onExpiry {
-            case .failure: change.move(to: .failed, message: "expired without enough signatures")
-            case .cancel: change.move(to: .cancelled, message: "expired without enough signatures")
-            }
+            change.step.nextCheck = change.step.state.isTerminal ? nil : policy.expires
+            try expire(policy, &change)
+        }
+    }
+
+    private func expire(_ policy: SignoffPolicy, _ change: inout StepTransaction) throws {
+        guard !change.step.state.isTerminal, let expires = policy.expires else { return }
+        guard expires <= change.now else {
+            change.step.nextCheck = min(change.step.nextCheck ?? expires, expires)
+            return
+        }
+        change.record("expired")
+        switch policy.onExpiry {
+        case .failure: change.move(to: .failed, message: "expired without enough signatures")
+        case .cancel: change.move(to: .cancelled, message: "expired without enough signatures")
         }
     }
 
     // MARK: - Parts
 
+    /// Refuses what somebody was given before they were revoked, however long it would still be good.
+    private func checkTrust(_ person: Person, _ change: StepTransaction) async throws {
+        guard try await signatures.distrusts(person, on: change.connection) else { return }
+        throw StepProblem(
+            401,
+            "token_revoked",
+            "This token is from before your revocation: log in again",
+            headers: ["WWW-Authenticate": "Bearer error=\"invalid_token\""]
+        )
+    }
+
     /// The policy of a step that can still be signed.
     private func open(_ change: StepTransaction) throws -> SignoffPolicy {
         let policy = try policy(of: change.step)
+        guard policy.balrog == nil else { throw StepProblem.conflict("balrog", "Balrog decides about this step") }
         let isOver = policy.expires.map { $0 <= change.now } ?? false
         guard !change.step.state.isTerminal, !isOver else {
             let state = change.step.state.isTerminal ? change.step.state.rawValue : "expired"

@@ -106,6 +106,27 @@ struct SignatureStore: Sendable {
         )
     }
 
+    /// Notes that what a person was given before now is worth nothing any more.
+    func distrust(subject: String?, email: String?, at now: Timestamp, by actor: String, reason: String) async throws {
+        try await pool.execute(
+            """
+            insert into shipit_signoff.revocations (sub, email, at, actor, reason)
+            values (\(subject), \(email), \(now), \(actor), \(reason))
+            """
+        )
+    }
+
+    /// Whether a person's token is older than the last time they were revoked.
+    func distrusts(_ person: Person, on connection: PostgresConnection) async throws -> Bool {
+        let issued = person.issued ?? Timestamp(milliseconds: 0)
+        return try await !connection.query(
+            """
+            select 1 from shipit_signoff.revocations
+            where (sub = \(person.subject) or email = \(person.email)) and at >= \(issued) limit 1
+            """
+        ).isEmpty
+    }
+
     /// The names of steps a person has signed, with their states.
     func steps(subject: String?, email: String?) async throws -> [(uid: String, isOpen: Bool)] {
         let condition: SQL =

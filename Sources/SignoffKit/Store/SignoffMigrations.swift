@@ -17,6 +17,11 @@ public enum SignoffMigrations {
                 name: "signoff signatures",
                 bytes: PackageResources.V0002_signoff_signatures_sql
             ),
+            Migration(
+                version: 3,
+                name: "signoff revocations",
+                bytes: PackageResources.V0003_signoff_revocations_sql
+            ),
         ]
     }
 

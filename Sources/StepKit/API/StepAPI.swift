@@ -21,6 +21,8 @@ public protocol StepService: Sendable {
     func begin(_ change: inout StepTransaction) async throws
     /// Ends a step that goes on, or begins to.
     func cancel(_ change: inout StepTransaction, reason: String?) async throws
+    /// The step as it is now, where somebody else may have changed what it is about.
+    func refreshed(_ step: Step) async throws -> Step
     /// What the service tells of a step beyond the contract.
     func info(of step: Step) async throws -> JSONObject
     /// What would be done for a definition, told instead of doing it; nil if the service has no plans to tell.
@@ -32,6 +34,8 @@ extension StepService {
     public var alias: String? { nil }
     /// Whole steps.
     public var aliasListsNames: Bool { false }
+    /// As it is stored.
+    public func refreshed(_ step: Step) async throws -> Step { step }
     /// What is stored with the step.
     public func info(of step: Step) async throws -> JSONObject { step.info }
     /// None.
@@ -292,7 +296,7 @@ public struct StepAPI<Service: StepService>: Sendable {
 
     private func status(_ request: APIRequest, _ actor: StepActor) async throws -> APIResponse {
         let tags = EntityTags(request.header("if-none-match"))
-        var step = try await existing(request)
+        var step = try await service.refreshed(try await existing(request))
         if let text = request.query["wait"] {
             guard let seconds = Int(text), (1...60).contains(seconds) else {
                 throw StepProblem.invalid("wait has to be 1 to 60 seconds")

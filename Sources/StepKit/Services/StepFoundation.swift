@@ -56,6 +56,7 @@ public struct StepFoundation: Sendable {
         rootURL = settings.rootURL("taskcluster.root.url", "the Taskcluster deployment that knows clients and scopes")
         var http = HTTPServerConfiguration(settings: settings, defaultPort: defaultPort)
         http.bodyLimit = 1 << 20
+        http.allowedOrigins = Self.origins(settings)
         self.http = http
         baseURL = settings.string(
             "shipit.base.url",
@@ -85,6 +86,26 @@ public struct StepFoundation: Sendable {
         let pulse = pulse
         context.health.register("database") { try await pool.checkHealth() }
         context.health.register("broker") { try await pulse.checkHealth() }
+    }
+
+    /// The pages whose scripts may call, for which nobody speaks by default.
+    private static func origins(_ settings: Settings) -> Set<String> {
+        let help = "the pages whose scripts may call, as origins, with commas"
+        let origins = (settings.optional("cors.origins", help) ?? "").split(separator: ",").map(String.init)
+        for origin in origins where !isOrigin(origin) {
+            settings.fail(
+                "cors.origins",
+                "must be origins such as https://ship.example.com, without a path; * is not one"
+            )
+        }
+        return Set(origins)
+    }
+
+    /// Whether a text is a scheme, a host and perhaps a port, and nothing more.
+    static func isOrigin(_ text: String) -> Bool {
+        guard let scheme = ["https://", "http://"].first(where: { text.hasPrefix($0) }) else { return false }
+        let host = text.dropFirst(scheme.utf8.count)
+        return !host.isEmpty && host.utf8.allSatisfy { !"/?#@*, ".utf8.contains($0) }
     }
 
     /// The deployment the settings name.

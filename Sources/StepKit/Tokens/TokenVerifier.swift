@@ -52,6 +52,8 @@ public struct Person: Sendable, Hashable {
     public let methods: [String]
     /// Whether a second factor was among them.
     public let usedSecondFactor: Bool
+    /// When the token was issued, if it says so.
+    public let issued: Timestamp?
     /// When they have logged in.
     public let authenticated: Timestamp?
     /// Whether the token belongs to a machine that got it without a person.
@@ -150,6 +152,7 @@ public struct TokenVerifier: Sendable {
             groups: Set(groups),
             methods: names,
             usedSecondFactor: names.contains { rules.secondFactors.contains($0) },
+            issued: claims["iat"]?.double.map { Timestamp(seconds: $0) },
             authenticated: claims["auth_time"]?.double.map { Timestamp(seconds: $0) },
             isMachine: claims.contains("gty") || subject.hasSuffix("@clients"),
             issuer: rules.issuer,
