@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MPL-2.0
 """A suite of its own for the interop tests, driven by the released binaries and real clients."""
 
-import importlib.machinery
-import importlib.util
 import json
 import os
 import pathlib
@@ -14,17 +12,12 @@ import mohawk
 import pytest
 import taskcluster
 
+from support import load_suite
+
 TOP = pathlib.Path(__file__).resolve().parents[2]
 BINARIES = pathlib.Path(os.environ.get("SLIPWAY_BIN", TOP / ".build" / "release")).resolve()
 sys.path.insert(0, str(TOP / "deploy" / "demo"))
 sys.dont_write_bytecode = True
-
-
-def load_suite():
-    loader = importlib.machinery.SourceFileLoader("suite", str(TOP / "deploy" / "local" / "suite"))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("suite", loader))
-    loader.exec_module(module)
-    return module
 
 
 class Running:

@@ -18,8 +18,7 @@ import tempfile
 import threading
 import time
 
-from conftest import BINARIES, load_suite
-from support import eventually
+from support import BINARIES, eventually, load_suite
 
 HERE = pathlib.Path(__file__).resolve().parent
 FAKEHOST = HERE / "fakehost.py"
@@ -187,7 +186,7 @@ class Lab:
 
     # ------------------------------------------------------------ SSH
 
-    def sshd(self, host, accepts=("reboot",), breaks=False, key="host_key"):
+    def sshd(self, host, accepts=("reboot",), breaks=False, key="host_key", heeds=True):
         """A real sshd inside the machine, which lets in one key for a few words; answers the control."""
         pathlib.Path("/run/sshd").mkdir(exist_ok=True)
         folder = host.folder / "ssh"
@@ -205,6 +204,9 @@ class Lab:
             "*) echo 'Access denied'; exit 1;;\n"
             "esac\n"
         )
+        if not heeds:
+            # The machine takes every command and does nothing.
+            (folder / "command").write_text("#!/bin/bash\nexit 0\n")
         (folder / "command").chmod(0o755)
         public = (self.folder / "client_key.pub").read_text()
         (folder / "keys").write_text(f'command="{folder}/command",restrict {public}')
@@ -252,8 +254,9 @@ class Lab:
             lines += [f"set_working_mc {blade}", f'  chassis_control "{folder}/chassis"', "set_working_mc 0x20"]
         else:
             lines.append(f'  chassis_control "{folder}/chassis"')
-        quoted = password.replace("\\", "\\\\").replace('"', '\\"')
-        lines += ['  user 1 true "" "" user 10', f'  user 2 true "roller" "{quoted}" operator 10', ""]
+        # Its configuration knows no blanks in passwords, unless they are written down as 16 bytes.
+        quoted = password.encode().ljust(16, b"\0").hex().upper()
+        lines += ['  user 1 true "" "" user 10', f'  user 2 true "roller" {quoted} operator 10', ""]
         (folder / "lan.conf").write_text("\n".join(lines))
         commands = ["mc_setbmc 0x20", "mc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02 persist_sdr"]
         commands += ["sel_enable 0x20 1000 0x0a", "mc_enable 0x20"]

@@ -2,6 +2,8 @@
 """Definitions that several interop tests share."""
 
 import datetime
+import importlib.machinery
+import importlib.util
 import os
 import pathlib
 import re
@@ -10,7 +12,15 @@ import time
 import taskcluster
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
-BINARIES = pathlib.Path(os.environ.get("SLIPWAY_BIN", TOP / ".build" / "release"))
+BINARIES = pathlib.Path(os.environ.get("SLIPWAY_BIN", TOP / ".build" / "release")).resolve()
+
+
+def load_suite():
+    """The program that runs a suite, as a module."""
+    loader = importlib.machinery.SourceFileLoader("suite", str(TOP / "deploy" / "local" / "suite"))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("suite", loader))
+    loader.exec_module(module)
+    return module
 
 
 def stamp(moment):

@@ -9,6 +9,7 @@ import json
 import re
 import signal
 import socket
+import sys
 import threading
 import time
 import xmlrpc.server
@@ -580,15 +581,57 @@ def test_44_the_wake_up_packet_is_sent_three_times(outcome):
     assert packets == [b"\xff" * 6 + bytes.fromhex("005c52313a9c") * 16] * 3
 
 
+@story
+def plug_in(lab):
+    host = lab.host("plug-in", boot=1)
+    folder = lab.folder / "plugins"
+    folder.mkdir()
+    program = folder / "switch"
+    program.write_text(
+        "#!/bin/bash\n"
+        f'printf "%s\\n" "$@" "$SWITCH_PASSWORD" >{folder}/seen\n'
+        f"[ -e {folder}/again ] || {{ touch {folder}/again; exit 75; }}\n"
+        f"{sys.executable} {roller_lab.FAKEHOST} {host.folder} reset\n"
+        "echo working; echo '{\"port\": 7}'\n"
+    )
+    program.chmod(0o755)
+    control = {
+        "kind": "exec",
+        "name": "switch",
+        "credential": "bmc",
+        "options": {"argv": ["switch", "--machine", "{host} $(id)", "{outlet}"], "environment": {"SWITCH_PASSWORD": "password"}},
+        "locator": {"outlet": "7; id"},
+    }
+    settings = {"PLUGINS_DIR": str(folder)}
+    target = machine(host, control, reboot_policy=["exec_reboot"])
+    done = lab.act("reboot", target, settings=settings)
+    seen = (folder / "seen").read_text().splitlines()
+    again = lab.act("exec_reboot", target, settings=settings)
+    outside = dict(control, options={"argv": ["../../bin/sh", "-c", "id"]})
+    refused = [
+        lab.act("exec_reboot", machine(host, outside), settings=settings),
+        lab.act("exec_reboot", machine(host, control)),
+        lab.act("exec_reboot", machine(host, dict(control, locator={"outlet": "-x"})), settings=settings),
+    ]
+    return done, seen, again, refused, host.address
+
+
+def test_a_program_of_the_operators_own_reboots_without_a_shell_and_only_from_its_folder(outcome):
+    (status, answer, text), seen, (again_status, again, _), refused, address = outcome("plug_in")
+    assert status == 0 and answer["result"]["method"] == "exec_reboot", answer
+    assert seen == ["--machine", f"{address} $(id)", "7; id", "s3cretbmc"]
+    assert "s3cretbmc" not in text
+    assert again_status == 0 and again["result"]["port"] == 7, again
+    assert [(status, answer["error_class"]) for status, answer, _ in refused] == [(1, "config")] * 3, refused
+
+
 # ---------------------------------------------------------------- escalation
 
 
 @story
 def escalation(lab):
     host = lab.host("stubborn")
-    ssh = lab.sshd(host)
-    # The machine takes the command and does nothing.
-    (host.folder / "ssh" / "command").write_text("#!/bin/bash\nexit 0\n")
+    ssh = lab.sshd(host, heeds=False)
     deaf = lab.host("stubborn-bmc", linked=False)
     bmc, _ = lab.bmc(deaf)
     (outlet,), _ = lab.pdu("stubborn", [host])

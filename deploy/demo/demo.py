@@ -16,6 +16,7 @@ import taskcluster
 
 from bus import Bus, publish
 from release import release
+from roller import roller
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 PUSHES = "exchange/another-team/v1/pushes"
@@ -203,6 +204,9 @@ def main():
 
     # 4. What was built is signed and published by workers that trust scopes, not payloads.
     release(timeline, check, fetch, suite, load_suite().BINARIES, values, queue, bus, task_definition, first)
+
+    # 5. A machine that does not listen is rebooted by the gentlest means that helps.
+    roller(timeline, check, suite, load_suite().BINARIES, values)
 
     print("\nFire history")
     for hook in (pushed, ticking, button, secret):

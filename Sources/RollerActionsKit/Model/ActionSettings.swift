@@ -18,6 +18,8 @@ package struct ActionSettings: Sendable {
     package var cipherSuites: [Int] = [17, 3]
     /// The file with the host keys of machines whose keys are not in the inventory.
     package var knownHosts: String?
+    /// The folder of programs that controllers of kind `exec` may name; nil where there are none.
+    package var pluginDirectory: String?
     /// Suffixes tried for hosts that are only named by requests.
     package var searchDomains: [String] = []
     /// Where bugs are filed; nil where there is no tracker.

@@ -10,7 +10,7 @@ extension ActionSettings {
     /// - `REBOOT_METHODS`: the methods of a reboot, in order, where the inventory names none.
     /// - `DOWN_TIMEOUT`, `UP_TIMEOUT`: how long machines may take to go down and to come back.
     /// - `CELERY_TASK_SOFT_TIME_LIMIT`: how long a job may run before it is asked to stop.
-    /// - `REIMAGE_TIMEOUT`, `IPMI_CIPHER_SUITES`, `KNOWN_HOSTS`, `DNS_SEARCH`.
+    /// - `REIMAGE_TIMEOUT`, `IPMI_CIPHER_SUITES`, `KNOWN_HOSTS`, `PLUGINS_DIR`, `DNS_SEARCH`.
     /// - `BUGZILLA_URL`, `BUGZILLA_API_KEY`, `BUGZILLA_REOPEN_STATE`, `BUGZILLA_REBOOT_TEMPLATE`,
     ///   `BUGZILLA_WORKER_TRACKER_TEMPLATE`.
     package init(settings: Settings) {
@@ -51,6 +51,8 @@ extension ActionSettings {
         cipherSuites = suites.split(separator: ",").compactMap { Int($0.filter { $0 != " " }) }
         if cipherSuites.isEmpty { settings.fail("ipmi.cipher.suites", "must be numbers, separated by commas") }
         knownHosts = settings.optional("known.hosts", "the file with the host keys of machines")
+        pluginDirectory = settings.optional("plugins.dir", "the folder of programs that controllers may name")
+        if pluginDirectory?.hasPrefix("/") == false { settings.fail("plugins.dir", "must be an absolute path") }
         searchDomains = Self.list(settings.optional("dns.search", "domains in which bare names are looked up"))
         readBugzilla(settings)
     }

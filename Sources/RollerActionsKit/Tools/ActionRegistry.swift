@@ -27,7 +27,7 @@ package struct ActionRegistry: Sendable {
     package static let standard = ActionRegistry(
         [
             PingAction(), StatusAction(), UptimeAction(), RebootAction(), SSHReboot(), XenAPIReboot(), ILOReboot(),
-            WakeOnLAN(), FileBugzillaBug(), RecoverAction(), LoanAction(),
+            WakeOnLAN(), ExecReboot(), FileBugzillaBug(), RecoverAction(), LoanAction(),
         ] + IPMIAction.all + RedfishAction.all + SNMPAction.all + ReimageAction.all + QuarantineAction.all
     )
 }
