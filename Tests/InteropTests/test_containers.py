@@ -15,8 +15,8 @@ from conftest import BINARIES, TOP, load_suite
 COMPOSE = (TOP / "docker-compose.yml").read_text()
 CONTAINERS = yaml.safe_load(COMPOSE)["services"]
 DOCKERFILE = (TOP / "deploy" / "Dockerfile").read_text()
-# What runs in no container of the suite: a worker has a file of its own machine, and the others are for development.
-ELSEWHERE = {"scriptworker", "shipit-oidc-dev", "slipway"}
+# What runs in no container of the suite: a worker has a file of its own machine, and the others are tools of people.
+ELSEWHERE = {"scriptworker", "shipit-oidc-dev", "shipit-step-check", "slipway"}
 VARIABLE = re.compile(r"\$\{([A-Z_0-9]+)(?::(\?|-[^}]*))?\}")
 # What somebody would write into the file .env; any other value is a word.
 SECRETS = {
