@@ -254,9 +254,8 @@ class Lab:
             lines += [f"set_working_mc {blade}", f'  chassis_control "{folder}/chassis"', "set_working_mc 0x20"]
         else:
             lines.append(f'  chassis_control "{folder}/chassis"')
-        # Its configuration knows no blanks in passwords, unless they are written down as 16 bytes.
-        quoted = password.encode().ljust(16, b"\0").hex().upper()
-        lines += ['  user 1 true "" "" user 10', f'  user 2 true "roller" {quoted} operator 10', ""]
+        # The simulator's passwords have no blanks and 16 bytes at most.
+        lines += ['  user 1 true "" "" user 10', f'  user 2 true "roller" "{password}" operator 10', ""]
         (folder / "lan.conf").write_text("\n".join(lines))
         commands = ["mc_setbmc 0x20", "mc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02 persist_sdr"]
         commands += ["sel_enable 0x20 1000 0x0a", "mc_enable 0x20"]

@@ -362,9 +362,9 @@ def test_62_a_broker_and_a_database_that_start_anew_in_the_middle_of_a_job_doubl
 
 
 def test_64_secrets_are_in_no_log_no_table_and_no_command_line(site, lab):
-    """A password of the length that the simulator knows, a longer community; one controller works, one does not."""
+    """A password and a community full of what a shell would act on; one controller works, one does not."""
     canary = lab.folder / "canary-64"
-    password = "a'; touch X #$ `"
+    password = "a';>X#$(id)|&*!"
     community = f"'; touch {canary} # $HOME x"
     host = lab.host("secretive", linked=False)
     other = lab.host("secretive-outlet", linked=False)
