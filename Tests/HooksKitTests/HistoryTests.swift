@@ -39,6 +39,7 @@ struct HistoryTests {
             #expect(never.status == 404)
             #expect(never.body["message"]?.string?.hasPrefix("No such hook or never fired") == true)
             let ids = try await fire(world, times: 2)
+            try await world.allEnded()
             let page = try await world.call("GET", "/hooks/g/h/last-fires?limit=1").body
             let token = try #require(page["continuationToken"]?.string)
             _ = try await world.pool.execute("delete from hooks.last_fires where task_id = \(ids[0])")
@@ -91,6 +92,7 @@ struct HistoryTests {
         try await HooksWorld.with { (world: HooksWorld) async throws -> Void in
             try await world.create()
             _ = try await fire(world)
+            try await world.allEnded()
             _ = try await world.pool.execute("update hooks.last_fires set result = 'error', error = \(error)")
             let shown = try await world.call("GET", "/hooks/g/h/status").body["lastFire"]?["error"]
             #expect(shown == ["message": JSONValue(error)])
@@ -101,6 +103,7 @@ struct HistoryTests {
         try await HooksWorld.with { (world: HooksWorld) async throws -> Void in
             try await world.create()
             let ids = try await fire(world, times: 2)
+            try await world.allEnded()
             for (id, age) in zip(ids, ["366 days", "364 days"]) {
                 _ = try await world.pool.execute(
                     """
