@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MPL-2.0
-"""A suite of its own for the interop tests, driven by the released binaries and real clients."""
+"""A suite of its own for the interop tests, driven by the released binaries and real clients.
+
+With pytest-xdist every worker process has a suite of its own, with a directory and a range of ports that no other one has.
+"""
 
 import json
 import os
@@ -18,6 +21,37 @@ TOP = pathlib.Path(__file__).resolve().parents[2]
 BINARIES = pathlib.Path(os.environ.get("SLIPWAY_BIN", TOP / ".build" / "release")).resolve()
 sys.path.insert(0, str(TOP / "deploy" / "demo"))
 sys.dont_write_bytecode = True
+
+
+def own_place():
+    """The directory of this process's suite; says in the environment which ports are its own."""
+    place = pathlib.Path(os.environ.get("SLIPWAY_LOCAL", TOP / ".local" / "interop")).resolve()
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is None:
+        return place
+    number, count = int(worker.removeprefix("gw")), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    # A worker that follows a dead one has a number beyond the count, and the ports of nobody who lives.
+    share = PORTS // (2 * count)
+    first = FIRST_PORT + number % (2 * count) * share
+    os.environ["SLIPWAY_PORTS"] = f"{first}-{first + share - 1}"
+    return place.with_name(f"{place.name}-{worker}")
+
+
+# Below what the kernel lends to outgoing connections.
+FIRST_PORT, PORTS = 20_000, 12_000
+PLACE = own_place()
+os.environ["SLIPWAY_LOCAL"] = str(PLACE)
+# Tests kill servers, but what those have written stays with the kernel.
+os.environ.setdefault("SLIPWAY_FSYNC", "off")
+
+
+# Files that take long, the longest first: beginning with them, processes side by side end at about the same time.
+LONG = "worker_faults roller_worker scriptworker worker_claims worker queue_faults tc_admin roller_api roller_actions fuzz".split()
+
+
+def pytest_collection_modifyitems(items):
+    ranks = {f"test_{name}": rank for rank, name in enumerate(LONG)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
 
 
 class Running:
@@ -77,7 +111,7 @@ class Servers:
 
 @pytest.fixture(scope="session")
 def servers():
-    suite = load_suite().Suite(TOP / ".local" / "interop")
+    suite = load_suite().Suite(PLACE)
     suite.run_servers("start")
     try:
         yield Servers(suite)
@@ -90,7 +124,7 @@ def running(servers):
     # Claims of killed workers must come back within a test's patience.
     os.environ.setdefault("TCL_CLAIM_TIMEOUT", "15s")
     module = load_suite()
-    suite = module.Suite(TOP / ".local" / "interop")
+    suite = module.Suite(PLACE)
     values = suite.up()
     try:
         yield Running(suite, values)

@@ -2,6 +2,7 @@
 """Definitions that several interop tests share."""
 
 import datetime
+import functools
 import importlib.machinery
 import importlib.util
 import os
@@ -15,6 +16,7 @@ TOP = pathlib.Path(__file__).resolve().parents[2]
 BINARIES = pathlib.Path(os.environ.get("SLIPWAY_BIN", TOP / ".build" / "release")).resolve()
 
 
+@functools.cache
 def load_suite():
     """The program that runs a suite, as a module."""
     loader = importlib.machinery.SourceFileLoader("suite", str(TOP / "deploy" / "local" / "suite"))
