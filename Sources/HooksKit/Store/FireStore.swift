@@ -32,14 +32,15 @@ package struct FireStore: Sendable {
     /// Waits for the ends of a hook's fires whose callers may have been told of their tasks already.
     ///
     /// Whoever triggers a hook and then looks at what it did shall see it. Ends are written within some milliseconds; a fire
-    /// that takes long is not waited for.
+    /// that takes long, or failed before, is not waited for.
     func settleEnds(of name: HookName) async throws {
         var open: [Int] = []
         for attempt in 0..<20 {
             let named: SQL = attempt == 0 ? "" : "and fire_id = any(\(open))"
             open = try await pool.query(
                 """
-                select fire_id from hooks.fires where state <> 'done' and run_at > now() and attempts > 0
+                select fire_id from hooks.fires where state <> 'done' and run_at > now() and attempts = 1
+                    and failures = 0 and due > now() - interval '10 minutes'
                     and hook_group_id = \(name.group) and hook_id = \(name.hook) \(named)
                 """
             ).map { try $0.int("fire_id") }
