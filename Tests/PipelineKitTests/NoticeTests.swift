@@ -38,8 +38,7 @@ struct NoticeTests {
         func all(_ path: String) -> [Call] { calls.withLock { $0.filter { $0.path == path } } }
 
         func serve(_ body: @Sendable @escaping (String) async throws -> Void) async throws {
-            let paths = ["/api/notify/v1/email", "/api/notify/v1/matrix", "/api/notify/v1/slack", "/hook"]
-            let endpoints = paths.map { path in
+            func endpoint(_ path: String) -> Endpoint {
                 Endpoint(.post, path, name: path, category: "Test", title: "Test", description: "") { request in
                     let isRefused = self.refusals.withLock { refusals in
                         guard path == "/hook", refusals > 0 else { return false }
@@ -56,20 +55,23 @@ struct NoticeTests {
                     return .json([:], status: isRefused ? 500 : 200)
                 }
             }
-            let api = API(
-                service: "listeners",
-                title: "Listeners",
-                description: "Who is told.",
-                schemas: SchemaStore(directory: "/nowhere"),
-                endpoints: endpoints,
-                mount: .root,
-                errors: .problem
-            )
+            func api(_ service: String, _ mount: API.Mount, _ paths: [String]) -> API {
+                API(
+                    service: service,
+                    title: "Listeners",
+                    description: "Who is told.",
+                    schemas: SchemaStore(directory: "/nowhere"),
+                    endpoints: paths.map(endpoint),
+                    mount: mount
+                )
+            }
             let server = HTTPServer(
                 configuration: HTTPServerConfiguration(),
                 name: "listeners",
                 rootURL: nil,
-                apis: [api],
+                apis: [
+                    api("notify", .versioned, ["/email", "/matrix", "/slack"]), api("listeners", .root, ["/hook"]),
+                ],
                 authenticator: nil,
                 health: HealthRegistry()
             )
@@ -118,15 +120,15 @@ struct NoticeTests {
                     return try left.first?.int("left") == 0
                 }
                 try await courier.deliverDue()
-                let mails = listeners.all("/api/notify/v1/email")
+                let mails = listeners.all("/email")
                 #expect(
                     mails.compactMap { $0.json["subject"]?.string }.sorted() == [
                         "p: b: step failed", "p: pipeline failed",
                     ]
                 )
                 #expect(mails.allSatisfy { $0.json["address"] == "drivers@example.com" })
-                #expect(listeners.all("/api/notify/v1/matrix").map { $0.json["roomId"] } == ["!room:example.com"])
-                #expect(listeners.all("/api/notify/v1/slack").map { $0.json["channelId"] } == ["C0123"])
+                #expect(listeners.all("/matrix").map { $0.json["roomId"] } == ["!room:example.com"])
+                #expect(listeners.all("/slack").map { $0.json["channelId"] } == ["C0123"])
                 // Refused once, the webhook comes again under the same name.
                 let hooks = listeners.all("/hook")
                 #expect(hooks.count == 2)
@@ -158,7 +160,7 @@ struct NoticeTests {
                 try await world.reach("p", "failed")
                 try await eventually {
                     try await courier.deliverDue()
-                    return listeners.all("/api/notify/v1/email").count == 4
+                    return listeners.all("/email").count == 4
                 }
             }
         }

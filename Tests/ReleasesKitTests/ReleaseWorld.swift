@@ -48,55 +48,65 @@ final class Surroundings: Sendable {
         return Endpoint(method, route, name: name, category: "Test", title: "Test", description: "", handler: handler)
     }
 
-    var api: API {
+    private func api(_ service: String, _ mount: API.Mount, _ endpoints: [Endpoint]) -> API {
         API(
-            service: "surroundings",
+            service: service,
             title: "Surroundings",
             description: "What is around releases.",
             schemas: SchemaStore(directory: "/nowhere"),
-            endpoints: [
-                endpoint(.get, "/api/index/v1/task/<route>") { request in
-                    let isKnown = request.parameter("route") == "gecko.v2.mozilla-beta.revision.abc.taskgraph.decision"
-                    guard isKnown else { return .json(["code": "ResourceNotFound", "message": ""], status: 404) }
-                    return .json(["taskId": .string(Self.decision)])
-                },
-                endpoint(.get, "/api/queue/v1/task/<task>/artifacts/<name*>") { request in
-                    guard request.parameter("name") == "public/actions.json" else { return .json([:], status: 404) }
-                    let flavors: JSONValue = ["enum": JSONValue(Self.flavors + ["something_else"])]
-                    let schema: JSONValue = ["properties": ["release_promotion_flavor": flavors]]
-                    return .json(["actions": [["name": "release-promotion", "kind": "hook", "schema": schema]]])
-                },
-                endpoint(.put, "/steps/<uid>") { [self] request in
-                    let (uid, body) = (request.parameter("uid"), try JSONValue(parsing: request.rawBody))
-                    return state.withLock { state in
-                        guard state.isUp else { return .json([:], status: 503) }
-                        state.puts[uid, default: 0] += 1
-                        if let known = state.bodies[uid], known != body { return .json([:], status: 409) }
-                        state.bodies[uid] = body
-                        return .json([:])
-                    }
-                },
-                endpoint(.get, "/steps/<uid>/status") { [self] request in
-                    let uid = request.parameter("uid")
-                    return state.withLock { state in
-                        guard state.isUp else { return .json([:], status: 503) }
-                        guard state.bodies[uid] != nil else { return .json([:], status: 404) }
-                        let isCancelled = state.cancelled.contains(uid)
-                        return .json([
-                            "uid": .string(uid), "state": isCancelled ? "cancelled" : "running",
-                            "info": ["task_id": state.makesTasks ? .string("task-of-\(uid)") : .null],
-                        ])
-                    }
-                },
-                endpoint(.post, "/steps/<uid>/cancel") { [self] request in
-                    let uid = request.parameter("uid")
-                    state.withLock { $0.cancelled.append(uid) }
-                    return .json(["uid": .string(uid), "state": "cancelled"])
-                },
-            ],
-            mount: .root,
-            errors: .problem
+            endpoints: endpoints,
+            mount: mount,
+            errors: mount == .root ? .problem : .taskcluster
         )
+    }
+
+    var apis: [API] {
+        let index = endpoint(.get, "/task/<route>") { request in
+            let isKnown = request.parameter("route") == "gecko.v2.mozilla-beta.revision.abc.taskgraph.decision"
+            guard isKnown else { return .json(["code": "ResourceNotFound", "message": ""], status: 404) }
+            return .json(["taskId": .string(Self.decision)])
+        }
+        let queue = endpoint(.get, "/task/<task>/artifacts/<name*>") { request in
+            guard request.parameter("name") == "public/actions.json" else { return .json([:], status: 404) }
+            let flavors: JSONValue = ["enum": JSONValue(Self.flavors + ["something_else"])]
+            let schema: JSONValue = ["properties": ["release_promotion_flavor": flavors]]
+            return .json(["actions": [["name": "release-promotion", "kind": "hook", "schema": schema]]])
+        }
+        return [
+            api("index", .versioned, [index]), api("queue", .versioned, [queue]), api("steps", .root, steps),
+        ]
+    }
+
+    private var steps: [Endpoint] {
+        [
+            endpoint(.put, "/steps/<uid>") { [self] request in
+                let (uid, body) = (request.parameter("uid"), try JSONValue(parsing: request.rawBody))
+                return state.withLock { state in
+                    guard state.isUp else { return .json([:], status: 503) }
+                    state.puts[uid, default: 0] += 1
+                    if let known = state.bodies[uid], known != body { return .json([:], status: 409) }
+                    state.bodies[uid] = body
+                    return .json([:])
+                }
+            },
+            endpoint(.get, "/steps/<uid>/status") { [self] request in
+                let uid = request.parameter("uid")
+                return state.withLock { state in
+                    guard state.isUp else { return .json([:], status: 503) }
+                    guard state.bodies[uid] != nil else { return .json([:], status: 404) }
+                    let isCancelled = state.cancelled.contains(uid)
+                    return .json([
+                        "uid": .string(uid), "state": isCancelled ? "cancelled" : "running",
+                        "info": ["task_id": state.makesTasks ? .string("task-of-\(uid)") : .null],
+                    ])
+                }
+            },
+            endpoint(.post, "/steps/<uid>/cancel") { [self] request in
+                let uid = request.parameter("uid")
+                state.withLock { $0.cancelled.append(uid) }
+                return .json(["uid": .string(uid), "state": "cancelled"])
+            },
+        ]
     }
 }
 
@@ -182,7 +192,7 @@ struct ReleaseWorld: Sendable {
             try await withThrowingTaskGroup(of: Void.self) { group in
                 defer { group.cancelAll() }
                 let around = Surroundings()
-                let aroundServer = server([around.api])
+                let aroundServer = server(around.apis)
                 let issuer = try TestIssuer()
                 let keys = try issuer.keySet()
                 let issuerServer = server([issuerAPI(keys)])
