@@ -15,6 +15,8 @@ enum Benchmarks {
                | queue-backlog SHORT LONG ROUNDS | queue-wake COUNT | queue-idle WORKERS
                | trigger CONNECTIONS COUNT | messages SINGLE BURST | due HOOKS MINUTES | lateness COUNT
                | bind HOOKS | unbind RUN | change COUNT
+               | shipit-read CONNECTIONS SECONDS | shipit-sign CONNECTIONS COUNT | shipit-next COUNT
+               | shipit-fill PIPELINES STEPS
         """
 
     static func main() async {
@@ -63,6 +65,10 @@ enum Benchmarks {
         case ("bind", 1, 1): try await HooksBenchmark().bind(hooks: numbers[0])
         case ("unbind", 1, _): try await HooksBenchmark(run: words[0]).unbind()
         case ("change", 1, 1): try await HooksBenchmark().change(count: numbers[0])
+        case ("shipit-read", 2, 2): try await ShipItBenchmark().read(connections: numbers[0], seconds: numbers[1])
+        case ("shipit-sign", 2, 2): try await ShipItBenchmark().sign(connections: numbers[0], count: numbers[1])
+        case ("shipit-next", 1, 1): try ShipItBenchmark().next(count: numbers[0])
+        case ("shipit-fill", 2, 2): try await ShipItBenchmark().fill(count: numbers[0], steps: numbers[1])
         default: return false
         }
         return true

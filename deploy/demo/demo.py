@@ -17,6 +17,7 @@ import taskcluster
 from bus import Bus, publish
 from release import release
 from roller import roller
+from shipit import shipit
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 PUSHES = "exchange/another-team/v1/pushes"
@@ -207,6 +208,11 @@ def main():
 
     # 5. A machine that does not listen is rebooted by the gentlest means that helps.
     roller(timeline, check, suite, load_suite().BINARIES, values)
+
+    # 6. A release is built, approved by two people of different groups, and published.
+    building = task_template("build ${payload.version}", {"action": "note", "text": "built", "maxRunTime": 60})
+    publishing = task_definition("publish", {"action": "note", "text": "published", "maxRunTime": 60})
+    shipit(timeline, check, load_suite().BINARIES, values, hooks, run, hook_definition("build", building), publishing)
 
     print("\nFire history")
     for hook in (pushed, ticking, button, secret):
