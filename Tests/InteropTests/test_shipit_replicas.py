@@ -9,12 +9,13 @@ import signal
 import subprocess
 import threading
 import time
+import urllib.request
 
 import pytest
 
 from conftest import load_suite
 from support import BINARIES, unique
-from test_shipit import call, slipway, wait
+from test_shipit import call, slipway, token, wait
 
 SECONDS = float(os.environ.get("SHIPIT_CHAOS_SECONDS", "6"))
 PIPELINES = int(os.environ.get("SHIPIT_CHAOS_PIPELINES", "8"))
@@ -170,6 +171,14 @@ class Replicas:
         self.processes[number].kill()
         self.processes[number].wait()
 
+    def sleep(self, number, seconds):
+        """Stops a replica for longer than its leases last; then it goes on as if nothing had happened."""
+        self.processes[number].send_signal(signal.SIGSTOP)
+        try:
+            time.sleep(seconds)
+        finally:
+            self.processes[number].send_signal(signal.SIGCONT)
+
     def url(self, number):
         return f"http://127.0.0.1:{self.ports[number]}"
 
@@ -216,8 +225,8 @@ def definition(service, uid):
 
 @pytest.mark.parametrize("count", [2, 5])
 def test_replicas_that_die_start_each_step_once(running, count):
-    """18 and 19: whatever dies and whoever lies, each attempt of each step is begun once, and nothing is left behind."""
-    service, dice, kills = Service(), random.Random(11), 0
+    """18, 19 and 20: whatever dies and whoever lies, each attempt of each step is begun once, and nothing is left behind."""
+    service, dice, kills, naps = Service(), random.Random(11), 0, 0
     names = [unique(f"chaos{count}") for _ in range(PIPELINES)]
     with Replicas(running, service, count) as replicas:
         begun = time.monotonic()
@@ -241,9 +250,13 @@ def test_replicas_that_die_start_each_step_once(running, count):
                     left.pop()
             victim = dice.randrange(count)
             if replicas.is_up(victim) and time.monotonic() < end:
-                replicas.kill(victim)
-                kills += 1
-                replicas.start(victim)
+                if dice.random() < 0.25:
+                    replicas.sleep(victim, 3)
+                    naps += 1
+                else:
+                    replicas.kill(victim)
+                    kills += 1
+                    replicas.start(victim)
             time.sleep(dice.uniform(0.1, 0.9))
         with service.lock:
             service.bad = False
@@ -260,7 +273,93 @@ def test_replicas_that_die_start_each_step_once(running, count):
         for name in names:
             status, answer = call(running, "GET", f"{replicas.url(0)}/{name}/events?verify=true")
             assert (status, answer) == (200, {"verified": True, "broken_at": None})
-    print(f"{count} replicas: {kills} kills, {len(expected)} steps begun once, {service.repeated} repetitions had no effect")
+    print(f"{count} replicas: {kills} kills, {naps} naps, {len(expected)} steps begun once, {service.repeated} repetitions had no effect")
+
+
+def waiting_release(running, name):
+    """A pipeline that waits for one person, and is followed by another step."""
+    policy = {"method": "local", "definition": [{"releng": 1}]}
+    approve = {"uid": "approve", "api_url": running.values["SHIPIT_SIGNOFF_URL"], "parameters": {"policy": policy}}
+    publish = {
+        "uid": "publish",
+        "api_url": running.values["SHIPIT_PIPELINE_URL"],
+        "requires": ["approve"],
+        "parameters": {"parameters": {"steps": []}},
+    }
+    body = {"namespace_steps": True, "parameters": {"steps": [approve, publish]}}
+    status, answer = call(running, "PUT", f"{running.values['SHIPIT_PIPELINE_URL']}/{name}", body)
+    assert status == 200, answer
+
+
+def approve(running, name):
+    url = f"{running.values['SHIPIT_SIGNOFF_URL']}/{name}.approve"
+    wait("the sign-off", lambda: call(running, "GET", f"{url}/status")[1].get("state") == "running")
+    status, answer = call(running, "PUT", f"{url}/sign", {"group": "releng"}, token=token(running, "releng1"))
+    assert status == 200, answer
+
+
+def is_completed(running, name):
+    return call(running, "GET", f"{running.values['SHIPIT_PIPELINE_URL']}/{name}/status")[1].get("state") == "completed"
+
+
+def test_a_database_that_restarts_loses_no_pipeline(running):
+    """21: the processes stay, and what waited goes on; meanwhile whoever asks is told to come back."""
+    name = unique("restart")
+    waiting_release(running, name)
+    pid = running.suite.pid("shipit-pipeline")
+    codes, over = set(), threading.Event()
+
+    def ask():
+        while not over.is_set():
+            try:
+                codes.add(call(running, "GET", f"{running.values['SHIPIT_PIPELINE_URL']}/{name}/status")[0])
+            except OSError:
+                codes.add("closed")
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        running.suite.run_servers("restart-postgres")
+    finally:
+        over.set()
+        asking.join()
+    # Who checks the credentials may be without a database as well.
+    assert codes <= {200, 500, 503}, codes
+    wait("the database", lambda: call(running, "GET", f"{running.values['SHIPIT_PIPELINE_URL']}/{name}/status")[0] == 200)
+    approve(running, name)
+    wait("the end", lambda: is_completed(running, name), 240)
+    assert running.suite.pid("shipit-pipeline") == pid
+
+
+def test_without_a_bus_pipelines_go_on_and_their_messages_come_later(running):
+    """22: pipelines ask for themselves, and what was to be told waits for the broker."""
+    name = unique("busless")
+    depth = lambda: next(
+        float(line.split()[-1])
+        for line in urllib.request.urlopen(f"{running.values['SHIPIT_PIPELINE_URL']}/metrics", timeout=60).read().decode().splitlines()
+        if line.startswith("outbox_depth")
+    )
+    running.suite.run_servers("stop-rabbitmq")
+    try:
+        waiting_release(running, name)
+        approve(running, name)
+        wait("the end", lambda: is_completed(running, name), 240)
+    finally:
+        running.suite.run_servers("start-rabbitmq")
+    wait("the messages", lambda: depth() == 0, 240)
+
+
+def test_a_token_in_an_address_is_refused_and_not_written_down(running):
+    """56: whoever puts a token into an address is told so, and no log shows it."""
+    secret = unique("secrettoken")
+    for service in ("PIPELINE", "SIGNOFF"):
+        for path in ("/x/status", "/"):
+            url = f"{running.values[f'SHIPIT_{service}_URL']}{path}?access_token={secret}"
+            status, body = call(running, "GET", url)
+            assert status == 400, body
+            assert secret not in json.dumps(body)
+    for log in running.suite.logs.glob("shipit-*.log"):
+        assert secret not in log.read_text(errors="replace"), log
 
 
 def test_the_command_line_follows_what_replicas_do(running):

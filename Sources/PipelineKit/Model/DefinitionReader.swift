@@ -183,9 +183,16 @@ struct DefinitionReader {
         guard let json else { return }
         step.parametersSchema = json
         if json.string != nil { return }
-        guard json.object != nil, let schema = try? JSONSchema(json, unknownKeywords: .ignore) else {
+        guard json.object != nil else {
+            fail("\(path).parameters_schema", "type", "\(path).parameters_schema is neither a schema nor text")
+            return
+        }
+        let schema: JSONSchema
+        do {
+            schema = try JSONSchema(json, unknownKeywords: .ignore)
+        } catch {
             let place = "\(path).parameters_schema"
-            fail(place, "invalid_schema", "\(place) is neither a schema nor text")
+            fail(place, "invalid_schema", "\(place) is no schema: \(error)")
             return
         }
         // What is only known when the step starts cannot be checked now.

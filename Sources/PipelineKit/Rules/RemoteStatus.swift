@@ -11,6 +11,7 @@ enum RemoteStatus: Sendable, Hashable {
 
     /// Reads an answer; both vocabularies are understood, and answers that contradict themselves are not believed.
     init(_ body: [UInt8], uid: String) {
+        // Whatever is wrong with it, it makes no sense.
         guard let object = (try? JSONValue(parsing: body))?.object else {
             self = .garbage("the answer is not a JSON object")
             return

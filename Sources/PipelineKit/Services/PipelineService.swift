@@ -86,6 +86,7 @@ public struct PipelineService: StepService {
 
     /// The order in which the steps would run.
     public func plan(_ definition: StepDefinition) -> JSONObject? {
+        // It was checked a moment ago: what is no pipeline has no plan.
         guard let pipeline = try? Self.parsed(definition.value) else { return nil }
         let graph = StepGraph(pipeline.steps)
         var warnings: [String] = []

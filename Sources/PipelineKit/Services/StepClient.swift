@@ -64,6 +64,7 @@ public struct StepClient: Sendable {
             return Self.unreachable(error)
         case .success(let response):
             if Self.isPassing(response.status) { return Self.unreachable(response) }
+            // An answer that cannot be read is not the same as what was asked for.
             let definition = response.status == 200 ? (try? response.json())?.object : nil
             let isSame = definition.map { definition in
                 body.allSatisfy { member in
