@@ -61,9 +61,6 @@ struct RebootWatch: Hashable {
     /// Whether a boot id is worth asking for.
     var wantsBootID: Bool { mark.bootID != nil && phase != .down }
 
-    /// Whether the power state may settle something.
-    var wantsPower: Bool { if case .up = phase { true } else { false } }
-
     mutating func see(_ sight: Sight, at now: Duration) -> Verdict? {
         switch (phase, sight) {
         case (_, .bootID(let id)):

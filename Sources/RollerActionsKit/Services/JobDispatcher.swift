@@ -56,6 +56,7 @@ package final class JobDispatcher: Service, Sendable {
                 }
             } onGracefulShutdown: {
                 self.isStopping.store(true, ordering: .relaxed)
+                Logger.current.notice("no more jobs are taken", metadata: ["underWay": "\(self.jobsUnderWay)"])
                 self.wake.notify()
             }
         } onCancel: {

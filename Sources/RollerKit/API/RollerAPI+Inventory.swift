@@ -53,6 +53,15 @@ extension RollerAPI {
         return limit
     }
 
+    /// Where a page begins; nil for the first one.
+    private func pageStart<Value>(_ request: RollerRequest, _ member: (JSONValue) -> Value?) throws -> Value? {
+        guard let token = request.option("continuationToken") else { return nil }
+        guard let first = try? Continuation.decode(token).first, let value = member(first) else {
+            throw Refusal(400, ["continuationToken": ["Not a token of an earlier page."]])
+        }
+        return value
+    }
+
     // MARK: - Machines
 
     private func listMachines(_ request: RollerRequest) async throws -> RawResponse {
@@ -66,12 +75,7 @@ extension RollerAPI {
             filter.state = state
         }
         let limit = try limit(request)
-        let after = try request.option("continuationToken").map { token in
-            guard let name = (try? Continuation.decode(token))?.first?.string else {
-                throw Refusal(400, ["continuationToken": ["Not a token of an earlier page."]])
-            }
-            return name
-        }
+        let after = try pageStart(request, \.string)
         let found = try await inventory.machines(filter, after: after, limit: limit + 1)
         var answer: JSONObject = ["machines": .array(found.prefix(limit).map { .object(Self.view($0)) })]
         if found.count > limit, let last = found.prefix(limit).last {
@@ -305,12 +309,7 @@ extension RollerAPI {
     ) async throws -> RawResponse {
         guard case .worker(let id) = route else {
             let limit = try limit(request)
-            let after = try request.option("continuationToken").map { token in
-                guard let id = (try? Continuation.decode(token))?.first?.int else {
-                    throw Refusal(400, ["continuationToken": ["Not a token of an earlier page."]])
-                }
-                return id
-            }
+            let after = try pageStart(request, \.int)
             let found = try await inventory.workers(
                 id: nil,
                 workerID: request.option("worker_id")?.lowercased(),
@@ -384,12 +383,7 @@ extension RollerAPI {
 
     private func listAudit(_ request: RollerRequest) async throws -> RawResponse {
         let limit = try limit(request)
-        let before = try request.option("continuationToken").map { token in
-            guard let id = (try? Continuation.decode(token))?.first?.int else {
-                throw Refusal(400, ["continuationToken": ["Not a token of an earlier page."]])
-            }
-            return id
-        }
+        let before = try pageStart(request, \.int)
         let entries = try await audit.list(object: request.option("object"), before: before, limit: limit + 1)
         var answer: JSONObject = [
             "entries": .array(

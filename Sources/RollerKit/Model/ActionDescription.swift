@@ -44,9 +44,6 @@ package struct ActionDescription: Sendable, Hashable {
         self.needsConfirmation = needsConfirmation
         self.parameters = parameters
     }
-
-    /// The names of its parameters.
-    package var parameterNames: [String] { parameters["properties"]?.object?.keys ?? [] }
 }
 
 /// The actions of a deployment, by name.

@@ -67,9 +67,6 @@ package struct MachineControl: Sendable, Hashable {
     package var priority: Int
     /// Controls of one feed group power one machine together.
     package var feedGroup: String?
-
-    /// The resource that a job locks before it uses this control.
-    package var lockName: String { "ctl:\(controller.id):\(Locator.key(locator))" }
 }
 
 /// A machine with all that hangs on it.
