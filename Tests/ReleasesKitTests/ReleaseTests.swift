@@ -324,6 +324,50 @@ struct ReleaseTests {
         }
     }
 
+    @Test func `a merge is asked for, started once, and done when the script says so`() async throws {
+        try await ReleaseWorld.with { world in
+            #expect(try await world.call("GET", "/merge-automation/products").body == ["firefox"])
+            let ways = try await world.call("GET", "/merge-automation/behaviors/firefox").body
+            #expect(ways[0]?["behavior"] == "beta-to-release")
+            #expect(try await world.call("GET", "/merge-automation/behaviors/devedition").status == 404)
+            let person = try world.person("manager", ["shipit_firefox"])
+            let wish: JSONValue = [
+                "product": "firefox", "behavior": "beta-to-release", "revision": "abc", "version": "60.0b9",
+                "commitMessage": "merge", "commitAuthor": "somebody",
+            ]
+            let added = try await world.call("POST", "/merge-automation", wish, as: person)
+            #expect(added.status == 201)
+            let id = try #require(added.body["id"]?.int)
+            let one = "/merge-automation/\(id)"
+            #expect(try await world.call("GET", "\(one)/task-status").status == 404)
+            for _ in 0..<2 { #expect(try await world.call("POST", "\(one)/start", as: person).status == 200) }
+            try await eventually("its task is there") {
+                try await world.call("GET", "\(one)/task-status").status == 200
+            }
+            #expect(world.around.state.withLock { $0.bodies.count } == 1)
+            let input = world.around.body("merge-automation-\(id).merge")?["action"]?["input"]
+            #expect(
+                input == ["behavior": "beta-to-release", "force-dry-run": true, "merge-automation-id": JSONValue(id)]
+            )
+            let list = try await world.call("GET", "/merge-automation?product=firefox").body
+            #expect(list[0]?["status"] == "running")
+            // Only the script says that it is done, and says so without a body.
+            #expect(try await world.call("PATCH", one, as: person).status == 401)
+            for _ in 0..<2 { #expect(try await world.call("PATCH", one, as: ReleaseWorld.script).status == 200) }
+            #expect(try await world.call("DELETE", one, as: person).status == 400)
+            #expect(try await world.call("GET", "/merge-automation?product=firefox").body[0]?["status"] == "completed")
+
+            let other = try #require(
+                try await world.call("POST", "/merge-automation", wish, as: person).body["id"]?.int
+            )
+            #expect(
+                try await world.call("DELETE", "/merge-automation/\(other)", as: person).body["status"] == "canceled"
+            )
+            #expect(try await world.call("POST", "/merge-automation/\(other)/start", as: person).status == 400)
+            #expect(try await world.call("PATCH", "/merge-automation/\(other)", as: ReleaseWorld.script).status == 400)
+        }
+    }
+
     @Test func `versions are ordered and counted on as the original does`() throws {
         let ordered = [
             "59.0", "59.0.1", "60.0a1", "60.0b2", "60.0b10", "60.0", "60.0esr", "60.0.1", "125.0-rc.2", "125.0",

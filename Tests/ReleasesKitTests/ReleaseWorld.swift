@@ -135,6 +135,9 @@ struct ReleaseWorld: Sendable {
             "firefox": [
                 "phases": ["promote_firefox", "push_firefox", "ship_firefox", "unknown_firefox"],
                 "authorized-ldap-groups": ["shipit_firefox"], "can-be-disabled": true,
+                "merge-behaviors": [
+                    "beta-to-release": ["repo": "https://example.com/beta", "project": "mozilla-beta"]
+                ],
                 "signoffs": [
                     "ship_firefox": [
                         ["name": "RelEng", "description": "for release engineering", "permissions": "releng"],

@@ -93,10 +93,17 @@ extension ReleasesAPI {
 
     // MARK: - Versions
 
-    private func version(
-        _ request: APIRequest,
-        _ verb: String
-    ) async throws -> (product: String, channel: String, version: String, caller: Caller) {
+    private typealias NewVersion = (product: String, channel: String, version: String, caller: Caller)
+
+    private static func json(_ new: NewVersion, _ what: String) -> JSONValue {
+        [
+            "message": .string("The \(new.product) \(new.channel) version was \(what)"),
+            "version": .string(new.version),
+            "product": .string(new.product), "channel": .string(new.channel),
+        ]
+    }
+
+    private func version(_ request: APIRequest, _ verb: String) async throws -> NewVersion {
         let caller = try await caller(request)
         let (product, channel) = (request.parameter("product"), request.parameter("channel"))
         try caller.require(verb, product, groups: groups(product))
@@ -110,7 +117,7 @@ extension ReleasesAPI {
         guard try await service.switches.create(new.product, new.channel, new.version, by: new.caller.name) else {
             throw StepProblem.conflict("exists", "\(new.product) \(new.channel) has a version already")
         }
-        return .json(["version": .string(new.version)], status: 201)
+        return .json(Self.json(new, "created"), status: 201)
     }
 
     private func setVersion(_ request: APIRequest) async throws -> APIResponse {
@@ -121,7 +128,7 @@ extension ReleasesAPI {
             }
             throw StepProblem.conflict("unchanged", "\(new.product) \(new.channel) is \(new.version) already")
         }
-        return .json(["version": .string(new.version)])
+        return .json(Self.json(new, "updated"))
     }
 
     // MARK: - Nightly releases

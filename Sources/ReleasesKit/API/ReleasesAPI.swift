@@ -22,7 +22,7 @@ public struct ReleasesAPI: Sendable {
     }
 
     /// Everything that is served beside the pipelines.
-    public var endpoints: [Endpoint] { releases + signoffs + switches + submissions }
+    public var endpoints: [Endpoint] { releases + signoffs + switches + merges + submissions }
 
     private var releases: [Endpoint] {
         let query: [String: QueryRule] = [

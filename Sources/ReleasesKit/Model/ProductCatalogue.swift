@@ -27,6 +27,15 @@ struct Product: Sendable {
     let notify: JSONValue
     /// The template of pipelines for releases that come by the first version's form.
     let template: String?
+    /// The ways in which its branches are merged, by name.
+    let merges: [String: Merge]
+
+    /// A way in which branches are merged.
+    struct Merge: Sendable {
+        let repository: String
+        let project: String
+        let prettyName: String
+    }
 
     /// Whether phases may be left out in a project.
     func allowsPhaseSkipping(_ project: String) -> Bool { phaseSkipping[project] ?? phaseSkipping[""] ?? false }
@@ -118,8 +127,21 @@ public struct ProductCatalogue: Sendable {
             phaseSkipping: skipping,
             isLax: isLax,
             notify: json["notify"] ?? [],
-            template: json["pipeline-template"]?.string
+            template: json["pipeline-template"]?.string,
+            merges: try merges(name, json["merge-behaviors"]?.object ?? [:])
         )
+    }
+
+    private static func merges(_ product: String, _ json: JSONObject) throws(Problem) -> [String: Product.Merge] {
+        var merges: [String: Product.Merge] = [:]
+        for (behavior, value) in json {
+            guard let repository = value["repo"]?.string, let project = value["project"]?.string else {
+                throw Problem(description: "\(product).merge-behaviors.\(behavior) needs repo and project")
+            }
+            let name = value["pretty-name"]?.string ?? behavior
+            merges[behavior] = Product.Merge(repository: repository, project: project, prettyName: name)
+        }
+        return merges
     }
 
     /// The product of a name; for a release candidate the variant that is made for those, if there is one.

@@ -37,6 +37,7 @@ public struct ReleaseService: Sendable {
     let store: ReleaseStore
     let submissions: SubmissionStore
     let switches: SwitchStore
+    let merges: MergeStore
     let decisions: DecisionTasks
 
     /// Opens releases beside the pipelines they are made of.
@@ -55,6 +56,7 @@ public struct ReleaseService: Sendable {
         store = ReleaseStore(pool: pipelines.pipelineStore.pool)
         submissions = SubmissionStore(pool: pipelines.pipelineStore.pool)
         switches = SwitchStore(pool: pipelines.pipelineStore.pool)
+        merges = MergeStore(pool: pipelines.pipelineStore.pool)
         decisions = DecisionTasks(client: client, transport: transport)
     }
 

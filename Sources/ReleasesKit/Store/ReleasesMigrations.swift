@@ -9,7 +9,10 @@ public enum ReleasesMigrations {
 
     /// Brings the schema up to date.
     public static func migrate(_ pool: PostgresPool) async throws {
-        let all = [Migration(version: 1, name: "releases", bytes: PackageResources.V0001_releases_sql)]
+        let all = [
+            Migration(version: 1, name: "releases", bytes: PackageResources.V0001_releases_sql),
+            Migration(version: 2, name: "releases merges", bytes: PackageResources.V0002_releases_merges_sql),
+        ]
         _ = try await Migrator.migrate(pool, schema: schema, migrations: all)
     }
 }
