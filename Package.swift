@@ -171,8 +171,8 @@ let package = Package(
         library(
             "LocalTaskclusterKit",
             [
-                "APIServer", "Core", "HTTPClient", "JSON", "JSONE", "JSONSchema", "Outbox", "Postgres", "Pulse",
-                "Schedules", "Taskcluster",
+                "APIServer", "CLinux", "Core", "HTTPClient", "JSON", "JSONE", "JSONSchema", "Outbox", "Postgres",
+                "Pulse", "Schedules", "Taskcluster",
                 .crypto, .lifecycle, .logging, .metrics,
             ],
             migrations: true

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 import Crypto
+import HTTPClient
 import JSON
 import Schedules
 import Taskcluster
@@ -40,6 +41,48 @@ import WorkerKit
         #expect(graph.hasInput(graph.build, "public/build/a.zip"))
         #expect(graph.hasInput(graph.build, "task.json"))
         #expect(graph.lines.withLock { $0.last } == "INFO Good.")
+    }
+
+    @Test func `what the queue hands out together is fetched with a request or two`() async throws {
+        try good()
+        graph.state.withLock { $0.isGenerous = true }
+        try await graph.verify()
+        #expect(graph.hasInput(graph.build, "public/build/a.zip"))
+        let requests = graph.state.withLock { $0.requests }
+        #expect(requests.filter { $0.contains("/artifacts/public") } == [])
+        #expect(requests.filter { $0.hasSuffix("/artifacts/read") }.count == 2)
+    }
+
+    @Test(arguments: ["input", "statement", "signature", "packed", "garbage", "place"])
+    func `what came together is checked like everything else`(_ what: String) async throws {
+        try good()
+        graph.state.withLock { $0.isGenerous = true }
+        let (name, signature) = (ChainOfTrustArtifact.name, ChainOfTrustArtifact.signatureName)
+        let gzip: HTTPHeaders = ["Content-Encoding": "gzip"]
+        func content(_ name: String) -> [UInt8] {
+            graph.state.withLock { $0.artifacts[graph.build]?[name]?.content ?? [] }
+        }
+        var change: (inout ChainPolicy) -> Void = { _ in }
+        switch what {
+        case "input": graph.artifact(graph.build, "public/build/a.zip", Array("the Product".utf8))
+        case "statement": graph.artifact(graph.build, name, content(name) + [10])
+        case "signature": graph.artifact(graph.build, signature, Array(content(signature).prefix(63)))
+        case "packed": graph.artifact(graph.build, name, try packed(content(name)), headers: gzip)
+        case "garbage": graph.artifact(graph.build, name, content(name), headers: gzip)
+        default: change = { $0.artifactRules = [] }
+        }
+        let refused = try await refusal(change)
+        #expect((refused.code == 0) == (what == "packed"), "\(refused.text)")
+        #expect(graph.hasInput(graph.build, "public/build/a.zip") == (what == "packed"))
+    }
+
+    private func packed(_ bytes: [UInt8]) throws -> [UInt8] {
+        let (plain, packed) = (try OpenFile.temporary(in: "/tmp"), try OpenFile.temporary(in: "/tmp"))
+        try bytes.withUnsafeBytes { try plain.write($0) }
+        try Gzip.compress(plain, to: packed)
+        var result: [UInt8] = []
+        try packed.forEachPiece { result += $0 }
+        return result
     }
 
     @Test(arguments: [true, false])
@@ -112,12 +155,7 @@ import WorkerKit
         if size < 0 {
             graph.remove(graph.build, name)
         } else if isPacked {
-            let (plain, packed) = (try OpenFile.temporary(in: "/tmp"), try OpenFile.temporary(in: "/tmp"))
-            try signature.withUnsafeBytes { try plain.write($0) }
-            try Gzip.compress(plain, to: packed)
-            var bytes: [UInt8] = []
-            try packed.forEachPiece { bytes += $0 }
-            graph.artifact(graph.build, name, bytes, headers: ["Content-Encoding": "gzip"])
+            graph.artifact(graph.build, name, try packed(signature), headers: ["Content-Encoding": "gzip"])
         } else {
             graph.artifact(graph.build, name, Array(signature.prefix(size)))
         }

@@ -213,6 +213,7 @@ public struct LocalTaskcluster: Sendable {
             }
         }
         proxies = (hooks ?? []) + (bridges ?? [])
+        let memory = CrowdMemory()
         let background: [any Service] = [
             DirectoryKeeper(directory: directory, pool: pool, configuration: configuration, now: now),
             QueueSweeper(store: store, resolved: resolved, deadlineDelay: configuration.deadlineDelay, now: now) {
@@ -222,6 +223,7 @@ public struct LocalTaskcluster: Sendable {
             PeriodicService(name: "claim probe", every: .seconds(5), jitter: 0.2) {
                 // Counted before all of them look again.
                 QueueMetrics.waiting.record(dispatch.waiting)
+                memory.settle(dispatch.waiting)
                 dispatch.probe()
             },
             PeriodicService(name: "expiry", every: configuration.expiryInterval) { try await sweeper.sweep() },
