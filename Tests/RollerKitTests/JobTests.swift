@@ -71,6 +71,8 @@ struct JobTests {
             let attempt = try #require(done["attempts"]?[0])
             #expect(attempt["method"] == "ssh_reboot" && attempt["outcome"] == "ok" && attempt["n"] == 1)
             #expect(done["machine"]?["name"]?.string == Self.worker)
+            let log = try await api.call("GET", "jobs/\(id)/log").text
+            #expect(log.contains("attempt-ended n=1 method=ssh_reboot outcome=ok"))
             #expect(try await api.call("GET", "jobs/\(JobID.make())").json == ["detail": "Not found."])
             #expect(try await api.call("GET", "jobs/\(id.uppercased())").status == 404)
             #expect(try await api.call("GET", "jobs/\(id)?wait=31").status == 400)

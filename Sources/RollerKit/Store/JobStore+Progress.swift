@@ -86,15 +86,17 @@ extension JobStore {
         let output = output.map { Self.storable($0, limit: 64 << 10) }
         return try await pool.transaction { connection in
             guard try await holds(id, fence, on: connection) else { return false }
-            let ended = try await connection.execute(
+            let ended = try await connection.query(
                 """
                 update roller.job_attempts set finished = clock_timestamp(), outcome = \(outcome.rawValue),
                     error_class = \(errorClass), exit_code = \(exitCode)::int, summary = \(summary), output = \(output)
-                where job = \(id)::uuid and n = \(number) and finished is null
+                where job = \(id)::uuid and n = \(number) and finished is null returning method
                 """
             )
-            guard ended == 1 else { return true }
-            var data: JSONObject = ["n": JSONValue(number), "outcome": .string(outcome.rawValue)]
+            guard let method = try ended.first?.string("method") else { return true }
+            var data: JSONObject = [
+                "n": JSONValue(number), "method": .string(method), "outcome": .string(outcome.rawValue),
+            ]
             if let errorClass { data["errorClass"] = .string(errorClass) }
             if let summary { data["summary"] = .string(summary) }
             try await note(id, "attempt-ended", data, on: connection)
