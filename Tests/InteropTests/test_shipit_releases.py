@@ -50,7 +50,7 @@ def revision(running):
     hook = {
         "metadata": {"name": name, "description": "carries out phases", "owner": "releng@example.com"},
         "task": {
-            "provisionerId": "releases",
+            "provisionerId": "slipway",
             "workerType": name[-30:],
             "created": {"$fromNow": "0 seconds"},
             "deadline": {"$fromNow": "1 hour"},
@@ -59,11 +59,11 @@ def revision(running):
         },
         "triggerSchema": {"type": "object"},
     }
-    running.hooks().createHook("releases", name, hook)
+    running.hooks().createHook("demo", name, hook)
     action = {
         "name": "release-promotion",
         "kind": "hook",
-        "hookGroupId": "releases",
+        "hookGroupId": "demo",
         "hookId": name,
         "hookPayload": {"user": {"input": {"$eval": "input"}}},
         "schema": {"type": "object", "properties": {"release_promotion_flavor": {"enum": PHASES}}},
