@@ -20,8 +20,8 @@ import taskcluster
 import taskcluster.aio
 
 from local_queue import ROOT, Deployment
+from queue_checked import client, fetch, later, put, refused
 from support import eventually, hook, stamp, task, unique
-from test_queue_api import client, fetch, later, put, refused
 
 ASK = {"workerGroup": "g", "workerId": "w"}
 

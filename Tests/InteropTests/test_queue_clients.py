@@ -27,8 +27,8 @@ import taskcluster.aio
 from taskcluster.exceptions import TaskclusterRestFailure
 
 from local_queue import ROOT, Deployment
+from queue_checked import CLASSES, OUT_OF_SCOPE
 from support import eventually, hook, task, unique
-from test_queue_api import CLASSES, OUT_OF_SCOPE
 
 
 @pytest.fixture(scope="module")
