@@ -35,6 +35,7 @@ struct HooksBenchmark {
         try await put(target, ["trigger"]) { _ in definition() }
         let path = "/api/hooks/v1/hooks/bench-\(run)/trigger/trigger"
         let requests = (0..<count).map { target.request("POST", path, ["n": JSONValue($0)]) }
+        let usage = ProcessUsage()
         let start = ContinuousClock.now
         let replies = try await onThreads(connections) { thread in
             let connection = try target.connection()
@@ -52,13 +53,14 @@ struct HooksBenchmark {
             return (milliseconds, ids)
         }
         let elapsed = (ContinuousClock.now - start) / .seconds(1)
+        let cost = usage.perOperation(count)
         let ids = replies.reduce(into: Set<String>()) { $0.formUnion($1.1) }
         let created = try await numbers()
         try check(created, expected: count)
         let latencies = Latencies(replies.flatMap(\.0))
         report([
             "rate": JSONValue(Double(count) / elapsed), "p50": JSONValue(latencies.percentile(50)),
-            "p99": JSONValue(latencies.percentile(99)), "distinct": JSONValue(ids.count),
+            "p99": JSONValue(latencies.percentile(99)), "distinct": JSONValue(ids.count), "cpu": cost,
         ])
         try await removeHooks()
     }
