@@ -236,7 +236,8 @@ final class Transfer: @unchecked Sendable {
     enum Reception { case taken, refused, later }
 
     func receive(body bytes: UnsafeRawBufferPointer) -> Reception {
-        guard tellHead() else { return .refused }
+        // What was refused while the transfer stood still does not end it by itself.
+        guard failure == nil, tellHead() else { return .refused }
         switch request.sink {
         case .spool(let path, let memory, let offset) where (200..<300).contains(status):
             if sink < 0, status != 206, received.count + bytes.count <= memory {
