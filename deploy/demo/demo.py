@@ -15,8 +15,8 @@ import urllib.request
 import taskcluster
 
 from bus import Bus, publish
+from machine import roller
 from release import release
-from roller import roller
 from shipit import shipit
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
