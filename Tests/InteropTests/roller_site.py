@@ -105,13 +105,15 @@ class Site:
     def jobs(self, task, machines, destructive=True, worker_id="worker", dry_run=False, **params):
         """Stores one job for each machine; answers their ids."""
         ids = [str(uuid.uuid4()) for _ in machines]
-        rows = ", ".join(
+        rows = [
             f"('{job}', '{task}', {quoted(json.dumps(params))}, {quoted(machine)}, '{worker_id}', 'test', 'cli', "
             f"{str(dry_run).lower()}, {str(destructive).lower()}, {str(not destructive).lower()})"
             for job, machine in zip(ids, machines)
-        )
+        ]
         columns = "id, task_name, params, machine, worker_id, client_id, source, dry_run, is_destructive, is_read_only"
-        self.query(f"insert into roller.jobs ({columns}) values {rows}")
+        # An argument of a program has its limits.
+        for start in range(0, len(rows), 200):
+            self.query(f"insert into roller.jobs ({columns}) values {', '.join(rows[start : start + 200])}")
         return ids
 
     def job(self, task, machine, **options):
