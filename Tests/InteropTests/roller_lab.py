@@ -2,6 +2,7 @@
 """Machines to reboot: network namespaces with a real sshd, ipmi_sim, snmpd and a Redfish emulator in front of them."""
 
 import concurrent.futures
+import contextlib
 import http.server
 import ipaddress
 import json
@@ -182,6 +183,11 @@ class Lab:
                 except (ProcessLookupError, ValueError):
                     pass
             host.remove()
+        # Machines that are still booting are told apart by their folder.
+        for entry in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                if f"{FAKEHOST}\0{self.folder}/".encode() in entry.read_bytes():
+                    os.kill(int(entry.parent.name), signal.SIGKILL)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     # ------------------------------------------------------------ SSH

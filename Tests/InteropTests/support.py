@@ -70,7 +70,7 @@ def unique(prefix):
 
 
 # The least time that anything gets: waiting ends when the condition holds, so this costs nothing but makes slow machines pass.
-PATIENCE = 90
+PATIENCE = 180
 
 
 def eventually(check, seconds=PATIENCE, every=0.05):

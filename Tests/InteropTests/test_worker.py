@@ -244,7 +244,7 @@ def test_11_python_and_ours_do_the_same_with_the_same(running, tmp_path):
         bench = Bench(running, tmp_path / name)
         bench.start(program)
         with bench:
-            task_id, state, log = bench.run(code, 90)
+            task_id, state, log = bench.run(code, 300)
         artifacts = {
             (each["name"], each["contentType"], encoding(bench, task_id, each["name"]))
             for each in bench.queue.listLatestArtifacts(task_id)["artifacts"] if not each["name"].endswith(".sig")
