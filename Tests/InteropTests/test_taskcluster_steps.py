@@ -73,7 +73,7 @@ def test_the_bus_wakes_a_step_whose_group_has_ended(running):
 
     group, name = taskcluster.slugId(), unique("track")
     task_id = taskcluster.slugId()
-    queue_id = f"nobody/{unique('q')}"
+    queue_id = f"nobody/{unique('q').lower()}"
     running.queue().createTask(task_id, task(name, queue_id=queue_id, taskGroupId=group, schedulerId="-"))
     assert step(running, "PUT", f"/{name}", {"taskGroupId": group, "schedulerAPI": False})[0] == 200
     eventually(lambda: state(running, name, "TASKCLUSTER") == "running")
@@ -85,7 +85,7 @@ def test_the_bus_wakes_a_step_whose_group_has_ended(running):
 
 
 def test_72_what_a_step_has_made_is_cancelled_with_it(running):
-    name, queue_id = unique("cancel"), f"nobody/{unique('q')}"
+    name, queue_id = unique("cancel"), f"nobody/{unique('q').lower()}"
     assert step(running, "PUT", f"/{name}", {"task": task(name, queue_id=queue_id)})[0] == 200
     eventually(lambda: state(running, name, "TASKCLUSTER") == "running")
     made = info(running, name)["task_id"]

@@ -119,6 +119,7 @@ class Service(BaseHTTPRequestHandler):
 def serve(port, path, service=Service):
     global database
     database = sqlite3.connect(path, check_same_thread=False)
+    database.execute("pragma journal_mode = wal")
     database.execute("create table if not exists steps (uid text primary key, definition text, created text, ended text, state text)")
     ThreadingHTTPServer(("127.0.0.1", port), service).serve_forever()
 
