@@ -17,8 +17,8 @@ from conftest import load_suite
 from support import BINARIES, unique
 from test_shipit import call, slipway, token, wait
 
-SECONDS = float(os.environ.get("SHIPIT_CHAOS_SECONDS", "6"))
-PIPELINES = int(os.environ.get("SHIPIT_CHAOS_PIPELINES", "8"))
+SECONDS = float(os.environ.get("SHIPIT_CHAOS_SECONDS", "4"))
+PIPELINES = int(os.environ.get("SHIPIT_CHAOS_PIPELINES", "5"))
 
 
 class Service(http.server.ThreadingHTTPServer):

@@ -49,8 +49,11 @@ struct TemplateTests {
             var other = template
             other["definition"]?["description"] = "another"
             #expect(try await world.call("PUT", "/templates/beta", other).code == "template_differs")
-            let nonsense: JSONValue = ["definition": ["a": "${"]]
+            let nonsense: JSONValue = ["definition": "text"]
             #expect(try await world.call("PUT", "/templates/bad", nonsense).status == 400)
+            #expect(try await world.call("PUT", "/templates/bad", ["definition": ["description": "${"]]).status == 200)
+            let unreadable = try await world.call("POST", "/templates/bad/instantiate", ["uid": "bad"])
+            #expect(unreadable.code == "invalid_template")
 
             world.lab.set("build", Lab.Behaviour(output: ["id": "b7"]))
             let path = "/templates/beta/instantiate"

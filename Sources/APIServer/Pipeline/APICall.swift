@@ -32,7 +32,7 @@ struct APICall {
                 context.parameters.append((name, endpoint.secretParameters.contains(name) ? "..." : value))
             }
             let rawBody = try await BodyReader.content(head, dispatcher.configuration.bodyLimit)
-            let payload = try BodyReader.parse(rawBody, head)
+            let payload = try BodyReader.parse(rawBody, head, takesAnyValue: route.api.errors == .problem)
             context.payload = endpoint.payloadInErrors(payload)
             let known = RequestState(
                 head: head,

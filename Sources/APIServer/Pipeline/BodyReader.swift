@@ -46,7 +46,13 @@ enum BodyReader {
     }
 
     /// The value of a JSON body; an empty object for empty bodies and for other media types.
-    static func parse(_ bytes: [UInt8], _ head: RequestHead) throws(APIError) -> JSONValue {
+    ///
+    /// Taskcluster's services take objects and arrays alone; others may take a text or number by itself.
+    static func parse(
+        _ bytes: [UInt8],
+        _ head: RequestHead,
+        takesAnyValue: Bool = false
+    ) throws(APIError) -> JSONValue {
         guard !bytes.isEmpty, head.mediaType == "application/json" else { return [:] }
         if let charset = head.charset, !["utf-8", "utf8", "us-ascii"].contains(charset) {
             throw APIError(.malformedPayload, "Payloads in charset \(charset) are not understood; send UTF-8")
@@ -59,7 +65,9 @@ enum BodyReader {
         }
         switch value {
         case .object, .array: return value
-        default: throw APIError(.malformedPayload, "Failed to parse JSON: the payload must be an object or array")
+        default:
+            if takesAnyValue { return value }
+            throw APIError(.malformedPayload, "Failed to parse JSON: the payload must be an object or array")
         }
     }
 

@@ -42,7 +42,6 @@ extension PipelineAPI {
             throw StepProblem.invalid("schema is not a schema: \(problem.described(root: "schema"))")
         }
         let template = TemplateStore.Template(name: name, version: version, schema: schema, definition: definition)
-        try template.check()
         guard try await service.templates.save(template, by: actor.name, at: service.store.now()) else {
             throw StepProblem.conflict("template_differs", "The version \(version) of \(name) has another content")
         }

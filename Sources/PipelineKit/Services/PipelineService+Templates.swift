@@ -5,17 +5,6 @@ import JSONE
 import JSONSchema
 public import StepKit
 
-extension TemplateStore.Template {
-    /// Refuses a template that cannot be rendered, whatever the parameters.
-    func check() throws(StepProblem) {
-        do {
-            _ = try JSONETemplate(definition)
-        } catch {
-            throw StepProblem.invalid("definition is no template: \(error)")
-        }
-    }
-}
-
 extension PipelineService {
     func template(_ name: String) async throws -> TemplateStore.Template {
         guard let template = try await templates.find(name) else {
