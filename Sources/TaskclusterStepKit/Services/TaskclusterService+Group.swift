@@ -60,6 +60,11 @@ extension TaskclusterService {
         if let group = run.groupID { await bus?.follow(group: group, task: run.taskID) }
         if let id = run.taskID {
             guard let (member, group) = try await task(id) else { return try await missing(look) }
+            if run.groupID == nil {
+                // Asked again once the bus is listened to, so that no end falls in between.
+                guard let next = try await note(look, { _, run in run.groupID = group }) else { return }
+                return try await follow(next)
+            }
             if let verdict = GroupRollUp.verdict(initiating: member) {
                 return try await settle(look) { change, run in
                     run.wasSeen = true
@@ -68,10 +73,6 @@ extension TaskclusterService {
                     apply(verdict, &change)
                     if !change.step.state.isTerminal { change.step.nextCheck = change.now + eagerness(change) }
                 }
-            }
-            if run.groupID == nil {
-                guard let next = try await note(look, { change, run in run.groupID = group }) else { return }
-                return try await follow(next)
             }
         }
         guard let id = run.groupID, let group = try await group(id) else { return try await missing(look) }
