@@ -583,7 +583,7 @@ def test_44_the_wake_up_packet_is_sent_three_times(outcome):
 
 @story
 def plug_in(lab):
-    host = lab.host("plug-in", boot=1)
+    host = lab.host("plug-in", boot=6)
     folder = lab.folder / "plugins"
     folder.mkdir()
     program = folder / "switch"
