@@ -175,31 +175,6 @@ extension InventoryStore {
         return documents
     }
 
-    /// The whole inventory in the spelling of imports.
-    func export() async throws -> JSONValue {
-        try await pool.transaction(.repeatableRead) { connection in
-            func list(_ documents: [String: JSONObject]) -> JSONValue {
-                .array(documents.sorted { $0.key < $1.key }.map { Mask.masked(.object($0.value)) })
-            }
-            return [
-                "controllers": list(try await Self.controllerDocuments(on: connection)),
-                "groups": list(try await Self.groupDocuments(on: connection)),
-                "machines": list(try await Self.machineDocuments(on: connection)),
-            ]
-        }
-    }
-
-    /// The whole inventory in a spelling that others understand.
-    func export(
-        _ write: @Sendable (_ machines: [JSONObject], _ controllers: [String: JSONObject]) -> InventoryExport
-    ) async throws -> InventoryExport {
-        try await pool.transaction(.repeatableRead) { connection in
-            let machines = try await Self.machineDocuments(on: connection).sorted { $0.key < $1.key }.map(\.value)
-            let masked = machines.map { Mask.masked(.object($0)).object ?? $0 }
-            return write(masked, try await Self.controllerDocuments(on: connection))
-        }
-    }
-
     // MARK: - Writing
 
     private static func write(
