@@ -81,8 +81,8 @@ extension SignoffPolicy {
                 reader.fail("\(key) means nothing where Balrog decides")
             }
         default:
-            conditions = []
             reader.fail("method has to be local or balrog")
+            conditions = reader.conditions(object["definition"])
         }
         requiresSecondFactor = reader.optionalBool("require_mfa")
         forbidden = Set(reader.strings("forbid").map { $0.lowercased() })
