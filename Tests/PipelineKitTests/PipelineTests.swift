@@ -279,7 +279,7 @@ struct PipelineTests {
         try await PipelineWorld.with { world in
             world.lab.set("a", Lab.Behaviour(result: nil))
             try await world.create("p", [world.step("a"), world.step("b", ["a"])])
-            try await eventually { world.lab.isRunning("a") }
+            try await eventually { try await world.states("p").first == "running" }
             let body: JSONValue = ["status": "success", "reason": "done by hand"]
             let weak = "c project:releng:services/shipit_pipeline/view"
             #expect(try await world.call("POST", "/p/steps/a/resolve", body, as: weak).status == 403)
@@ -407,7 +407,7 @@ struct PipelineTests {
             )
             #expect(try await world.call("POST", "/p/steps/b/skip").status == 200)
             #expect(try await world.call("POST", "/p/steps/x/skip").status == 404)
-            try await eventually { world.lab.isRunning("a") }
+            try await eventually { try await world.states("p").first == "running" }
             let dot = try await world.curl.send(
                 HTTPRequest(
                     url: world.replicas[0].url + "/p/graph?format=dot",

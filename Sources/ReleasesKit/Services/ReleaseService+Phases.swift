@@ -110,11 +110,13 @@ extension ReleaseService {
         let known = try await release(name)
         _ = try self.phase(phase, of: known)
         try login.check(person, now: now())
+        let offered = try await store.signoffs(known.id, phase)
+        guard offered.contains(where: { $0.uid == uid }) else { throw Self.noSignoff(phase, name) }
         let product = catalogue.product(known.productKey ?? known.product, version: ReleaseVersion(known.version))
         try Caller.person(person).require(
             "phase_signoff",
             "\(known.product)/\(phase)",
-            groups: (product?.groups ?? []).union(try await signers(known, phase))
+            groups: offered.reduce(into: product?.groups ?? []) { $0.formUnion(catalogue.members(of: $1.permissions)) }
         )
         return try await pipelines.work(on: name, actor: person.name) { door in
             let connection = door.change.connection
@@ -125,9 +127,7 @@ extension ReleaseService {
                 throw StepProblem.conflict("release_closed", "\(name) is \(release.status.rawValue)")
             }
             let slots = try await store.signoffs(release.id, phase, on: connection)
-            guard let slot = slots.first(where: { $0.uid == uid }) else {
-                throw StepProblem(404, "not_found", "\(phase) of \(name) has no such signoff")
-            }
+            guard let slot = slots.first(where: { $0.uid == uid }) else { throw Self.noSignoff(phase, name) }
             guard slot.signed == nil else { throw StepProblem.conflict("already_signed", "Already signed off") }
             let isKnown = slots.contains { $0.subject == person.subject || $0.signedBy == person.name }
             guard product?.isLax == true || !isKnown else {
@@ -148,10 +148,8 @@ extension ReleaseService {
         }
     }
 
-    /// The groups that the signatures of a phase are asked of.
-    private func signers(_ release: Release, _ phase: String) async throws -> Set<String> {
-        let slots = try await store.signoffs(release.id, phase)
-        return slots.reduce(into: []) { $0.formUnion(catalogue.members(of: $1.permissions)) }
+    private static func noSignoff(_ phase: String, _ name: String) -> StepProblem {
+        StepProblem(404, "not_found", "\(phase) of \(name) has no such signoff")
     }
 
     // MARK: - Ending
