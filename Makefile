@@ -22,7 +22,7 @@ build: packages ## debug build of everything, tests included
 release: packages ## release binaries, statically linked with the Swift libraries
 	swift build -c release --static-swift-stdlib
 
-test: ## units and integration on real servers (real clients: make interop)
+test: ## everything: units, integration on real servers, real clients, killed processes
 	@$(local)/run-tests all
 
 unit: ## the Swift tests alone (real PostgreSQL and RabbitMQ are started for them)
