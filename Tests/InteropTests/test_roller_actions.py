@@ -678,7 +678,8 @@ def test_47_a_machine_that_is_back_before_an_echo_is_lost_is_told_by_its_boot_id
 
 @story
 def lost_echo(lab):
-    host = lab.host("lost-echo", boot=1)
+    # Down for long enough that several echoes are missed in a row, on a slow machine too.
+    host = lab.host("lost-echo", boot=6)
     deaf = lab.host("lost-echo-bmc", linked=False)
     bmc, _ = lab.bmc(deaf)
     (outlet,), _ = lab.pdu("lost-echo", [host])

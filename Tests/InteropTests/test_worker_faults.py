@@ -101,7 +101,9 @@ def test_16_a_queue_that_never_answers_is_given_up_and_asked_again(running, prox
 
 def test_13_the_claim_check_tells_a_queue_that_fails(bench, proxy):
     with proxy.failing(answering(503)):
+        # A request that was on its way before may still claim it; those that follow fail.
         bench.create()
+        eventually(lambda: bench.heartbeat()["consecutiveClaimErrors"] > 0)
         eventually(lambda: bench.check("claim", "-w", "1", "-c", "1000")[0] == 1, 40, 0.5)
         status, output = bench.check("claim", "-w", "0", "-c", "1")
         assert status == 2
