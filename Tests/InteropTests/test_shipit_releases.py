@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: MPL-2.0
+"""Releases by the calls of the release script: signed as it signs, with the bodies it sends, repeated as it repeats."""
+
+import json
+import time
+import urllib.parse
+
+import mohawk
+import pytest
+import requests
+import taskcluster
+
+from support import unique
+from test_shipit import call, slipway, token, wait
+
+# A branch of its own: updates from what earlier runs have shipped would ask the real repository for its locales.
+PROJECT = f"mozilla-{time.time_ns()}"
+BRANCH = f"releases/{PROJECT}"
+PHASES = ["promote_firefox", "push_firefox", "ship_firefox"]
+
+
+class Script:
+    """The release script's way of calling: only what changes something is signed, and every refusal is tried again."""
+
+    def __init__(self, running):
+        credentials = running.options["credentials"]
+        self.key = {"id": credentials["clientId"], "key": credentials["accessToken"], "algorithm": "sha256"}
+        self.root = running.values["SHIPIT_PIPELINE_URL"]
+        self.session = requests.session()
+
+    def request(self, method, path, data=None, attempts=5):
+        url = self.root + path
+        for attempt in range(attempts):
+            headers = {}
+            if method not in ("GET", "HEAD"):
+                sender = mohawk.Sender(self.key, url, method, content=data, content_type="application/json")
+                headers = {"Authorization": sender.request_header, "Content-Type": "application/json"}
+            answer = self.session.request(method=method, url=url, data=data, headers=headers, timeout=60)
+            if answer.ok:
+                return answer
+            if attempt + 1 < attempts:
+                time.sleep(0.2)
+        answer.raise_for_status()
+
+    def releases(self, **filters):
+        return self.request("GET", "/releases?" + urllib.parse.urlencode(filters)).json()
+
+
+@pytest.fixture
+def revision(running):
+    """A revision with a decision task that offers the phases, and a hook that carries them out."""
+    revision, name = unique("revision"), unique("promotion")
+    hook = {
+        "metadata": {"name": name, "description": "carries out phases", "owner": "releng@example.com"},
+        "task": {
+            "provisionerId": "slipway",
+            "workerType": name.lower(),
+            "created": {"$fromNow": "0 seconds"},
+            "deadline": {"$fromNow": "1 hour"},
+            "payload": {"phase": {"$eval": "payload.user.input.release_promotion_flavor"}},
+            "metadata": {"name": name, "description": "phase", "owner": "releng@example.com", "source": "https://example.com"},
+        },
+        "triggerSchema": {"type": "object"},
+    }
+    running.hooks().createHook("demo", name, hook)
+    action = {
+        "name": "release-promotion",
+        "kind": "hook",
+        "hookGroupId": "demo",
+        "hookId": name,
+        "hookPayload": {"user": {"input": {"$eval": "input"}}},
+        "schema": {"type": "object", "properties": {"release_promotion_flavor": {"enum": PHASES}}},
+    }
+    queue, decision = running.queue(), taskcluster.slugId()
+    now = time.time()
+    stamp = lambda seconds: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now + seconds))
+    queue.createTask(
+        decision,
+        {
+            "provisionerId": "releases",
+            "workerType": "decision",
+            "created": stamp(0),
+            "deadline": stamp(3600),
+            "expires": stamp(86400),
+            "payload": {},
+            "metadata": {"name": "decision", "description": "plans", "owner": "a@b.c", "source": "https://example.com"},
+        },
+    )
+    claim = queue.claimWork("releases/decision", {"workerGroup": "w", "workerId": unique("w")[-22:], "tasks": 1})["tasks"][0]
+    worker = taskcluster.Queue({"rootUrl": running.root_url, "credentials": claim["credentials"]})
+    files = {"public/actions.json": json.dumps({"version": 1, "variables": {}, "actions": [action]}), "public/parameters.yml": "level: '3'\n"}
+    for path, text in files.items():
+        made = worker.createArtifact(
+            decision, 0, path, {"storageType": "s3", "contentType": "application/json", "expires": stamp(86400)}
+        )
+        requests.put(made["putUrl"], data=text.encode(), headers={"Content-Type": "application/json"}, timeout=60).raise_for_status()
+    worker.reportCompleted(decision, 0)
+    index = taskcluster.Index(running.options)
+    route = f"gecko.v2.{PROJECT}.revision.{revision}.taskgraph.decision"
+    index.insertTask(route, {"taskId": decision, "rank": 0, "data": {}, "expires": stamp(86400)})
+    return revision
+
+
+def number():
+    """A version that no earlier run has released."""
+    return f"{int(time.time()) % 1_000_000}.0b{int(unique('n')[-3:], 36) % 900 + 1}"
+
+
+def test_the_release_script_releases(running, revision):
+    """80: what the script calls succeeds, in its order and as often as it likes."""
+    if "SHIPIT_TASKCLUSTER_URL" not in running.values:
+        pytest.skip("shipit-taskcluster is not built")
+    script, version = Script(running), number()
+    assert BRANCH not in script.request("GET", "/disabled-products").json().get("firefox", [])
+    wanted = {"product": "firefox", "branch": BRANCH, "status": "shipped,aborted,scheduled", "version": version}
+    assert script.releases(**wanted) == []
+    body = {
+        "product": "firefox",
+        "branch": BRANCH,
+        "version": version,
+        "build_number": 1,
+        "revision": revision,
+        "partial_updates": "auto",
+    }
+    answer = script.request("POST", "/releases", data=json.dumps(body))
+    assert answer.status_code == 201
+    name = answer.json()["name"]
+    assert name == f"Firefox-{version}-build1"
+    assert [release["build_number"] for release in script.releases(**wanted)] == [1]
+
+    # The phase, and once more after an answer that was lost.
+    for _ in range(2):
+        assert script.request("PUT", f"/releases/{name}/promote_firefox").json()["name"] == "promote_firefox"
+    phase = lambda which: script.request("GET", f"/releases/{name}/{which}").json()
+    wait("the task of the phase", lambda: phase("promote_firefox")["submitted"], 240)
+    assert phase("promote_firefox")["actionTaskId"], phase("promote_firefox")
+    task = running.queue().task(phase("promote_firefox")["actionTaskId"])
+    assert task["payload"] == {"phase": "promote_firefox"}
+    script.request("PUT", f"/releases/{name}/push_firefox")
+
+    # Two people have to sign the last one; then it is called for by itself.
+    url = f"{running.values['SHIPIT_PIPELINE_URL']}/signoff/{name}/ship_firefox"
+    slots = {slot["permissions"]: slot["uid"] for slot in requests.get(url, timeout=60).json()["signoffs"]}
+    assert call(running, "PUT", url, slots["releng"])[0] == 401
+    for group, person in (("releng", "releng1"), ("relman", "relman1")):
+        status, answer = call(running, "PUT", url, slots[group], token=token(running, person))
+        assert status == 200, answer
+    wait("the task of the signed phase", lambda: phase("ship_firefox")["submitted"], 240)
+    tasks = [phase(which)["actionTaskId"] for which in PHASES]
+    assert len(set(tasks)) == 3
+
+    script.request("PATCH", f"/releases/{name}", data=json.dumps({"status": "shipped"}))
+    script.request("PATCH", f"/releases/{name}", data=json.dumps({"status": "shipped"}))
+    assert script.request("GET", f"/releases/{name}").json()["status"] == "shipped"
+    newest = script.releases(product="firefox", branch=BRANCH, status="shipped")
+    assert name in [release["name"] for release in newest]
+    assert "promote_firefox" in slipway(running, "pipeline", "show", name)
+
+    channel = unique("channel")
+    with pytest.raises(requests.HTTPError):
+        script.request("PUT", f"/versions/firefox/{channel}", data=json.dumps({"version": "1"}), attempts=1)
+    script.request("POST", f"/versions/firefox/{channel}", data=json.dumps({"version": "1"}))
+    script.request("PUT", f"/versions/firefox/{channel}", data=json.dumps({"version": "2"}))
+    assert script.request("GET", f"/versions/firefox/{channel}").json() == "2"
