@@ -25,13 +25,13 @@ class ShipItEntries:
     # ------------------------------------------------------------ what is needed
 
     def with_suite(self, body):
-        """A suite of its own, with the services of ShipIt alone, removed afterwards."""
+        """A suite of its own, with the services of ShipIt and what the front door leads to, removed afterwards."""
         bench = self.bench
         running = bench.Running(bench.LOCAL.with_name(bench.LOCAL.name + "-shipit"))
         running.remove()
         try:
             environment = running.servers()
-            needed = ("taskcluster-local", "shipit-oidc-dev", "shipit-signoff", "shipit-pipeline")
+            needed = ("taskcluster-local", "hooks-service", "pulse-listener", "shipit-oidc-dev", "shipit-signoff", "shipit-pipeline")
             for name in list(running.module.SERVICES):
                 if name not in needed:
                     running.module.SERVICES.pop(name)
