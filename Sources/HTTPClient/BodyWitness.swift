@@ -5,12 +5,13 @@ import Synchronization
 
 /// Shows what goes into a file to somebody, on a thread of its own, while more of it comes in.
 ///
-/// The blocks that collect the bytes for the file are lent to that thread and come back, so nothing is copied or read again for it, and
-/// memory stays flat: while all blocks are lent, the transfer pauses.
+/// The blocks that collect the bytes for the file are lent to that thread and come back, so nothing is copied or read
+/// again for it, and memory stays flat: while all blocks are lent, the transfer pauses.
 final class BodyWitness: Sendable {
     /// Bytes on their way; one side at a time has them.
     ///
-    /// SAFETY: a block is filled by the transfer, then handed over under the lock, and not touched by the transfer until it was handed back.
+    /// SAFETY: a block is filled by the transfer, then handed over under the lock, and not touched by the transfer until
+    /// it was handed back.
     final class Block: @unchecked Sendable {
         static let size = 256 << 10
         let room: UnsafeMutableRawBufferPointer
