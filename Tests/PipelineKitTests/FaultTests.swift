@@ -76,6 +76,39 @@ struct FaultTests {
         }
     }
 
+    @Test func `news of a step that comes while its service is being asked is not lost`() async throws {
+        let clock = TestClock(.now())
+        try await PipelineWorld.with(clock: clock) { world in
+            world.lab.set("a", Lab.Behaviour(result: nil))
+            try await world.create("p", [world.step("a"), world.step("b", ["a"])])
+            try await world.advance(1)
+            #expect(try await world.states("p") == ["running", "pending"])
+            // The answer says running; the step ends, and its service says so, before the answer has arrived.
+            world.lab.meanwhile("a") {
+                world.lab.finish("a")
+                try await world.service.heard(of: "a")
+            }
+            try await world.advance(1)
+            // Time has stood still since the question: nothing but the news can have made the pipeline ask again.
+            #expect(try await world.states("p") == ["completed", "running"])
+        }
+    }
+
+    @Test func `news of a step that comes before it is known to be accepted is not lost`() async throws {
+        let clock = TestClock(.now())
+        try await PipelineWorld.with(clock: clock) { world in
+            world.lab.set("a", Lab.Behaviour(result: nil))
+            world.lab.meanwhile("a") {
+                world.lab.finish("a")
+                try await world.service.heard(of: "a")
+            }
+            try await world.create("p", [world.step("a"), world.step("b", ["a"])])
+            try await world.advance(1)
+            #expect(try await world.states("p") == ["completed", "running"])
+            #expect(world.lab.begun("a") == 1)
+        }
+    }
+
     @Test func `16: a step that its service denies three times is lost, not at the first denial`() async throws {
         let clock = TestClock(.now())
         try await PipelineWorld.with(clock: clock) { world in

@@ -35,6 +35,8 @@ final class Lab: Sendable {
 
     struct State: Sendable {
         var behaviours: [String: Behaviour] = [:]
+        /// What happens once between an answer and its arrival.
+        var meanwhile: [String: @Sendable () async throws -> Void] = [:]
         var steps: [String: Stored] = [:]
         var puts: [String: Int] = [:]
         /// How often something new was begun under a name.
@@ -49,6 +51,16 @@ final class Lab: Sendable {
 
     func set(_ uid: String, _ behaviour: Behaviour) {
         state.withLock { $0.behaviours[uid] = behaviour }
+    }
+
+    /// Lets something happen after the service has made up its next answer about a step, before that is sent.
+    func meanwhile(_ uid: String, _ body: @escaping @Sendable () async throws -> Void) {
+        state.withLock { $0.meanwhile[uid] = body }
+    }
+
+    private func whileAnswering(_ uid: String) async throws {
+        let body = state.withLock { $0.meanwhile.removeValue(forKey: uid) }
+        try await body?()
     }
 
     /// Ends a step that goes on.
@@ -118,7 +130,7 @@ final class Lab: Sendable {
         }
         if behaviour.hangs { try await Task.sleep(for: .seconds(3600)) }
         if let redirect = behaviour.redirect { return .bodyless(302, headers: ["Location": redirect]) }
-        return state.withLock { state in
+        let answer: APIResponse = state.withLock { state in
             if var known = state.behaviours[uid], !known.putStatuses.isEmpty {
                 let status = known.putStatuses.removeFirst()
                 state.behaviours[uid] = known
@@ -134,11 +146,13 @@ final class Lab: Sendable {
             state.mostConcurrent = max(state.mostConcurrent, state.concurrent)
             return .json([:])
         }
+        try await whileAnswering(uid)
+        return answer
     }
 
     private func status(_ request: APIRequest) async throws -> APIResponse {
         let uid = request.parameter("uid")
-        return state.withLock { state in
+        let answer: APIResponse = state.withLock { state in
             var behaviour = state.behaviours[uid] ?? Behaviour()
             defer { state.behaviours[uid] = behaviour }
             if !behaviour.statusCodes.isEmpty {
@@ -160,6 +174,8 @@ final class Lab: Sendable {
                 "output": behaviour.output,
             ])
         }
+        try await whileAnswering(uid)
+        return answer
     }
 
     private func cancel(_ request: APIRequest) async throws -> APIResponse {

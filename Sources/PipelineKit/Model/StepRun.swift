@@ -67,6 +67,8 @@ struct StepRun: Sendable, Hashable {
     var finished: Timestamp?
     /// When its service is asked next, or told again.
     var nextCall: Timestamp?
+    /// How often its service was said to have news of it.
+    var hints = 0
     /// How long to wait between questions.
     var pollInterval = Duration.seconds(1)
     /// How many calls in a row came to nothing.

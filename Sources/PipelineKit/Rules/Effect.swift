@@ -21,6 +21,8 @@ struct Observation: Sendable {
 
     let step: String
     let attempt: Int
+    /// How often the service was said to have news of the step before it was called.
+    let hints: Int
     let result: Result
 }
 
@@ -34,12 +36,18 @@ struct Effect: Sendable, Hashable {
 
     let step: String
     let attempt: Int
+    let hints: Int
     let remoteUID: String
     let apiURL: String
     let kind: Kind
 }
 
 extension Effect {
+    /// What the call came to.
+    func observation(_ result: Observation.Result) -> Observation {
+        Observation(step: step, attempt: attempt, hints: hints, result: result)
+    }
+
     /// What the call comes to in a dry run, in which every step is completed as soon as it has begun.
     var played: Observation {
         let result: Observation.Result =
@@ -48,6 +56,6 @@ extension Effect {
             case .poll: .status(.known(state: .completed, message: "played", output: [:], info: [:]))
             case .stop: .status(.known(state: .cancelled, message: "played", output: [:], info: [:]))
             }
-        return Observation(step: step, attempt: attempt, result: result)
+        return observation(result)
     }
 }

@@ -13,6 +13,8 @@ extension Evaluation {
                 continue
             }
             apply(observation.result, run)
+            // There was news while the call was under way, and the answer may be older than that.
+            if run.hints != observation.hints, steps[run.uid]?.state.isRemote == true { steps[run.uid]?.nextCall = now }
         }
     }
 

@@ -116,7 +116,14 @@ extension Evaluation {
                 case .stopping where !run.stopTold: .stop
                 default: .poll
                 }
-            return Effect(step: run.uid, attempt: run.attempt, remoteUID: name, apiURL: step.apiURL, kind: kind)
+            return Effect(
+                step: run.uid,
+                attempt: run.attempt,
+                hints: run.hints,
+                remoteUID: name,
+                apiURL: step.apiURL,
+                kind: kind
+            )
         }
     }
 

@@ -24,7 +24,7 @@ public struct StepClient: Sendable {
     func perform(_ effect: Effect, for pipeline: Step) async -> Observation {
         let host = String(effect.apiURL.split(separator: "/").dropFirst().first ?? "")
         let result: Observation.Result = await gate.call(host) { await self.result(of: effect, pipeline) }
-        return Observation(step: effect.step, attempt: effect.attempt, result: result)
+        return effect.observation(result)
     }
 
     private func result(of effect: Effect, _ pipeline: Step) async -> Observation.Result {

@@ -45,9 +45,6 @@ public struct StepListener: Service {
 extension PipelineService {
     /// Asks about a step of that name at once, wherever a running pipeline has one.
     func heard(of remoteUID: String) async throws {
-        let steps = try await runs.running(remoteUID)
-        guard !steps.isEmpty else { return }
-        for step in steps { try await runs.callNow(step.pipeline, step.step, at: store.now()) }
-        try await store.wake(steps.map(\.pipeline))
+        if try await runs.hint(remoteUID, at: store.now()) { store.changes.workIsDue() }
     }
 }

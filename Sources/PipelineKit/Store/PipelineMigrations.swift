@@ -14,6 +14,7 @@ public enum PipelineMigrations {
             StepTables.migration(schema: schema),
             Migration(version: 2, name: "pipeline steps", bytes: PackageResources.V0002_pipeline_steps_sql),
             Migration(version: 3, name: "pipeline templates", bytes: PackageResources.V0003_pipeline_templates_sql),
+            Migration(version: 4, name: "pipeline hints", bytes: PackageResources.V0004_pipeline_hints_sql),
         ]
     }
 

@@ -157,6 +157,7 @@ struct RunStore: Sendable {
         run.freezeOverridden = try row.bool("freeze_overridden")
         run.skippedByHand = try row.bool("skipped_by_hand")
         run.isCalledFor = try row.bool("called_for")
+        run.hints = try row.int("hints")
         return run
     }
 
@@ -198,25 +199,29 @@ struct RunStore: Sendable {
         )
     }
 
-    /// The steps of running pipelines that a service calls by a name, with the pipeline's number.
-    func running(_ remoteUID: String) async throws -> [(pipeline: Int, step: String, apiURL: String)] {
-        try await pool.query(
-            """
-            select pipeline_id, uid, api_url from shipit_pipeline.pipeline_steps
-            where remote_uid = \(remoteUID) and state in ('starting', 'running', 'stopping')
-            """
-        ).map { (try $0.int("pipeline_id"), try $0.string("uid"), try $0.string("api_url")) }
-    }
-
-    /// Makes the service of a step be asked at once.
-    func callNow(_ pipeline: Int, _ step: String, at now: Timestamp) async throws {
+    /// Makes the service of a step be asked at once, wherever a running pipeline has one of that name.
+    ///
+    /// The pipeline's row is locked first, as by everybody who changes its steps: a look that is under way either sees the
+    /// hint or is over before it. Answers whether any pipeline has such a step.
+    func hint(_ remoteUID: String, at now: Timestamp) async throws -> Bool {
         try await pool.execute(
             """
-            update shipit_pipeline.pipeline_steps set next_call = least(coalesce(next_call, \(now)), \(now))
-            where pipeline_id = \(pipeline) and uid = \(step)
-                and state in ('starting', 'running', 'stopping')
+            with asked as (
+                select pipeline_id, uid from shipit_pipeline.pipeline_steps
+                where remote_uid = \(remoteUID) and state in ('starting', 'running', 'stopping')
+            ), woken as (
+                update shipit_pipeline.steps set next_check_at = least(coalesce(next_check_at, \(now)), \(now))
+                where id in (select pipeline_id from asked) and deleted_at is null
+                    and state in ('pending', 'starting', 'running', 'stopping')
+                returning id
+            )
+            update shipit_pipeline.pipeline_steps s
+            set next_call = least(coalesce(s.next_call, \(now)), \(now)), hints = s.hints + 1
+            from woken, asked
+            where asked.pipeline_id = woken.id and s.pipeline_id = woken.id and s.uid = asked.uid
+                and s.state in ('starting', 'running', 'stopping')
             """
-        )
+        ) > 0
     }
 
     /// The pipelines that go on and have steps that could be waiting for a freeze.

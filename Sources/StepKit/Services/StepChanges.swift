@@ -65,7 +65,7 @@ public final class StepChanges: Service, Sendable {
     }
 
     /// Says that steps are due.
-    func workIsDue() {
+    package func workIsDue() {
         work.notify()
     }
 
