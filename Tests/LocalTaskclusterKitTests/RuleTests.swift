@@ -136,6 +136,38 @@ struct RuleTests {
         #expect(try body("notify.pulse.k.on-failed") == ["message": status])
     }
 
+    @Test func `parts of a message that cannot be made are replaced by the reason`() throws {
+        func body(_ route: String, _ wishes: JSONValue) throws -> JSONValue {
+            let task: JSONValue = ["metadata": ["name": "build"], "extra": ["notify": wishes]]
+            let notices = TaskNotices(taskID: "t", task: task, status: [:], rootURL: "http://localhost", now: now)
+            return notices.notification(for: try #require(NotificationWish(route: route)), event: .failed).body
+        }
+        let slack = "notify.slack-channel.C.on-failed"
+        let blocks = try body(slack, ["slackText": "words", "slackBlocks": [["$eval": "nothing"]]])
+        #expect(blocks["blocks"] == nil)
+        #expect(blocks["text"]?.string?.hasPrefix("words\n\nThe task's own blocks cannot be read: ") == true)
+        #expect(blocks["text"]?.string?.contains("nothing") == true)
+        let form = try body(slack, ["slackText": "words", "slackBlocks": "no list"])
+        #expect(form["blocks"] == nil && form["text"]?.string?.contains("not the right one") == true)
+        let attachments = try body(
+            slack,
+            ["slackText": "words", "slackBlocks": [["type": "divider"]], "slackAttachments": ["$eval": "nothing"]]
+        )
+        #expect(attachments["text"] == "words" && attachments["blocks"] == [["type": "divider"]])
+        #expect(attachments["attachments"]?[0]?["text"]?.string?.contains("nothing") == true)
+        let mail = try body(
+            "notify.email.a@b.on-failed",
+            ["email": ["content": "words", "link": ["href": "${nothing}"]]]
+        )
+        #expect(mail["link"]?["href"] == "http://localhost/tasks/t")
+        #expect(mail["content"]?.string?.hasPrefix("words\n\nThe task's own link cannot be read: ") == true)
+        let long = try body(
+            slack,
+            ["slackText": JSONValue(String(repeating: "x", count: 40_000)), "slackBlocks": ["$eval": "nothing"]]
+        )
+        #expect(long["text"]?.string?.count == 32_000 && long["text"]?.string?.contains("nothing") == true)
+    }
+
     @Test func `hashes agree, complete each other or contradict`() {
         let short = ObjectHashes(json: ["sha256": "a"])
         let long = ObjectHashes(json: ["sha512": "b", "md5": "c"])

@@ -100,12 +100,17 @@ public struct TaskNotices: Sendable {
         for (label, key) in [("Description", "description"), ("Owner", "owner"), ("Source", "source")] {
             if let text = task["metadata"]?[key]?.string, !text.isEmpty { content += "\n\n\(label): \(text)" }
         }
+        var words = text(wishes?["content"], content, limit: Self.longestMail).string ?? ""
         var link: JSONValue = ["text": "Inspect the task", "href": JSONValue(href)]
-        if let template = wishes?["link"], let own = rendered(template), own["href"]?.string != nil { link = own }
+        switch part(wishes?["link"], "link", isGood: { $0["href"]?.string != nil }) {
+        case .good(let own): link = own
+        case .bad(let reason): words = Self.joined(words, reason, limit: Self.longestMail)
+        case .unwanted: break
+        }
         return [
             "address": JSONValue(address),
             "subject": text(wishes?["subject"], "Task \(event.rawValue): \(name) - \(taskID)", limit: 255),
-            "content": text(wishes?["content"], content, limit: 102_400),
+            "content": JSONValue(words),
             "link": link,
             "template": text(wishes?["template"], "simple", limit: 40),
         ]
@@ -115,25 +120,43 @@ public struct TaskNotices: Sendable {
         let wishes = task["extra"]?["notify"]
         var body: JSONValue = [
             "msgtype": wishes?["matrixMsgtype"] ?? "m.notice",
-            "body": text(wishes?["matrixBody"], "\(name) is \(outcome(event)): \(href)", limit: 32_000),
+            "body": text(wishes?["matrixBody"], "\(name) is \(outcome(event)): \(href)", limit: Self.longestMessage),
         ]
         if let format = wishes?["matrixFormat"] { body["format"] = format }
         if let template = wishes?["matrixFormattedBody"] {
-            body["formattedBody"] = text(template, "", limit: 32_000)
+            body["formattedBody"] = text(template, "", limit: Self.longestMessage)
         }
         return body
     }
 
     private func slack(_ event: TaskEvent) -> JSONValue {
         let wishes = task["extra"]?["notify"]
-        var body: JSONValue = [
-            "text": text(wishes?["slackText"], "<\(href)|\(name)> is \(outcome(event))", limit: 32_000)
-        ]
-        if let template = wishes?["slackBlocks"], let blocks = rendered(template) { body["blocks"] = blocks }
-        if let template = wishes?["slackAttachments"], let attachments = rendered(template) {
-            body["attachments"] = attachments
+        let standard = "<\(href)|\(name)> is \(outcome(event))"
+        var words = text(wishes?["slackText"], standard, limit: Self.longestMessage).string ?? ""
+        var body: JSONValue = [:]
+        let isList = { (value: JSONValue) in value.array?.allSatisfy { $0.object != nil } ?? false }
+        switch part(wishes?["slackBlocks"], "blocks", isGood: isList) {
+        case .good(let blocks): body["blocks"] = blocks
+        case .bad(let reason): words = Self.joined(words, reason, limit: Self.longestMessage)
+        case .unwanted: break
         }
+        switch part(wishes?["slackAttachments"], "attachments", isGood: isList) {
+        case .good(let attachments): body["attachments"] = attachments
+        // Where there are blocks the text is not shown, but attachments always are.
+        case .bad(let reason): body["attachments"] = [["text": JSONValue(reason), "fallback": JSONValue(reason)]]
+        case .unwanted: break
+        }
+        body["text"] = JSONValue(words)
         return body
+    }
+
+    private static let longestMail = 102_400
+    private static let longestMessage = 32_000
+
+    /// A text and, below it, what is wrong; of what gets too long the text is cut.
+    private static func joined(_ text: String, _ reason: String, limit: Int) -> String {
+        let tail = "\n\n\(reason)"
+        return text.prefix(max(0, limit - tail.count)) + tail
     }
 
     /// What a template says, or the text that is used without one; a template that fails tells why in its place.
@@ -147,9 +170,23 @@ public struct TaskNotices: Sendable {
         }
     }
 
-    /// What a template makes; nil if it fails.
-    private func rendered(_ template: JSONValue) -> JSONValue? {
-        try? JSONE.render(template, context: context, now: now)
+    /// What became of a template that makes more than text.
+    private enum Part {
+        case unwanted
+        case good(JSONValue)
+        case bad(String)
+    }
+
+    /// What a template makes, or in words why it cannot be used.
+    private func part(_ template: JSONValue?, _ what: String, isGood: (JSONValue) -> Bool) -> Part {
+        guard let template, !template.isNull else { return .unwanted }
+        do {
+            let value = try JSONE.render(template, context: context, now: now)
+            return isGood(value)
+                ? .good(value) : .bad("The task's own \(what) cannot be used: the form is not the right one")
+        } catch {
+            return .bad(String("The task's own \(what) cannot be read: \(error)".prefix(1000)))
+        }
     }
 
     private var context: JSONObject {
