@@ -12,6 +12,9 @@ public struct Notice: Sendable, Hashable {
         case webhook
         /// Somebody else delivers it; it is only remembered that it was told.
         case bus
+
+        /// The ways in which people are told, who want few messages; programs want each.
+        static let ofPeople: [Channel] = [.email, .matrix, .slack]
     }
 
     /// The same for everything that is to be told once.
@@ -26,6 +29,8 @@ public struct Notice: Sendable, Hashable {
     public var text: String
     /// For programs.
     public var document: JSONValue
+    /// How long it may wait for others to the same target, to be told with them; nil does not wait.
+    public var digest: Duration?
 
     /// Makes a notice of its parts.
     public init(
@@ -34,7 +39,8 @@ public struct Notice: Sendable, Hashable {
         target: String,
         subject: String,
         text: String,
-        document: JSONValue
+        document: JSONValue,
+        digest: Duration? = nil
     ) {
         self.key = key
         self.channel = channel
@@ -42,5 +48,16 @@ public struct Notice: Sendable, Hashable {
         self.subject = subject
         self.text = text
         self.document = document
+        self.digest = digest
+    }
+
+    /// Several notices to one target as one.
+    static func together(_ notices: [Notice]) -> Notice? {
+        guard var notice = notices.first else { return nil }
+        guard notices.count > 1 else { return notice }
+        notice.subject = "\(notices.count) things: \(notice.subject) and more"
+        notice.text = notices.map(\.text).joined(separator: "\n\n---\n\n")
+        notice.document = .array(notices.map(\.document))
+        return notice
     }
 }

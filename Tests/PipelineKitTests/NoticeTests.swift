@@ -22,7 +22,7 @@ import TestSupport
 @Suite(.timeLimit(.minutes(15)))
 struct NoticeTests {
     /// The notify service, and somebody who is told by webhooks.
-    private final class Listeners: Sendable {
+    final class Listeners: Sendable {
         struct Call: Sendable {
             let path: String
             let body: [UInt8]
@@ -83,16 +83,21 @@ struct NoticeTests {
         }
     }
 
-    private static func courier(_ world: PipelineWorld, _ url: String, secret: String? = "shared") -> NoticeCourier {
+    static func courier(
+        _ world: PipelineWorld,
+        _ url: String,
+        secret: String? = "shared",
+        store: NoticeStore? = nil
+    ) -> NoticeCourier {
         let signing = secret.map {
             NoticeSender.Signing(secret: $0, signatureField: "X-Shipit-Signature", deliveryField: "X-Shipit-Delivery")
         }
         let client = TaskclusterClient(rootURL: url, credentials: { nil }, transport: world.curl)
         let sender = NoticeSender(client: client, transport: world.curl, signing: signing)
-        return NoticeCourier(store: world.service.notices.queue, sender: sender)
+        return NoticeCourier(store: store ?? world.service.notices.queue, sender: sender)
     }
 
-    private static func rule(_ kind: String, _ target: String, _ events: [String]) -> JSONValue {
+    static func rule(_ kind: String, _ target: String, _ events: [String]) -> JSONValue {
         ["on": JSONValue(events), "type": .string(kind), "target": .string(target)]
     }
 

@@ -384,15 +384,43 @@ struct PipelineTests {
         }
     }
 
-    @Test func `38: who may create one pipeline may not create another`() async throws {
+    @Test func `38: without credentials nothing is changed, and a right to one pipeline is none to another`()
+        async throws
+    {
         try await PipelineWorld.with { world in
-            let body = world.definition([])
-            let nobody = try await world.call("PUT", "/p", body, as: nil)
-            #expect(nobody.status == 401)
-            let other = "c project:releng:services/shipit_pipeline/create/q"
-            #expect(try await world.call("PUT", "/p", body, as: other).status == 403)
+            let body = world.definition([world.step("a", [], ["manual": true])])
+            try await world.create("p", [world.step("a", [], ["manual": true])])
+            let before = try await world.call("GET", "/p/status")
+            let why: JSONValue = ["status": "success", "reason": "because"]
+            let calls: [(method: String, path: String, body: JSONValue?)] = [
+                ("PUT", "/p", body), ("PUT", "/new", body), ("POST", "/", ["uid": "new", "pipeline": body]),
+                ("DELETE", "/p?force=true", nil), ("POST", "/p/cancel", [:]), ("POST", "/p/pause", nil),
+                ("POST", "/p/resume", nil), ("POST", "/p/retry", [:]), ("POST", "/p/steps/a/start", nil),
+                ("POST", "/p/steps/a/retry", nil), ("POST", "/p/steps/a/skip", nil),
+                ("POST", "/p/steps/a/cancel", nil), ("POST", "/p/steps/a/resolve", why),
+                ("PUT", "/p/steps/a/parameters", [:]), ("POST", "/p/steps/a/override-freeze", why),
+                ("PUT", "/freezes/f", ["reason": "x"]), ("DELETE", "/freezes/f", nil), ("DELETE", "/locks/l", nil),
+                ("PUT", "/templates/t", ["definition": body]), ("DELETE", "/templates/t", nil),
+                ("POST", "/templates/t/instantiate", ["uid": "new"]), ("PUT", "/ticktock", nil),
+            ]
+            let prefix = "project:releng:services/shipit_pipeline"
+            let verbs = [
+                "create", "delete", "cancel", "pause", "retry", "resolve", "freeze/manage", "lock/break",
+                "template/manage",
+            ]
+            let other = "c \(prefix)/view " + verbs.map { "\(prefix)/\($0)/q" }.joined(separator: " ")
+            for call in calls {
+                let nobody = try await world.call(call.method, call.path, call.body, as: nil)
+                #expect(nobody.status == 401, "\(call.method) \(call.path): \(nobody.body)")
+                let stranger = try await world.call(call.method, call.path, call.body, as: other)
+                #expect(stranger.status == 403, "\(call.method) \(call.path): \(stranger.body)")
+            }
+            // Whoever may do it to one name does it to that one.
             #expect(try await world.call("PUT", "/q", body, as: other).status == 200)
-            #expect(try await world.call("POST", "/", ["uid": "r", "pipeline": body], as: other).status == 403)
+            #expect(try await world.call("POST", "/q/cancel", as: other).status == 200)
+            let after = try await world.call("GET", "/p/status")
+            #expect(after.headers["ETag"] == before.headers["ETag"])
+            #expect(try await world.call("GET", "/new/status").status == 404)
         }
     }
 

@@ -190,29 +190,49 @@ struct ReleaseTests {
         }
     }
 
-    @Test func `83: a phase whose tasks cannot be made yet is being scheduled, and made once`() async throws {
+    @Test func `83: a phase that is signed while its tasks cannot be made is being scheduled, and made once`()
+        async throws
+    {
         try await ReleaseWorld.with { world in
             _ = try await world.release()
-            world.around.state.withLock { $0.isUp = false }
-            #expect(
-                try await world.call("PUT", "/releases/\(Self.name)/promote_firefox", as: ReleaseWorld.script).status
-                    == 200
-            )
-            try await eventually("it was tried") {
-                let reasons = try await world.call("GET", "/\(Self.name)/explain", as: ReleaseWorld.script).body[
-                    "steps"
-                ]?[0]?["reasons"]
-                return reasons?[0]?["kind"] == "unreachable"
+            for phase in ["promote_firefox", "push_firefox"] {
+                let path = "/releases/\(Self.name)/\(phase)"
+                #expect(try await world.call("PUT", path, as: ReleaseWorld.script).status == 200)
+                try await eventually("\(phase) has its task") {
+                    try await world.service.callForWaiting()
+                    return try await world.phase(Self.name, phase)["submitted"] == true
+                }
             }
-            let phase = try await world.phase(Self.name, "promote_firefox")
+            let ship = "\(Self.name).ship_firefox"
+            world.around.state.withLock { $0.isUp = false }
+            let slots = try #require(
+                try await world.call("GET", "/signoff/\(Self.name)/ship_firefox").body["signoffs"]?.array
+            )
+            for (slot, group) in zip(slots, ["shipit_releng", "shipit_relman"]) {
+                let person = try world.person(group, [group])
+                let path = "/signoff/\(Self.name)/ship_firefox"
+                let signed = try await world.call("PUT", path, slot["uid"], as: person)
+                #expect(signed.status == 200)
+            }
+            try await eventually("it was tried") {
+                try await world.service.callForWaiting()
+                let steps = try await world.call("GET", "/\(Self.name)/explain", as: ReleaseWorld.script).body["steps"]
+                let step = steps?.array?.first { $0["uid"] == "ship_firefox" }
+                return step?["reasons"]?[0]?["kind"] == "unreachable"
+            }
+            let phase = try await world.phase(Self.name, "ship_firefox")
             #expect(phase["state"] == "scheduling")
             #expect(phase["submitted"] == false)
             #expect(phase["actionTaskId"] == "")
+            #expect(phase["scheduled_at"]?.string?.isEmpty == false)
+            #expect(world.around.puts(ship) == 0)
             world.around.state.withLock { $0.isUp = true }
             try await eventually("it is submitted") {
-                try await world.phase(Self.name, "promote_firefox")["submitted"] == true
+                try await world.phase(Self.name, "ship_firefox")["submitted"] == true
             }
-            #expect(world.around.state.withLock { $0.bodies.count } == 1)
+            #expect(try await world.phase(Self.name, "ship_firefox")["actionTaskId"] == .string("task-of-\(ship)"))
+            #expect(world.around.puts(ship) == 1)
+            #expect(world.around.state.withLock { $0.bodies.count } == 3)
         }
     }
 
@@ -225,6 +245,7 @@ struct ReleaseTests {
             let refused = try await world.release()
             #expect(refused.status == 401)
             #expect(refused.body["code"] == "product_disabled")
+            #expect(try await world.call("GET", "/releases").body == [])
             #expect(try await world.release(as: person).status == 201)
             #expect(
                 try await world.call("DELETE", "/disabled-products?product=firefox&branch=", as: person).status == 200

@@ -63,6 +63,12 @@ enum ShipItPipeline: DaemonDescription {
         if !webhooks.isEmpty, secret == nil {
             settings.fail("shipit.webhook.secret", "is needed where SHIPIT_WEBHOOKS names addresses")
         }
+        let perHour = settings.int(
+            "shipit.notices.per.hour",
+            default: 60,
+            in: 1...100_000,
+            "how many messages one person or room gets in an hour; what is more comes together in one"
+        )
         let (catalogue, place, login) = releases(settings, foundation)
         try settings.check()
         var credentials: Hawk.Credentials?
@@ -71,7 +77,8 @@ enum ShipItPipeline: DaemonDescription {
             store: foundation.store,
             client: StepClient(transport: foundation.transport, credentials: credentials),
             services: Self.list(services),
-            webhooks: Self.list(webhooks)
+            webhooks: Self.list(webhooks),
+            noticeLimit: NoticeStore.Limit(count: perHour, window: .seconds(3600))
         )
         let taskcluster = TaskclusterClient(
             rootURL: foundation.rootURL,

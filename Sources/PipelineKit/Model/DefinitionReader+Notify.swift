@@ -18,7 +18,7 @@ extension DefinitionReader {
             fail(path, "type", "\(path) has to be an object")
             return nil
         }
-        allowOnly(object, ["on", "type", "target", "every_s"], path)
+        allowOnly(object, ["on", "type", "target", "every_s", "digest_s"], path)
         let words = strings(object, "on", path)
         let events = words.compactMap { NotifyRule.shortWords[$0] ?? NotifyRule.Event(rawValue: $0) }
         if words.isEmpty || events.count < words.count {
@@ -34,7 +34,17 @@ extension DefinitionReader {
             fail("\(path).target", "value", "\(path).target \(problem)")
         }
         let interval = int(object, "every_s", path, 60...2_592_000)
-        return NotifyRule(events: events, channel: channel, target: target, interval: interval ?? 86_400)
+        let digest = int(object, "digest_s", path, 1...604_800)
+        if digest != nil, channel == .pulse || channel == .webhook {
+            fail("\(path).digest_s", "value", "\(path).digest_s is for people; \(channel.rawValue) is told each thing")
+        }
+        return NotifyRule(
+            events: events,
+            channel: channel,
+            target: target,
+            interval: interval ?? 86_400,
+            digest: digest
+        )
     }
 
     private func problem(with target: String, _ channel: NotifyRule.Channel) -> String? {

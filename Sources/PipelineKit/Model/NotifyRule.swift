@@ -19,6 +19,7 @@ struct NotifyRule: Sendable, Hashable {
         case pipelineCompleted = "pipeline_completed"
         case pipelineFailed = "pipeline_failed"
         case pipelineCancelled = "pipeline_cancelled"
+        case pipelineStuck = "pipeline_stuck"
         case stepFailed = "step_failed"
         case unreachable
         case freezeBlocked = "freeze_blocked"
@@ -36,7 +37,7 @@ struct NotifyRule: Sendable, Hashable {
     /// The word of the first design for a pipeline that failed.
     static let shortWords: [String: Event] = [
         "started": .pipelineStarted, "completed": .pipelineCompleted, "failed": .pipelineFailed,
-        "cancelled": .pipelineCancelled,
+        "cancelled": .pipelineCancelled, "stuck": .pipelineStuck,
     ]
 
     var events: [Event]
@@ -44,12 +45,15 @@ struct NotifyRule: Sendable, Hashable {
     var target: String
     /// The seconds between reminders.
     var interval = 86_400
+    /// How many seconds things are collected that are told in one piece; nil tells each at once.
+    var digest: Int?
 
     var json: JSONValue {
         var json: JSONValue = [
             "on": JSONValue(events.map(\.rawValue)), "type": .string(channel.rawValue), "target": .string(target),
         ]
         if events.contains(.signoffReminder) { json["every_s"] = JSONValue(interval) }
+        if let digest { json["digest_s"] = JSONValue(digest) }
         return json
     }
 }

@@ -31,9 +31,9 @@ struct PipelineNotices: Sendable {
     let store: StepStore
     let queue: NoticeStore
 
-    init(store: StepStore) {
+    init(store: StepStore, limit: NoticeStore.Limit) {
         self.store = store
-        queue = NoticeStore(schema: store.schema, pool: store.pool)
+        queue = NoticeStore(schema: store.schema, pool: store.pool, limit: limit)
     }
 
     /// The exchange for those who ask to be told by the bus.
@@ -92,7 +92,8 @@ struct PipelineNotices: Sendable {
             target: rule.target,
             subject: subject,
             text: text,
-            document: .object(document)
+            document: .object(document),
+            digest: rule.digest.map { .seconds($0) }
         )
         switch rule.channel {
         case .email: notice.channel = .email

@@ -10,9 +10,11 @@ extension PipelineService {
     /// What delivers the notices of pipelines, and forgets old ones.
     public func noticeServices(sender: NoticeSender, pulse: PulseConnection) -> [any Service] {
         let queue = notices.queue
+        let watch = StuckWatch(self)
         return [
             StepExchangeDeclaration(pulse: pulse, exchange: notices.exchange),
             NoticeCourier(store: queue, sender: sender),
+            PeriodicService(name: "tell-of-stuck", every: .seconds(30)) { try await watch.tell() },
             PeriodicService(name: "sweep-notices", every: .seconds(3600)) { try await queue.sweep() },
         ]
     }

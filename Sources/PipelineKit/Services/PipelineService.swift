@@ -2,6 +2,7 @@
 
 public import Core
 public import JSON
+public import Notices
 import Postgres
 import Schedules
 public import StepKit
@@ -32,12 +33,14 @@ public struct PipelineService: StepService {
     ///   - client: Calls the services of their steps.
     ///   - services: What the addresses of steps may begin with.
     ///   - webhooks: What the addresses that are told of events may begin with.
+    ///   - noticeLimit: How much one recipient is told before things are collected.
     ///   - zones: The time zones of freezes that recur.
     public init(
         store: StepStore,
         client: StepClient,
         services: [String],
         webhooks: [String] = [],
+        noticeLimit: NoticeStore.Limit = NoticeStore.Limit(count: 60, window: .seconds(3600)),
         zones: TimeZoneFiles = .system
     ) {
         self.store = store
@@ -47,7 +50,7 @@ public struct PipelineService: StepService {
         runs = RunStore(pool: store.pool)
         freezes = FreezeStore(pool: store.pool, zones: zones)
         templates = TemplateStore(pool: store.pool)
-        notices = PipelineNotices(store: store)
+        notices = PipelineNotices(store: store, limit: noticeLimit)
     }
 
     // MARK: - The contract

@@ -15,6 +15,11 @@ public enum PipelineMigrations {
             Migration(version: 2, name: "pipeline steps", bytes: PackageResources.V0002_pipeline_steps_sql),
             Migration(version: 3, name: "pipeline templates", bytes: PackageResources.V0003_pipeline_templates_sql),
             Migration(version: 4, name: "pipeline hints", bytes: PackageResources.V0004_pipeline_hints_sql),
+            Migration(
+                version: 5,
+                name: "pipeline notices digest",
+                bytes: PackageResources.V0005_pipeline_notices_digest_sql
+            ),
         ]
     }
 
