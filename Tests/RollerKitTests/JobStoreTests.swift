@@ -68,7 +68,16 @@ struct JobStoreTests {
 }
 
 extension ActionDescription {
-    static let reboot = ActionDescription("reboot", title: "Reboot", summary: "Restarts it.", isDestructive: true)
+    static let reboot = ActionDescription(
+        "reboot",
+        title: "Reboot",
+        summary: "Restarts it.",
+        isDestructive: true,
+        parameters: [
+            "type": "object",
+            "properties": ["mode": ["type": "string", "enum": ["escalate", "soft", "hard"]]],
+        ]
+    )
     static let ping = ActionDescription(
         "ping",
         title: "Ping",

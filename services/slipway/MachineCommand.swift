@@ -10,7 +10,9 @@ struct MachineCommand: ParsableCommand {
         commandName: "machine",
         abstract: "Import, list and show machines, take them out of service and back.",
         discussion: "The service is named by ROLLER_URL, the credentials as for every other command.",
-        subcommands: [Import.self, List.self, Show.self, Maintenance.self, Window.self, Audit.self, Check.self]
+        subcommands: [
+            Import.self, Export.self, List.self, Show.self, Maintenance.self, Window.self, Audit.self, Check.self,
+        ]
     )
 
     /// Machines as a table.
@@ -102,6 +104,32 @@ extension MachineCommand {
                     + "\(plan["unchanged"]?.int ?? 0) unchanged; \(isApplied ? "written" : "nothing written")"
             )
             return lines.joined(separator: "\n")
+        }
+    }
+
+    struct Export: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Print the inventory in a form that import reads again.",
+            discussion: """
+                Secrets stay where they are. What a form cannot say is counted on standard error; json says everything.
+
+                Examples:
+                  slipway machine export >machines.json
+                  slipway machine export --format csv >machines.csv
+                """
+        )
+
+        @Option(help: "json, csv or worker_config.")
+        var format = "json"
+
+        func run() async throws {
+            let answer = try await RollerSession().send("GET", ["machines", "export"], query: [("format", format)])
+            guard answer.isGood else { throw RollerSession.failure(answer) }
+            if let omitted = answer.headers["X-Roller-Omitted"], omitted != "0" {
+                StandardError.write("\(omitted) things cannot be said as \(format); the log of roller-api names them\n")
+            }
+            let text = answer.json.isNull ? String(decoding: answer.body, as: UTF8.self) : answer.json.text(.pretty)
+            StandardOutput.write(text.hasSuffix("\n") ? text : text + "\n")
         }
     }
 

@@ -19,10 +19,13 @@ struct ServiceSession {
     struct Answer {
         let status: Int
         let body: [UInt8]
-        let tag: String?
+        let headers: HTTPHeaders
 
         /// The body; null where it is no JSON, as some are.
         var json: JSONValue { (try? JSONValue(parsing: body)) ?? .null }
+
+        /// The version of what was read.
+        var tag: String? { headers["ETag"] }
 
         var isGood: Bool { (200..<300).contains(status) }
     }
@@ -88,7 +91,7 @@ struct ServiceSession {
         do {
             return try await policy.run(isRetriable: { $0 is HTTPClientError }) {
                 let response = try await transport.send(request(wanted, resource, base))
-                return Answer(status: response.status, body: response.body, tag: response.headers["ETag"])
+                return Answer(status: response.status, body: response.body, headers: response.headers)
             }
         } catch let error as HTTPClientError {
             throw Failure("\(url) does not answer (\(error)); check \(variable) and that the service runs")

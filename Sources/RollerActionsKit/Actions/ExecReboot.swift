@@ -72,40 +72,8 @@ package struct ExecReboot: RebootMethod {
         _ settings: ActionSettings
     ) throws(ActionError) -> [String] {
         let control = try target.control(.exec)
-        guard let folder = settings.pluginDirectory else {
-            throw ActionError(.config, "this worker runs no plug-ins: PLUGINS_DIR is not set")
-        }
         let template = control.options["argv"]?.array?.compactMap(\.string) ?? []
-        guard let program = template.first, !program.isEmpty, !program.hasPrefix("."),
-            program.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7f && $0 != UInt8(ascii: "/") })
-        else {
-            throw ActionError(.config, "the option argv of \(control.name) must begin with the name of a plug-in")
-        }
-        var words = ["\(folder)/\(program)"]
-        for element in template.dropFirst() { words.append(try filled(element, job, target, control)) }
-        return words
-    }
-
-    /// One argument with its placeholders replaced; each stays one argument, whatever is in the values.
-    private static func filled(
-        _ element: String,
-        _ job: ActionJob,
-        _ target: ActionTarget,
-        _ control: Control
-    ) throws(ActionError) -> String {
-        var result = element
-        let values = [
-            "host": try target.host(), "ip": target.address, "fqdn": target.fqdn,
-            "worker_id": job.workerID.isEmpty ? nil : job.workerID, "outlet": control.locator["outlet"]?.string,
-            "addr": control.locator["addr"]?.string,
-        ]
-        for (name, value) in values where element.contains("{\(name)}") {
-            guard let value, !value.hasPrefix("-"), value.utf8.allSatisfy({ $0 >= 0x20 && $0 != 0x7f }) else {
-                throw ActionError(.config, "the machine has no usable \(name) for the plug-in of \(control.name)")
-            }
-            result = result.replacing("{\(name)}", with: value)
-        }
-        return result
+        return try PlugIn(template, of: "the option argv of \(control.name)").words(job, target, settings, control)
     }
 
     /// Variables that the option `environment` maps to members of the credential.

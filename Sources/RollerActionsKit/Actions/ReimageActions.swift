@@ -19,7 +19,8 @@ enum Lending: Hashable {
     case stays
 }
 
-/// `reimage`, `return_loan`: boots the machine once from the network, and waits until it has become another one.
+/// `reimage`, `return_loan`: boots the machine once from the network, and waits until it is told that it has become another
+/// one, or until it is back.
 package struct ReimageAction: RollerAction, LendingAction {
     /// The name in requests and the text of the button.
     package let description: ActionDescription
@@ -61,33 +62,128 @@ package struct ReimageAction: RollerAction, LendingAction {
         -> [String]
     {
         var lines: [String] = []
+        let hook = try Self.hook(job, target, settings)
+        if let hook { lines.append(hook.joined(separator: " ")) }
         for action in try Self.steps(target) { lines += try action.plan(job, target, settings) }
         if let command = Self.command(target) {
             lines.append(try SSHClient.plan(command, target.control(.ssh), target))
         }
-        return lines + ["wait until the machine answers again as another installation"]
+        let end =
+            hook != nil && settings.publicURL != nil
+            ? "wait until the installation calls back" : "wait until the machine answers again"
+        return lines + [end]
     }
 
-    /// Boots from the network and waits.
+    /// An installation takes longer than other work.
+    package func extraTime(_ settings: ActionSettings) -> Duration { settings.reimageTimeout }
+
+    /// Prepares the installation, boots from the network and waits.
     package func run(_ context: ActionContext) async throws(ActionError) -> ActionResult {
         guard context.job.params["confirm"]?.string?.lowercased() == context.target.name.lowercased() else {
             throw ActionError(.config, "the parameter confirm must repeat the name of the machine")
+        }
+        // What is wrong with the inventory shows before anything is touched.
+        let steps = try Self.steps(context.target)
+        var expectsCall = false
+        if let hook = try Self.hook(context.job, context.target, context.settings) {
+            expectsCall = try await prepare(hook, context)
         }
         var limits = RebootLimits(context.target, context.settings)
         limits.up = context.settings.reimageTimeout
         let verifier = RebootVerifier(context: context, limits: limits)
         let mark = try await verifier.mark()
+        let greeting = await Self.greeting(context.target)
         if let command = Self.command(context.target) {
             try await ask(command, context)
         } else {
-            for action in try Self.steps(context.target) { _ = try await action.run(context) }
+            for action in steps { _ = try await action.run(context) }
         }
+        if expectsCall { return try await waitForCall(context) }
         let finding = try await verifier.verify(mark, method: description.name)
-        return ActionResult(
-            "the machine was installed anew, verified by \(finding.evidence)",
-            ["verification": JSONValue(finding.evidence)],
-            isVerified: finding.isVerified
-        )
+        if let greeting, let now = await Self.greeting(context.target), now != greeting {
+            return ActionResult("the machine was installed anew, verified by ssh-banner", Self.details("ssh-banner"))
+        }
+        let summary = "the machine booted anew, verified by \(finding.evidence); whether it was installed nobody told"
+        return ActionResult(summary, Self.details(finding.evidence), isVerified: false)
+    }
+
+    private static func details(_ evidence: String) -> JSONObject { ["verification": JSONValue(evidence)] }
+
+    // MARK: - Being told
+
+    /// Has the operator's program prepare the installation; answers whether it was told where to call back.
+    private func prepare(_ hook: [String], _ context: ActionContext) async throws(ActionError) -> Bool {
+        var invocation = ToolInvocation(hook, limit: .seconds(60))
+        invocation.environment["ROLLER_JOB_ID"] = context.job.id
+        var expectsCall = false
+        if let url = context.settings.publicURL, let token = try await context.conduct.openCallback() {
+            context.tools.redactor.learn([token])
+            let base = url.hasSuffix("/") ? String(url.dropLast()) : url
+            // Whoever knows the token may speak for the machine: it is in no argument.
+            invocation.environment["ROLLER_CALLBACK_URL"] =
+                "\(base)/api/v1/jobs/\(context.job.id)/callback?token=\(token)"
+            expectsCall = true
+        }
+        let ready = invocation
+        try await context.attempt("reimage_hook", nil, changes: true, arguments: hook) {
+            () async throws(ActionError) -> (Void, AttemptEnd) in
+            let output = try await context.tools.run(ready)
+            if output.timedOut { throw ActionError(.timeout, "the hook did not end in time") }
+            guard output.code == 0 else { throw ActionError(.other, "the hook ended with status \(output.code)") }
+            return ((), AttemptEnd(.ok, exitCode: 0, summary: "the installation is prepared", output: output.text))
+        }
+        return expectsCall
+    }
+
+    /// Waits for the installation's own word: that a machine answers again would say nothing about it.
+    private func waitForCall(_ context: ActionContext) async throws(ActionError) -> ActionResult {
+        try await context.conduct.beginVerifying()
+        let limit = context.settings.reimageTimeout
+        let end = ContinuousClock.now + limit
+        let number = try await context.conduct.begin("callback", control: nil, arguments: [])
+        do throws(ActionError) {
+            while ContinuousClock.now < end {
+                try await context.conduct.checkpoint()
+                if let report = try await context.conduct.installationReport() {
+                    let words = context.tools.redactor.clean(report.message.map { ": \($0)" } ?? "")
+                    guard report.isGood else {
+                        throw ActionError(.other, "the installation reports a failure\(words)")
+                    }
+                    await context.conduct.end(number, AttemptEnd(.ok, summary: "the installation called\(words)"))
+                    let summary = "the machine was installed anew, verified by callback\(words)"
+                    return ActionResult(summary, Self.details("callback"))
+                }
+                try await context.pause(.seconds(1))
+            }
+            throw ActionError(
+                .timeout,
+                "the installation did not call back within \(limit.settingsText)",
+                outcome: .unverified
+            )
+        } catch {
+            await context.conduct.end(
+                number,
+                AttemptEnd(error.outcome, errorClass: error.kind.name, summary: error.message)
+            )
+            throw error
+        }
+    }
+
+    /// The program that prepares an installation, such as one that writes a configuration for the boot server.
+    private static func hook(
+        _ job: ActionJob,
+        _ target: ActionTarget,
+        _ settings: ActionSettings
+    ) throws(ActionError) -> [String]? {
+        guard let value = target.properties["reimage_hook"] else { return nil }
+        let template = value.array?.compactMap(\.string) ?? value.string.map { [$0] } ?? []
+        return try PlugIn(template, of: "the property reimage_hook").words(job, target, settings)
+    }
+
+    /// How the SSH server introduces itself; another installation mostly has another one.
+    private static func greeting(_ target: ActionTarget) async -> String? {
+        guard let control = target.controls(.ssh).first, let host = try? target.host() else { return nil }
+        return await TCPPort.greeting(host, control.port ?? 22, within: .seconds(5))
     }
 
     private func ask(_ command: String, _ context: ActionContext) async throws(ActionError) {

@@ -14,6 +14,8 @@ package struct ActionSettings: Sendable {
     package var softLimit: Duration = .seconds(600)
     /// How long a reimaged machine may take to come back.
     package var reimageTimeout: Duration = .seconds(3600)
+    /// Where machines that are installed anew reach `roller-api`; nil where they tell nobody.
+    package var publicURL: String?
     /// The cipher suites of IPMI to try, in order.
     package var cipherSuites: [Int] = [17, 3]
     /// The file with the host keys of machines whose keys are not in the inventory.

@@ -88,6 +88,8 @@ package struct Control: Sendable, Hashable {
     package var maximumConcurrency: Int
     /// The pause between two calls that change something.
     package var minimumInterval: Duration
+    /// What workers found out about the controller, such as the cipher suite that works.
+    package var learned: JSONObject
 
     /// A control from its parts.
     package init(
@@ -101,7 +103,8 @@ package struct Control: Sendable, Hashable {
         locator: JSONObject = [:],
         credential: String? = nil,
         maximumConcurrency: Int = 4,
-        minimumInterval: Duration = .zero
+        minimumInterval: Duration = .zero,
+        learned: JSONObject = [:]
     ) {
         self.controllerID = controllerID
         self.name = name
@@ -114,6 +117,7 @@ package struct Control: Sendable, Hashable {
         self.credential = credential
         self.maximumConcurrency = maximumConcurrency
         self.minimumInterval = minimumInterval
+        self.learned = learned
     }
 
     /// The host of the controller, which it cannot do without.

@@ -13,6 +13,14 @@ package protocol RollerAction: Sendable {
 
     /// Does it.
     func run(_ context: ActionContext) async throws(ActionError) -> ActionResult
+
+    /// How much longer than other work it may take, beyond the limits of jobs.
+    func extraTime(_ settings: ActionSettings) -> Duration
+}
+
+extension RollerAction {
+    /// What others take is enough.
+    package func extraTime(_ settings: ActionSettings) -> Duration { .zero }
 }
 
 /// An action that the escalating `reboot` may use as one of its steps.

@@ -10,6 +10,7 @@ extension ActionSettings {
     /// - `REBOOT_METHODS`: the methods of a reboot, in order, where the inventory names none.
     /// - `DOWN_TIMEOUT`, `UP_TIMEOUT`: how long machines may take to go down and to come back.
     /// - `CELERY_TASK_SOFT_TIME_LIMIT`: how long a job may run before it is asked to stop.
+    /// - `ROLLER_PUBLIC_URL`: where machines that are installed anew reach `roller-api`.
     /// - `REIMAGE_TIMEOUT`, `IPMI_CIPHER_SUITES`, `KNOWN_HOSTS`, `PLUGINS_DIR`, `DNS_SEARCH`.
     /// - `BUGZILLA_URL`, `BUGZILLA_API_KEY`, `BUGZILLA_REOPEN_STATE`, `BUGZILLA_REBOOT_TEMPLATE`,
     ///   `BUGZILLA_WORKER_TRACKER_TEMPLATE`.
@@ -47,6 +48,10 @@ extension ActionSettings {
             in: .seconds(1)...(.seconds(86_400)),
             "how long a machine may take to be installed anew"
         )
+        publicURL = settings.optional("roller.public.url", "where machines that are installed anew reach roller-api")
+        if let url = publicURL, !url.hasPrefix("http://"), !url.hasPrefix("https://") {
+            settings.fail("roller.public.url", "must begin with http:// or https://")
+        }
         let suites = settings.string("ipmi.cipher.suites", default: "17,3", "the cipher suites of IPMI, in order")
         cipherSuites = suites.split(separator: ",").compactMap { Int($0.filter { $0 != " " }) }
         if cipherSuites.isEmpty { settings.fail("ipmi.cipher.suites", "must be numbers, separated by commas") }

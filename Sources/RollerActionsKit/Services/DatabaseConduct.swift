@@ -136,6 +136,22 @@ final class DatabaseConduct: JobConduct {
         await note("a place at a controller") { try await self.dispatch.giveBack(place: place, job: self.job) }
     }
 
+    func openCallback() async throws(ActionError) -> String? {
+        let token = try await steady { try await self.jobs.openCallback(self.job.id, fence: self.job.fence) }
+        guard let token else { throw lost() }
+        return token
+    }
+
+    func installationReport() async throws(ActionError) -> JobStore.InstallationReport? {
+        try await steady { try await self.jobs.installationReport(self.job.id) }
+    }
+
+    func learn(_ fact: JSONObject, about control: Control) async {
+        await note("what was learned about a controller") {
+            try await self.dispatch.learn(fact, about: control.controllerID)
+        }
+    }
+
     func intendPower(_ target: ActionTarget, by control: Control) async throws(ActionError) {
         guard let machine = target.machineID else { return }
         let isMine = try await steady { try await self.dispatch.intend(self.job, machine: machine, control: control) }

@@ -90,7 +90,7 @@ package struct JobRunner: Sendable {
         )
         let gate = quarantine.gate(job, detail)
         context.workers = gate
-        let isolation = try await quarantine.begin(job, detail, conduct)
+        let isolation = try await quarantine.begin(job, detail, conduct, extra: action.extraTime(settings))
         do throws(ActionError) {
             let result = try await limited(action, context, conduct)
             var details = result.details
@@ -124,7 +124,8 @@ package struct JobRunner: Sendable {
         _ context: ActionContext,
         _ conduct: DatabaseConduct
     ) async throws(ActionError) -> ActionResult {
-        let (soft, hard) = (settings.softLimit, max(settings.softLimit, hardLimit))
+        let extra = action.extraTime(settings)
+        let (soft, hard) = (settings.softLimit + extra, max(settings.softLimit, hardLimit) + extra)
         let result = await withTaskGroup(of: Result<ActionResult, ActionError>?.self) { group in
             group.addTask {
                 do throws(ActionError) { return .success(try await action.run(context)) } catch {
@@ -305,7 +306,8 @@ extension Control {
             locator: control.locator,
             credential: control.locator["credential"]?.string ?? controller.credential,
             maximumConcurrency: controller.maximumConcurrency,
-            minimumInterval: .milliseconds(controller.minimumInterval)
+            minimumInterval: .milliseconds(controller.minimumInterval),
+            learned: controller.learned
         )
     }
 }

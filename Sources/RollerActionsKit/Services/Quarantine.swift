@@ -58,8 +58,12 @@ package struct Quarantine: Sendable {
     }
 
     /// Isolates the worker of a job as the policy of its action wants, and waits for its task.
-    func begin(_ job: Job, _ detail: MachineDetail?, _ conduct: any JobConduct) async throws(ActionError) -> Isolation?
-    {
+    func begin(
+        _ job: Job,
+        _ detail: MachineDetail?,
+        _ conduct: any JobConduct,
+        extra: Duration
+    ) async throws(ActionError) -> Isolation? {
         let policy = policies[job.taskName] ?? .none
         guard policy != .none else { return nil }
         guard let worker = QueueWorker(job, detail) else {
@@ -68,7 +72,7 @@ package struct Quarantine: Sendable {
         }
         var isolation = Isolation(worker: worker, policy: policy)
         guard policy != .onFailure else { return isolation }
-        let until = Timestamp.now() + span + drainTimeout
+        let until = Timestamp.now() + span + extra + drainTimeout
         do {
             try await worker.declare(until, "roller: \(job.taskName), job \(job.id)", client)
             isolation.until = until
@@ -79,7 +83,15 @@ package struct Quarantine: Sendable {
         } catch {
             throw ActionError(.other, "the worker could not be quarantined: \(error.code)")
         }
-        if policy == .drain { try await drain(isolation, conduct) }
+        if policy == .drain {
+            do throws(ActionError) {
+                try await drain(isolation, conduct)
+            } catch {
+                // Nothing was done to the machine: its worker may go on.
+                await lift(isolation)
+                throw error
+            }
+        }
         return isolation
     }
 
@@ -125,7 +137,6 @@ package struct Quarantine: Sendable {
                 throw ActionError(.other, "the queue does not tell the worker's tasks: \(error.code)")
             }
             guard ContinuousClock.now < end else {
-                await lift(isolation)
                 throw ActionError(.timeout, "the worker's task did not end in time")
             }
             do { try await Task.sleep(for: .seconds(2)) } catch { throw ActionError(.canceled, "interrupted") }

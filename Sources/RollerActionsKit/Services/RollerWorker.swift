@@ -15,7 +15,7 @@ package enum RollerWorker {
     /// - `ROLLER_CONCURRENCY`: how many jobs at a time; `ROLLER_POOL`: the pool of jobs it takes.
     /// - `ROLLER_LEASE`: how long a worker may be silent before its jobs are taken from it.
     /// - `CELERY_TASK_TIME_LIMIT`: how long after its start a job's programs are killed.
-    /// - `LOCK_WAIT_MAX`, `MAX_DESTRUCTIVE_PER_GROUP`, `QUARANTINE_POLICY`, `DRAIN_TIMEOUT`, `ROLLER_DRY_RUN`.
+    /// - `LOCK_WAIT_MAX`, `MAX_DESTRUCTIVE_PER_GROUP`, `MAX_DESTRUCTIVE_PER_SITE`, `QUARANTINE_POLICY`, `DRAIN_TIMEOUT`, `ROLLER_DRY_RUN`.
     package static func services(_ context: DaemonContext) throws -> [any Service] {
         let settings = context.settings
         let foundation = RollerFoundation(context)
@@ -94,13 +94,20 @@ package enum RollerWorker {
             in: 1...100_000,
             "how many machines of a group may be in destructive jobs at once, or a tenth if that is more"
         )
+        let siteLimit = settings.int(
+            "max.destructive.per.site",
+            default: 100,
+            in: 1...1_000_000,
+            "how many machines of this pool may be in destructive jobs at once"
+        )
         let name = "\(hostName())-\(getpid())-\(String(UInt32.random(in: .min ... .max), radix: 36))"
         return DispatchStore(
             pool: foundation.pool,
             runner: name,
             poolName: poolName,
             lease: lease,
-            groupLimit: groupLimit
+            groupLimit: groupLimit,
+            siteLimit: siteLimit
         )
     }
 

@@ -53,6 +53,16 @@ extension DispatchStore {
         return .milliseconds(Int64(max(0, (seconds ?? 0) - interval) * 1000))
     }
 
+    /// Writes down what was found out about a controller, for all workers and for later.
+    func learn(_ fact: JSONObject, about controllerID: String) async throws {
+        _ = try await pool.execute(
+            """
+            update roller.controllers set learned = learned || \(JSONValue.object(fact))::jsonb
+            where id = \(controllerID)::uuid and not learned @> \(JSONValue.object(fact))::jsonb
+            """
+        )
+    }
+
     // MARK: - Intents
 
     /// Writes down that a machine must have power, before somebody takes it away; false when the claim is not ours any more.

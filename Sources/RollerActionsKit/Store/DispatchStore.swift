@@ -17,19 +17,23 @@ package struct DispatchStore: Sendable {
     package let lease: Duration
     /// How many machines of one group may be in destructive jobs at once, or a tenth of them if that is more.
     package let groupLimit: Int
+    /// How many machines of the pool, which is a site, may be in destructive jobs at once.
+    package let siteLimit: Int
 
     package init(
         pool: PostgresPool,
         runner: String,
         poolName: String = "default",
         lease: Duration = .seconds(30),
-        groupLimit: Int = 10
+        groupLimit: Int = 10,
+        siteLimit: Int = 100
     ) {
         self.pool = pool
         self.runner = runner
         self.poolName = poolName
         self.lease = lease
         self.groupLimit = groupLimit
+        self.siteLimit = siteLimit
     }
 
     /// Takes up to `limit` jobs; `isMoreWaiting` says that others wait for a lock or limit.
@@ -135,7 +139,8 @@ package struct DispatchStore: Sendable {
         ).isEmpty
     }
 
-    /// What keeps a job from beginning: somebody's lock, the limit of a group, or maintenance that began after it was asked for.
+    /// What keeps a job from beginning: somebody's lock, the limit of a group or site, or maintenance or a loan that began
+    /// after it was asked for.
     private func obstacle(_ candidate: Candidate, on connection: PostgresConnection) async throws -> String? {
         let row = try await connection.query(
             """
@@ -151,6 +156,9 @@ package struct DispatchStore: Sendable {
                             >= coalesce((g.properties ->> 'max_destructive')::int, greatest(\(groupLimit)::bigint,
                                 (select count(*) / 10 from roller.machine_groups ag where ag.group_name = g.name)))
                     limit 1) as crowded,
+                j.is_destructive and (select count(*) from roller.jobs o
+                    where o.pool = j.pool and o.is_destructive and not o.dry_run
+                        and o.state in ('claimed', 'running', 'verifying')) >= \(siteLimit) as site_is_full,
                 (select w.reason from roller.maintenance_windows w
                     where j.is_destructive and w.starts <= clock_timestamp() and w.ends > clock_timestamp()
                         and w.starts > j.created
@@ -158,7 +166,8 @@ package struct DispatchStore: Sendable {
                             (select group_name from roller.machine_groups where machine = j.machine))
                     limit 1) as closed,
                 (select m.state from roller.machines m
-                    where m.id = j.machine and j.is_destructive and m.state in ('maintenance', 'retired')
+                    where m.id = j.machine and j.is_destructive
+                        and (m.state in ('maintenance', 'retired') or m.state = 'loaned' and j.task_name <> 'return_loan')
                         and (m.state_until is null or m.state_until > clock_timestamp())
                         and m.updated > j.created) as resting,
                 (select 'the restoration of power' from roller.intents i
@@ -170,6 +179,7 @@ package struct DispatchStore: Sendable {
         guard let row else { return nil }
         if let holder = try row.optionalString("holder") { return holder }
         if let group = try row.optionalString("crowded") { return "limit of group \(group)" }
+        if try row.bool("site_is_full") { return "limit of site \(poolName)" }
         if let reason = try row.optionalString("closed") { return "maintenance window: \(reason)" }
         if let restoration = try row.optionalString("dark") { return restoration }
         return try row.optionalString("resting").map { "the machine is in \($0)" }

@@ -89,6 +89,12 @@ package protocol JobConduct: Sendable {
     /// Tells people at once about something that must not wait for the end of the job.
     func alert(_ kind: String, _ text: String) async
 
+    /// Makes the token with which an installation may tell that it has ended; nil where there is nobody to tell.
+    func openCallback() async throws(ActionError) -> String?
+
+    /// What an installation has told so far.
+    func installationReport() async throws(ActionError) -> JobStore.InstallationReport?
+
     /// Says that the job is about to see whether the machine rebooted.
     func beginVerifying() async throws(ActionError)
 
@@ -97,6 +103,9 @@ package protocol JobConduct: Sendable {
 
     /// Gives a turn back.
     func giveBack(_ turn: Turn) async
+
+    /// Keeps what was found out about a controller, so that nobody has to find it out again.
+    func learn(_ fact: JSONObject, about control: Control) async
 
     /// Writes down, before the power goes, that the machine must have power again and how.
     func intendPower(_ target: ActionTarget, by control: Control) async throws(ActionError)

@@ -2,7 +2,7 @@
 
 import Synchronization
 
-/// What this process has learned about controllers.
+/// What this process has learned about controllers, where the inventory does not say it yet.
 package final class ControllerMemory: Sendable {
     private let suites = Mutex<[String: Int]>([:])
 

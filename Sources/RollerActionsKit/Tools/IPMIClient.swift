@@ -13,11 +13,13 @@ struct IPMIClient {
 
     /// Sends a command as an attempt of its own and answers what was printed.
     func perform(_ command: IPMICommand, method: String) async throws(ActionError) -> ToolOutput {
-        let suites = try Self.suites(control, context.settings, known: context.memory.suite(of: control.controllerID))
+        let known = context.memory.suite(of: control.controllerID) ?? control.learned[Self.suiteFact]?.int
+        let suites = try Self.suites(control, context.settings, known: known)
         var rejected = 0
         for suite in suites {
             do throws(ActionError) {
                 let output = try await attempt(command, suite: suite, method: method)
+                if suite != known { await context.conduct.learn([Self.suiteFact: JSONValue(suite)], about: control) }
                 context.memory.remember(suite: suite, of: control.controllerID)
                 return output
             } catch  where error.kind == .unsupported && error.message == Self.suiteRejected {
@@ -26,6 +28,9 @@ struct IPMIClient {
         }
         throw ActionError(.unsupported, "the controller accepts none of \(suites.count) cipher suites")
     }
+
+    /// What the suite that works is called among the things learned about a controller.
+    private static let suiteFact = "cipher_suite"
 
     private static let suiteRejected = "the controller does not know the cipher suite"
 

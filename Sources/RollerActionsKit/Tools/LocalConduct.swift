@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 package import JSON
+package import RollerKit
 import Synchronization
 
 /// The conduct of an action started from the command line: no database, attempts are kept for the answer.
@@ -73,6 +74,12 @@ package final class LocalConduct: JobConduct {
         state.withLock { $0.notes.append(("alert", ["alert": JSONValue(kind), "text": JSONValue(text)])) }
     }
 
+    /// The command line has no address at which it could be told.
+    package func openCallback() async throws(ActionError) -> String? { nil }
+
+    /// Nobody tells it anything.
+    package func installationReport() async throws(ActionError) -> JobStore.InstallationReport? { nil }
+
     /// Nothing to say.
     package func beginVerifying() async throws(ActionError) {}
 
@@ -83,6 +90,11 @@ package final class LocalConduct: JobConduct {
 
     /// Nothing was taken.
     package func giveBack(_ turn: Turn) async {}
+
+    /// Shows it; the process remembers it by itself, and nobody else asks.
+    package func learn(_ fact: JSONObject, about control: Control) async {
+        await note("learned", ["control": JSONValue(control.label), "fact": .object(fact)])
+    }
 
     /// Shows the intent.
     package func intendPower(_ target: ActionTarget, by control: Control) async throws(ActionError) {

@@ -98,6 +98,32 @@ extension RollerAPI {
         return Self.json(202, view)
     }
 
+    /// Takes down what a machine tells that was installed anew; the token in the address is all its credentials.
+    ///
+    /// The body may say that it went wrong: `{"status": "failed", "message": "no disk"}`.
+    func callback(_ id: String, _ request: RollerRequest) async throws -> RawResponse {
+        guard let token = request.option("token") else { throw Refusal.notFound }
+        var report = JobStore.InstallationReport(isGood: true)
+        if try await !request.body(limit: 1 << 16).isEmpty {
+            let body = try await request.json(limit: 1 << 16)
+            let status = body["status"]?.string ?? "ok"
+            guard ["ok", "failed"].contains(status) else { throw Refusal(400, ["status": ["ok or failed."]]) }
+            report = JobStore.InstallationReport(isGood: status == "ok", message: body["message"]?.string)
+        }
+        let outcome = try await jobs.report(
+            report,
+            of: id,
+            token: token,
+            sourceAddress: request.sourceAddress,
+            requestID: request.id
+        )
+        switch outcome {
+        case .taken: return Self.json(202, ["task_id": .string(id)])
+        case .tooLate: throw Refusal.detail(409, "The job is over.")
+        case .unknown: throw Refusal.notFound
+        }
+    }
+
     /// Answers with a job's history as text; `follow` goes on until the job ends.
     func log(_ id: String, _ request: RollerRequest, _ caller: Caller) async throws -> RawResponse {
         try gate.require("get-job", of: caller)

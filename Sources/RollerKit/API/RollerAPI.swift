@@ -133,6 +133,8 @@ package struct RollerAPI: Sendable {
             return Self.json(200, actions())
         case .job(let id):
             return try await job(id, request, caller)
+        case .jobCallback(let id):
+            return try await callback(id, request)
         default:
             break
         }
@@ -150,7 +152,7 @@ package struct RollerAPI: Sendable {
             return try await slaveResults(caller)
         case .slaveAction(let name, let action):
             return try await slaveAction(name, action, request, method, caller)
-        case .ping, .actions, .job:
+        case .ping, .actions, .job, .jobCallback:
             throw Refusal.notFound
         default:
             return try await handleInventory(request, route, method, caller)

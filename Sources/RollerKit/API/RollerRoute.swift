@@ -8,6 +8,7 @@ enum RollerRoute: Sendable, Hashable {
     case job(String)
     case jobCancel(String)
     case jobLog(String)
+    case jobCallback(String)
     case actions
     case ping
     case machines
@@ -53,6 +54,7 @@ enum RollerRoute: Sendable, Hashable {
             switch (segments[0], segments[1], segments[2]) {
             case ("jobs", let id, "cancel") where JobID.isValid(id): self = .jobCancel(id)
             case ("jobs", let id, "log") where JobID.isValid(id): self = .jobLog(id)
+            case ("jobs", let id, "callback") where JobID.isValid(id): self = .jobCallback(id)
             case ("workers", let worker, "jobs") where Names.isWorkerWord(worker): self = .workerJobs(worker: worker)
             default: return nil
             }
@@ -92,7 +94,7 @@ enum RollerRoute: Sendable, Hashable {
         case .jobs, .workerJobs, .workerGroupJobs: strict ? ["POST"] : ["GET", "POST"]
         case .job, .jobLog, .actions, .ping, .audit, .locks, .summary, .machineExport, .slave, .slaveResults: ["GET"]
         case .slaveAction: ["GET", "POST"]
-        case .jobCancel, .machineImport: ["POST"]
+        case .jobCancel, .jobCallback, .machineImport: ["POST"]
         case .machines, .groups, .controllers, .workers: ["GET"]
         case .windows: ["GET", "POST"]
         case .machine, .group, .controller: ["DELETE", "GET", "PATCH", "PUT"]
@@ -100,8 +102,13 @@ enum RollerRoute: Sendable, Hashable {
         }
     }
 
-    /// Whether anybody may ask, without credentials.
-    var isPublic: Bool { self == .actions || self == .ping }
+    /// Whether anybody may ask, without credentials; a callback brings a token of its own.
+    var isPublic: Bool {
+        switch self {
+        case .actions, .ping, .jobCallback: true
+        default: false
+        }
+    }
 
     /// Whether the answer may be a text rather than JSON.
     var answersText: Bool {

@@ -45,6 +45,11 @@ package struct NewJob: Sendable {
         self.source = source
     }
 
+    /// Whether gentle reboots of the machine that are under way make no sense any more.
+    var supersedesSoftReboots: Bool {
+        action.name == "reboot" && parameters["mode"] == "hard" && machine != nil && !isDryRun
+    }
+
     /// The same for requests that ask for the same thing.
     var duplicateKey: String {
         let target = machine ?? "worker:\(worker.workerGroup ?? ""):\(worker.workerID)"

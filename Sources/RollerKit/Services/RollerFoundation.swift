@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 package import Core
+import Glibc
 package import HTTPClient
 import Logging
 package import Outbox
@@ -34,6 +35,7 @@ package struct RollerFoundation {
 
     /// Reads the settings that the daemons share.
     package init(_ context: DaemonContext) {
+        Self.forbidCoreDumps()
         let settings = context.settings
         rootURL = settings.rootURL("taskcluster.root.url", "the deployment whose workers are looked after")
         let clientID = settings.required("taskcluster.client.id", "the credentials for mails and quarantines")
@@ -67,6 +69,14 @@ package struct RollerFoundation {
             transport: transport,
             webhookSecret: secret
         )
+    }
+
+    /// Credentials of controllers pass through the memory of a daemon: it must not end in a file.
+    private static func forbidCoreDumps() {
+        var none = rlimit(rlim_cur: 0, rlim_max: 0)
+        if setrlimit(__rlimit_resource_t(RLIMIT_CORE.rawValue), &none) != 0 {
+            Logger.current.warning("core dumps are not switched off", metadata: ["errno": "\(errno)"])
+        }
     }
 
     /// What runs in every daemon of roller, in start order.

@@ -50,6 +50,7 @@ extension JobStore {
                     try await count("machine:\(machine)", limits.perMachineAndHour, seconds: 3600, on: connection)
                 }
                 try await announce(job, new, on: connection)
+                if new.supersedesSoftReboots { try await supersede(job, new, on: connection) }
                 return .created(job)
             }
             if let key = new.idempotencyKey, let known = try await known(key, new, on: connection) { return known }
@@ -63,6 +64,24 @@ extension JobStore {
             if let other { return duplicates == .reject ? .rejected(other) : .joined(other) }
         }
         throw PostgresError(.server, "a job could neither be stored nor be found")
+    }
+
+    /// Asks gentle reboots of the machine to stop where that does no harm: somebody wants it done the hard way now.
+    private func supersede(_ job: Job, _ new: NewJob, on connection: PostgresConnection) async throws {
+        let gentle = try await connection.query(
+            """
+            select \(Self.columns) from roller.jobs
+            where machine = \(job.machine)::uuid and task_name = 'reboot' and params ->> 'mode' = 'soft' and not dry_run
+                and state in ('queued', 'waiting', 'claimed', 'running', 'verifying') and id <> \(job.id)::uuid
+            order by id for no key update
+            """
+        )
+        for row in gentle {
+            let other = try Job(row: row)
+            try await note(other.id, "superseded", ["by": .string(job.id)], on: connection)
+            let origin = (sourceAddress: new.sourceAddress, requestID: new.requestID)
+            _ = try await cancel(other, by: job.clientID, origin, on: connection)
+        }
     }
 
     /// The job of an earlier request with the same key of the same client; keys are remembered for a day.

@@ -206,40 +206,52 @@ extension JobStore {
             ).first.map(Job.init(row:))
             guard let found else { return nil }
             guard !found.state.isTerminal else { return .ended(found) }
-            let isQueued = found.state == .queued || found.state == .waiting
-            let changed = try await connection.query(
-                """
-                update roller.jobs set cancel_requested = coalesce(cancel_requested, clock_timestamp()),
-                    cancel_by = coalesce(cancel_by, \(clientID)), updated = clock_timestamp(),
-                    state = case when \(isQueued) then 'canceled' else state end,
-                    reason = case when \(isQueued) then 'canceled' else reason end,
-                    finished = case when \(isQueued) then clock_timestamp() end
-                where id = \(id)::uuid returning \(Self.columns)
-                """
-            ).first.map(Job.init(row:))
-            guard let job = changed else { return nil }
-            try await AuditStore.add(
-                AuditEntry(
-                    clientID: clientID,
-                    sourceAddress: sourceAddress,
-                    verb: "job.cancel",
-                    object: "job:\(id)",
-                    before: ["state": .string(found.state.rawValue)],
-                    after: ["state": .string(job.state.rawValue)],
-                    requestID: requestID
-                ),
-                on: connection
-            )
-            if isQueued {
-                try await ended(job, summary: "canceled by \(clientID) before it began", on: connection)
-                return .canceled(job)
-            }
-            try await note(id, "cancel-requested", ["clientId": .string(clientID)], on: connection)
-            try await outbox.add([exchanges.cancelMessage(job)], on: connection)
-            return .requested(job)
+            let origin = (sourceAddress: sourceAddress, requestID: requestID)
+            return try await cancel(found, by: clientID, origin, on: connection)
         }
         outbox.wake()
         return result
+    }
+
+    /// Cancels a job that has not ended and whose row is locked.
+    func cancel(
+        _ found: Job,
+        by clientID: String,
+        _ origin: (sourceAddress: String?, requestID: String?),
+        on connection: PostgresConnection
+    ) async throws -> Cancellation? {
+        let id = found.id
+        let isQueued = found.state == .queued || found.state == .waiting
+        let changed = try await connection.query(
+            """
+            update roller.jobs set cancel_requested = coalesce(cancel_requested, clock_timestamp()),
+                cancel_by = coalesce(cancel_by, \(clientID)), updated = clock_timestamp(),
+                state = case when \(isQueued) then 'canceled' else state end,
+                reason = case when \(isQueued) then 'canceled' else reason end,
+                finished = case when \(isQueued) then clock_timestamp() end
+            where id = \(id)::uuid returning \(Self.columns)
+            """
+        ).first.map(Job.init(row:))
+        guard let job = changed else { return nil }
+        try await AuditStore.add(
+            AuditEntry(
+                clientID: clientID,
+                sourceAddress: origin.sourceAddress,
+                verb: "job.cancel",
+                object: "job:\(id)",
+                before: ["state": .string(found.state.rawValue)],
+                after: ["state": .string(job.state.rawValue)],
+                requestID: origin.requestID
+            ),
+            on: connection
+        )
+        if isQueued {
+            try await ended(job, summary: "canceled by \(clientID) before it began", on: connection)
+            return .canceled(job)
+        }
+        try await note(id, "cancel-requested", ["clientId": .string(clientID)], on: connection)
+        try await outbox.add([exchanges.cancelMessage(job)], on: connection)
+        return .requested(job)
     }
 
     /// Whether somebody wants a running job to stop.
