@@ -8,34 +8,26 @@ many.
 
 import itertools
 import json
-import os
 import re
 import time
 import urllib.parse
 import urllib.request
 
-import mohawk
 import pytest
-import requests
 import schemathesis
 import taskcluster
-from hypothesis import HealthCheck, Phase, given, seed, settings
-from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 
+from fuzzing import DEPTH, LONG_POLLS, NASTY, PIECES, SEED, Caller, run
 from support import hook, task, unique
 
-SEED = int(os.environ.get("SLIPWAY_SEED", "20240210"))
-DEPTH = int(os.environ.get("SLIPWAY_FUZZ", "1"))
-SERVICES = ["hooks", "auth", "index", "notify", "purge-cache", "queue", "secrets", "worker-manager", "object"]
+SERVICES = ["hooks", "bridges", "auth", "index", "notify", "purge-cache", "queue", "secrets", "worker-manager", "object"]
 # Examples for each endpoint and each way of making them; hooks are what this suite is about.
 EXAMPLES = {"hooks": 15 * DEPTH}
 OTHERS = 5 * DEPTH
 # When a service has had its seconds, the endpoints that are left get one good example each.
 SECONDS = {"hooks": 25 * DEPTH}
 OTHER_SECONDS = 4 * DEPTH
-# A long poll without work takes its time; whoever is gone before has not been refused.
-LONG_POLLS = {"claimWork"}
 
 
 def fetch(running, path):
@@ -137,74 +129,6 @@ class Document:
         return result
 
 
-class Caller:
-    """Sends a case signed or not, and checks what holds for every answer."""
-
-    def __init__(self, running):
-        self.root = running.root_url
-        credentials = running.options["credentials"]
-        self.credentials = {"id": credentials["clientId"], "key": credentials["accessToken"], "algorithm": "sha256"}
-        self.session = requests.Session()
-        self.counts = {}
-
-    def send(self, method, target, body=None, content_type=None, signed=True, name=None, timeout=120):
-        headers = {}
-        if content_type:
-            headers["Content-Type"] = content_type
-        if signed:
-            sender = mohawk.Sender(
-                self.credentials, self.root + target, method, content=body or b"", content_type=content_type or "", ext="e30="
-            )
-            headers["Authorization"] = sender.request_header
-        request = requests.Request(method, self.root + "/", headers=headers, data=body).prepare()
-        # The client library would normalise the path; servers have to see it as it was made.
-        request.url = self.root + target
-        answer = self.session.send(request, timeout=timeout, allow_redirects=False)
-        self.check(answer, f"{method} {target} {(body or b'')[:2000]!r}", name)
-        self.counts[answer.status_code] = self.counts.get(answer.status_code, 0) + 1
-        return answer
-
-    def check(self, answer, what, name):
-        text = f"{what}\n  {answer.status_code} {answer.text[:2000]}"
-        assert answer.status_code < 500, text
-        assert answer.headers["Access-Control-Allow-Origin"] == "*", text
-        if answer.status_code == 204:
-            assert answer.content == b"", text
-            return
-        if answer.status_code < 400:
-            return
-        assert answer.headers["Content-Type"] == "application/json; charset=utf-8", text
-        body = answer.json()
-        if body == {"error": "Not found"}:
-            assert answer.status_code == 404, text
-            return
-        assert {"code", "message", "requestInfo"} <= set(body), text
-        assert {"method", "params", "payload", "time"} <= set(body["requestInfo"]), text
-        if name:
-            assert body["requestInfo"]["method"] == name, text
-        trailer = f"\n* errorCode:  {body['code']}\n* statusCode: {answer.status_code}\n* time:       "
-        assert "\n\n---\n\n* method:     " in body["message"] and trailer in body["message"], text
-
-
-def spelled(query):
-    """A query string of whatever the generator made."""
-    pairs = []
-    for key, value in (query or {}).items():
-        for each in value if isinstance(value, list) else [value]:
-            pairs.append((str(key), each if isinstance(each, str) else json.dumps(each)))
-    return "?" + urllib.parse.urlencode(pairs) if pairs else ""
-
-
-def encoded(body):
-    """The bytes of a body; none for an endpoint without."""
-    if isinstance(body, bytes):
-        return body
-    try:
-        return json.dumps(body).encode()
-    except TypeError:
-        return None
-
-
 @pytest.mark.parametrize("service", SERVICES)
 def test_no_request_fails_the_server(running, known, service):
     manifest = fetch(running, "/references/manifest.json")["references"]
@@ -228,68 +152,6 @@ def test_no_request_fails_the_server(running, known, service):
     # However slow the machine, every endpoint was called, save those that hold their callers.
     assert sum(caller.counts.values()) >= len(operations) - len(LONG_POLLS)
     assert any(status < 300 for status in caller.counts)
-
-
-def run(caller, operation, name, mode, examples):
-    cases = operation.as_strategy(generation_mode=mode)
-    turn = [0]
-
-    @seed(SEED)
-    @settings(
-        max_examples=examples,
-        database=None,
-        deadline=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-        print_blob=False,
-    )
-    @given(case=cases)
-    def each(case):
-        turn[0] += 1
-        path = operation.path
-        for key, value in (case.path_parameters or {}).items():
-            text = str(value)
-            path = path.replace("{" + key + "}", text if "%" in text else urllib.parse.quote(text, safe=""))
-        body = encoded(case.body) if operation.body else None
-        # One in five comes without credentials.
-        signed = turn[0] % 5 != 0
-        try:
-            caller.send(
-                operation.method.upper(),
-                path + spelled(case.query),
-                body,
-                "application/json" if body is not None else None,
-                signed,
-                name,
-                timeout=1 if name in LONG_POLLS else 120,
-            )
-        except requests.Timeout:
-            assert name in LONG_POLLS, path
-
-    try:
-        each()
-    except Unsatisfiable:
-        # An endpoint that takes nothing cannot be called wrongly.
-        assert mode is GenerationMode.NEGATIVE, name
-
-
-# What a generator for schemas does not think of.
-NASTY = {
-    "nul": '{"x": "a\\u0000b"}',
-    "nul in a key": '{"a\\u0000b": 1}',
-    "lone surrogate": '{"x": "\\ud800"}',
-    "lone low surrogate in a key": '{"\\udc00x": 1}',
-    "number beyond doubles": '{"x": 1e400}',
-    "long number": '{"x": ' + "9" * 2000 + "}",
-    "tiny number": '{"x": 1e-400}',
-    "duplicate keys": '{"x": 1, "x": 2}',
-    "deep arrays": '{"x": ' + "[" * 400 + "]" * 400 + "}",
-    "too deep": '{"x": ' + "[" * 100_000 + "]" * 100_000 + "}",
-    "noncharacters": '{"x": "\\uffff\\ufdd0\U0010ffff"}',
-    "byte order mark": '\ufeff{"x": 1}',
-    "long key": '{"' + "k" * 100_000 + '": 1}',
-    "prototype": '{"__proto__": {"x": 1}, "constructor": 1}',
-}
 
 
 @pytest.mark.parametrize("kind", NASTY)
@@ -329,9 +191,7 @@ def test_nasty_bodies_reach_every_endpoint_without_harm(running, known, kind):
     caller.send("GET", "/api/secrets/v1/secret/nasty")
 
 
-@pytest.mark.parametrize(
-    "piece", ["%00", "%", "%zz", "%ff", "%C0%80", "%ED%A0%80", "..", ".", "%2e%2e", "%0a", "%F4%90%80%80", "a" * 5000, "+", "%2B", "ü"]
-)
+@pytest.mark.parametrize("piece", PIECES)
 def test_nasty_paths_and_queries_reach_every_endpoint_without_harm(running, piece):
     caller = Caller(running)
     suffixes = itertools.cycle(["", f"?limit={piece}", f"?{piece}=1", f"?continuationToken={piece}"])
