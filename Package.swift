@@ -204,8 +204,8 @@ let package = Package(
         library(
             "ReleasesKit",
             [
-                "APIServer", "Core", "HTTPClient", "JSON", "PipelineKit", "Postgres", "Pulse", "Schedules", "StepKit",
-                "Taskcluster", "TaskclusterClient", "YAMLReader", .crypto, .lifecycle,
+                "APIServer", "Core", "HTTPClient", "JSON", "JSONE", "PipelineKit", "Postgres", "Pulse", "Schedules",
+                "StepKit", "Taskcluster", "TaskclusterClient", "YAMLReader", .crypto, .lifecycle, .logging,
             ],
             migrations: true
         ),

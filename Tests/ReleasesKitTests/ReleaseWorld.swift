@@ -30,6 +30,11 @@ final class Surroundings: Sendable {
         var hooks: [(body: [UInt8], signature: String?, delivery: String?)] = []
         var hookRefusals = 0
         var mails: [JSONValue] = []
+        /// The tasks that were made, and how often each was asked for.
+        var tasks: [String: JSONValue] = [:]
+        var taskPuts: [String: Int] = [:]
+        /// Whether the queue makes tasks and never says so.
+        var isMute = false
     }
 
     static let decision = "DecisionDecisionDecisi"
@@ -72,8 +77,22 @@ final class Surroundings: Sendable {
             let schema: JSONValue = ["properties": ["release_promotion_flavor": flavors]]
             return .json(["actions": [["name": "release-promotion", "kind": "hook", "schema": schema]]])
         }
+        let create = endpoint(.put, "/task/<task>") { [self] request in
+            let (id, body) = (request.parameter("task"), try JSONValue(parsing: request.rawBody))
+            let answer = state.withLock { state -> Int? in
+                state.taskPuts[id, default: 0] += 1
+                if let known = state.tasks[id], known != body { return 409 }
+                state.tasks[id] = body
+                return state.isMute ? nil : 200
+            }
+            guard let answer else {
+                try await Task.sleep(for: .seconds(3600))
+                return .json([:], status: 500)
+            }
+            return .json(["status": ["taskId": .string(id)]], status: answer)
+        }
         return [
-            api("index", .versioned, [index]), api("queue", .versioned, [queue]), api("steps", .root, steps),
+            api("index", .versioned, [index]), api("queue", .versioned, [queue, create]), api("steps", .root, steps),
         ]
     }
 

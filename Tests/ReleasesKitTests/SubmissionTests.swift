@@ -97,7 +97,7 @@ struct SubmissionTests {
         }
     }
 
-    @Test func `88: a pipeline that cannot be made yet is made later, and the first version keeps what it was told`()
+    @Test func `a pipeline that cannot be made yet is made later, and the first version keeps what it was told`()
         async throws
     {
         var catalogue = ReleaseWorld.catalogue
@@ -133,6 +133,109 @@ struct SubmissionTests {
             #expect(world.around.body("\(Self.name).build")?["revision"] == .string(Self.name))
             let definition = try await world.call("GET", "/\(Self.name)/definition", as: ReleaseWorld.script).body
             #expect(definition["template"] == ["name": "beta", "version": "3"])
+        }
+    }
+
+    /// The products, with a way to begin releases of Firefox here.
+    private static func catalogue(_ runner: JSONValue) -> JSONValue {
+        var catalogue = ReleaseWorld.catalogue
+        var products = catalogue["products"] ?? [:]
+        var firefox = products["firefox"] ?? [:]
+        firefox["release-runner"] = runner
+        products["firefox"] = firefox
+        catalogue["products"] = products
+        return catalogue
+    }
+
+    private static let planning: JSONValue = [
+        "task": [
+            "taskGroupId": "${taskGroupId}", "created": ["$fromNow": "0 seconds"],
+            "payload": ["revision": "${release.mozillaRevision}", "release": "${release.name}"],
+        ],
+        "checks": ["l10n_changesets", "partial_updates", "check_allowed_branches"],
+        "allowed-branches": ["releases/*"],
+    ]
+
+    @Test func `88: a runner that dies when its graph is made leaves one graph, and the next makes the pipeline`()
+        async throws
+    {
+        try await ReleaseWorld.with(catalogue: Self.catalogue(Self.planning)) { world in
+            _ = try await Self.post(world, "/v1/submit_release.html", Self.fields)
+            let path = "/v1/releases/\(Self.name)"
+            func row() async throws -> JSONValue { try await world.call("GET", path, as: Self.account).body }
+            #expect(try await Self.post(world, path, [("ready", "1")]).status == 200)
+            // The graph is made, and whoever made it dies before anybody says so.
+            world.around.state.withLock { $0.isMute = true }
+            let first = Task { try await ReleaseRunner(service: world.service).runOnce() }
+            try await eventually("the graph is made") { world.around.state.withLock { $0.tasks.count } == 1 }
+            first.cancel()
+            _ = await first.result
+            let left = try await row()
+            #expect(left["complete"] == false)
+            #expect(left["status"] == "Submitting tasks")
+            try await world.service.makePipelines()
+            #expect(try await world.call("GET", "/\(Self.name)/status", as: ReleaseWorld.script).status == 404)
+
+            // It starts again, here twice at the same time.
+            world.around.state.withLock { $0.isMute = false }
+            async let second: Void = ReleaseRunner(service: world.service).runOnce()
+            async let third: Void = ReleaseRunner(service: world.service).runOnce()
+            _ = try await (second, third)
+            let done = try await row()
+            #expect(done["complete"] == true)
+            #expect(done["status"] == "Started")
+            let (tasks, puts) = world.around.state.withLock { ($0.tasks, $0.taskPuts) }
+            #expect(tasks.count == 1)
+            let graph = try #require(tasks.first)
+            #expect(puts[graph.key] ?? 0 >= 2)
+            #expect(graph.value["taskGroupId"] == .string(graph.key))
+            #expect(graph.value["payload"] == ["revision": "abc", "release": .string(Self.name)])
+            #expect(done["taskGroupId"] == .string(graph.key))
+            try await world.service.makePipelines()
+            try await eventually("the graph is followed") { world.around.puts("\(Self.name).build") > 0 }
+            #expect(world.around.body("\(Self.name).build")?["taskGroupId"] == .string(graph.key))
+            // What is done is done.
+            try await ReleaseRunner(service: world.service).runOnce()
+            #expect(world.around.state.withLock { $0.tasks.count } == 1)
+            #expect(try await row()["pipeline_pending"] == false)
+        }
+    }
+
+    @Test func `a release that makes no sense is made unready and says why, another one is begun all the same`()
+        async throws
+    {
+        try await ReleaseWorld.with(catalogue: Self.catalogue(Self.planning)) { world in
+            func submit(_ version: String, _ changes: [String: String]) async throws -> String {
+                let fields = Self.fields.map { name, value -> (String, String) in
+                    let bare = String(name.dropFirst("firefox-".count))
+                    return (name, bare == "version" ? version : changes[bare] ?? value)
+                }
+                let more = changes["partials"].map { [("firefox-partials", $0)] } ?? []
+                #expect(try await Self.post(world, "/v1/submit_release.html", fields + more).status == 302)
+                let path = "/v1/releases/Firefox-\(version)-build1"
+                #expect(try await Self.post(world, path, [("ready", "1")]).status == 200)
+                return path
+            }
+            let bad = [
+                try await submit("60.0b1", ["branch": "try"]),
+                try await submit("60.0b2", ["l10nChangesets": "de"]),
+                try await submit("60.0b3", ["partials": "59.0"]),
+                try await submit("60.0", ["partials": "59.0build1"]),
+            ]
+            let early = try await submit("60.0b4", ["mozillaRevision": "def"])
+            let good = try await submit("60.0b5", ["partials": "60.0b1build1"])
+            try await ReleaseRunner(service: world.service).runOnce()
+            let words = ["check_allowed_branches", "l10n_changesets", "partial_updates", "partial_updates"]
+            for (path, word) in zip(bad, words) {
+                let row = try await world.call("GET", path, as: Self.account).body
+                #expect(row["ready"] == false)
+                #expect(row["status"]?.string?.hasPrefix("\(word): ") == true, "\(path): \(row["status"] ?? .null)")
+            }
+            let waiting = try await world.call("GET", early, as: Self.account).body
+            #expect(waiting["ready"] == true)
+            #expect(waiting["status"] == "Waiting for builds to be completed")
+            #expect(try await world.call("GET", good, as: Self.account).body["status"] == "Started")
+            #expect(world.around.state.withLock { $0.tasks.count } == 1)
         }
     }
 }

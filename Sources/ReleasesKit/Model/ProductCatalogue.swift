@@ -29,6 +29,8 @@ struct Product: Sendable {
     let template: String?
     /// The ways in which its branches are merged, by name.
     let merges: [String: Merge]
+    /// How releases that come by the first version's form are begun here; nil if something else does that.
+    let runner: RunnerRules?
 
     /// A way in which branches are merged.
     struct Merge: Sendable {
@@ -128,8 +130,28 @@ public struct ProductCatalogue: Sendable {
             isLax: isLax,
             notify: json["notify"] ?? [],
             template: json["pipeline-template"]?.string,
-            merges: try merges(name, json["merge-behaviors"]?.object ?? [:])
+            merges: try merges(name, json["merge-behaviors"]?.object ?? [:]),
+            runner: try json["release-runner"].map { json throws(Problem) in try runner(name, json) }
         )
+    }
+
+    private static func runner(_ product: String, _ json: JSONValue) throws(Problem) -> RunnerRules {
+        guard let task = json["task"], task.object != nil else {
+            throw Problem(description: "\(product).release-runner needs a task")
+        }
+        var checks: [RunnerRules.Check] = [.longRevision, .locales, .partials, .branches]
+        if let words = json["checks"]?.array {
+            checks = []
+            for word in words {
+                guard let check = word.string.flatMap(RunnerRules.Check.init(rawValue:)) else {
+                    let known = RunnerRules.Check.allCases.map(\.rawValue).joined(separator: ", ")
+                    throw Problem(description: "\(product).release-runner.checks has to be of \(known)")
+                }
+                checks.append(check)
+            }
+        }
+        let branches = json["allowed-branches"]?.array?.compactMap(\.string) ?? []
+        return RunnerRules(task: task, checks: checks, branches: branches)
     }
 
     private static func merges(_ product: String, _ json: JSONObject) throws(Problem) -> [String: Product.Merge] {

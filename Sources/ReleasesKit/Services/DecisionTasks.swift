@@ -90,6 +90,23 @@ struct DecisionTasks: Sendable {
         return StepProblem.invalid("Taskcluster answered \(status) \(error.code)")
     }
 
+    /// A file of a source at a revision, without the blanks around it.
+    func text(_ path: String, repository: String, revision: String) async throws -> String {
+        let url = "\(repository)/raw-file/\(revision)/\(path)"
+        let response: HTTPResponse
+        do {
+            var request = HTTPRequest(url: url, timeout: .seconds(10))
+            request.redirects = 3
+            response = try await transport.send(request)
+        } catch {
+            throw StepProblem(503, "repository_unavailable", "\(repository) cannot be reached")
+        }
+        if response.status >= 500 { throw StepProblem(503, "repository_unavailable", "\(url): \(response.status)") }
+        guard response.status == 200 else { throw StepProblem.invalid("\(url) answered \(response.status)") }
+        let text = String(decoding: response.body.prefix(1000), as: UTF8.self)
+        return String(text.drop(while: \.isWhitespace).prefix { !$0.isNewline })
+    }
+
     /// The locales that a product's source at a revision has.
     func locales(_ application: String, repository: String, revision: String) async throws -> [String] {
         let url = "\(repository)/raw-file/\(revision)/\(application)/locales/l10n-changesets.json"

@@ -48,6 +48,7 @@ extension ReleaseService {
         let definition: JSONObject = [
             "description": .string("What follows the tasks of \(submission.name)"), "namespace_steps": true,
             "labels": ["product": .string(submission.product)], "parameters": ["steps": [build]],
+            "notify": catalogue.product(submission.product)?.notify ?? [],
         ]
         _ = try await pipelines.create(definition, uid: submission.name, origin: origin) { _ in }
     }

@@ -235,7 +235,7 @@ public struct ReleaseService: Sendable {
     }
 
     /// The folder of a product in its source.
-    private static func application(_ product: String) -> String? {
+    static func application(_ product: String) -> String? {
         switch product {
         case "firefox", "devedition": "browser"
         case "thunderbird": "mail"

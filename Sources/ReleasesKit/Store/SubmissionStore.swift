@@ -18,6 +18,8 @@ struct Submission: Sendable {
     var starter: String?
     /// The group of the tasks that build it.
     var graph: String?
+    /// The task that plans those, if it is made here.
+    var graphTask: JSONValue?
     /// Whether a pipeline has to be made of it.
     var isPending = false
     /// Why there is none yet.
@@ -88,7 +90,7 @@ struct SubmissionStore: Sendable {
                 """
                 update shipit_releases.submissions set ready = \(changed.isReady), complete = \(changed.isComplete),
                     status = \(changed.status), shipped = \(changed.shipped), starter = \(changed.starter),
-                    graph = \(changed.graph), pipeline_pending = \(changed.isPending),
+                    graph = \(changed.graph), graph_task = \(changed.graphTask), pipeline_pending = \(changed.isPending),
                     pipeline_problem = \(changed.problem)
                 where name = \(name)
                 """
@@ -117,6 +119,7 @@ struct SubmissionStore: Sendable {
             shipped: try row.optionalTimestamp("shipped"),
             starter: try row.optionalString("starter"),
             graph: try row.optionalString("graph"),
+            graphTask: try row.optionalJSON("graph_task"),
             isPending: try row.bool("pipeline_pending"),
             problem: try row.optionalString("pipeline_problem")
         )
