@@ -26,7 +26,7 @@ struct Slipway: AsyncParsableCommand {
         subcommands: [
             HookCommand.self, TaskCommand.self, GroupCommand.self, WorkerCommand.self, RoleCommand.self,
             ClientCommand.self, BridgeCommand.self, MachineCommand.self, JobCommand.self,
-            PipelineCommand.self, SignoffCommand.self, JSONECommand.self,
+            PipelineCommand.self, SignoffCommand.self, ReleaseCommand.self, JSONECommand.self,
             CronCommand.self,
         ]
     )
