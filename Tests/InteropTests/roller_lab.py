@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MPL-2.0
 """Machines to reboot: network namespaces with a real sshd, ipmi_sim, snmpd and a Redfish emulator in front of them."""
 
-import concurrent.futures
 import contextlib
 import http.server
 import ipaddress
@@ -19,6 +18,7 @@ import tempfile
 import threading
 import time
 
+from roller_faults import LOSE_ECHOES, FaultProxy
 from support import BINARIES, eventually, load_suite
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -407,9 +407,11 @@ class Lab:
 
     # ------------------------------------------------------------ small servers
 
-    def serve(self, handler):
-        """An HTTP server of this process; answers its port."""
+    def serve(self, handler, tls=None):
+        """An HTTP server of this process, behind TLS if it gets a context for that; answers its port."""
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        if tls:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         server.daemon_threads = True
         self.servers.append(server)
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -449,91 +451,12 @@ class Lab:
         return done.returncode, answer, done.stdout + done.stderr
 
 
-# Runs inside the machine: it sees every ping, and switches the kernel's answers off for exactly the next one now and then.
-LOSE_ECHOES = """
-import pathlib, socket, sys
-every, lost = int(sys.argv[1]), pathlib.Path(sys.argv[2])
-switch = pathlib.Path("/proc/sys/net/ipv4/icmp_echo_ignore_all")
-raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
-pathlib.Path(str(lost) + ".ready").touch()
-count = 0
-while True:
-    packet = raw.recv(65536)
-    if packet[(packet[0] & 15) * 4] != 8:
-        continue
-    count += 1
-    if count % every == every - 1:
-        switch.write_text("1")
-    elif count % every == 0:
-        switch.write_text("0")
-        with lost.open("a") as log:
-            log.write(f"{count}\\n")
-"""
-
-
-class FaultProxy:
-    """Forwards datagrams both ways, and drops or delays some."""
-
-    def __init__(self, port):
-        self.target = ("127.0.0.1", port)
-        self.server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.server.bind(("127.0.0.1", 0))
-        self.port = self.server.getsockname()[1]
-        self.requests = self.replies = 0
-        self.lose_reply = lambda number, packet: False
-        self.lose_request = lambda number, packet: False
-        self.delay = 0.0
-        self.clients = {}
-        self.closed = False
-        threading.Thread(target=self._requests, daemon=True).start()
-
-    def _requests(self):
-        while not self.closed:
-            packet, client = self.server.recvfrom(65536)
-            self.requests += 1
-            if self.lose_request(self.requests, packet):
-                continue
-            if client not in self.clients:
-                upstream = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-                upstream.connect(self.target)
-                self.clients[client] = upstream
-                threading.Thread(target=self._replies, args=(client, upstream), daemon=True).start()
-            self.clients[client].send(packet)
-
-    def _replies(self, client, upstream):
-        while not self.closed:
-            packet = upstream.recv(65536)
-            self.replies += 1
-            if self.lose_reply(self.replies, packet):
-                continue
-            if self.delay:
-                threading.Timer(self.delay, self.server.sendto, (packet, client)).start()
-            else:
-                self.server.sendto(packet, client)
-
-
 def machine(host, *controls, **properties):
     """What an action is told about a machine."""
     target = {"name": host.name, "controls": list(controls), "properties": properties}
     if host.address:
         target["ip"] = host.address
     return target
-
-
-class Scenarios:
-    """Runs independent stories side by side, so that their waits overlap; a test asks for the outcome of one."""
-
-    def __init__(self, stories, argument, width=6):
-        self.pool = concurrent.futures.ThreadPoolExecutor(width)
-        self.futures = {name: self.pool.submit(story, argument) for name, story in stories.items()}
-
-    def outcome(self, name):
-        return self.futures[name].result(timeout=900)
-
-    def close(self):
-        for future in self.futures.values():
-            future.cancel()
-        self.pool.shutdown(wait=True)
 
 
 def wait_for_exit(process, seconds=60):

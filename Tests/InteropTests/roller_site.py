@@ -3,13 +3,15 @@
 
 import json
 import os
+import pathlib
 import subprocess
 import urllib.parse
+import urllib.request
 import uuid
 
 import pytest
 import roller_lab
-from conftest import BINARIES, load_suite
+from conftest import BINARIES, TOP, load_suite
 from local_queue import sql
 from support import eventually
 
@@ -18,6 +20,19 @@ TERMINAL = ("succeeded", "failed", "canceled", "expired", "lost")
 
 def quoted(value):
     return "null" if value is None else "'" + str(value).replace("'", "''") + "'"
+
+
+def children(pid):
+    """The processes that a process has started and not collected."""
+    found = []
+    for entry in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = entry.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid:
+            found.append((entry.parent.name, fields[0]))
+    return found
 
 
 class Site:
@@ -64,6 +79,23 @@ class Site:
         )
         self.workers.append(process)
         return process
+
+    def api(self, **settings):
+        """A roller-api in front of the same database; answers its address."""
+        environment = self.environment(**settings)
+        with open(self.folder / "worker-api.log", "ab") as log:
+            process = subprocess.Popen(
+                [str(BINARIES / "roller-api"), "run"],
+                env=environment | {"SCHEMAS_DIRECTORY": str(TOP / "schemas")},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.workers.append(process)
+        url = f"http://127.0.0.1:{environment['HTTP_PORT']}"
+        eventually(lambda: urllib.request.urlopen(f"{url}/__lbheartbeat__", timeout=5).status == 200)
+        return url
 
     def logs(self):
         return "".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("worker-*.log")))

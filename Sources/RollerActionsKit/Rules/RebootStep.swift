@@ -25,6 +25,7 @@ package struct RebootStep: Sendable, Hashable {
         RebootStep("ipmi_reset"),
         RebootStep("ipmi_cycle"),
         RebootStep("xenapi_reboot"),
+        RebootStep("proxmox_reboot"),
         RebootStep("ilo_reboot"),
         RebootStep("snmp_rebootdelay", delay: .seconds(60)),
         RebootStep("ipmi_on"),

@@ -26,8 +26,8 @@ package struct ActionRegistry: Sendable {
     /// All there are.
     package static let standard = ActionRegistry(
         [
-            PingAction(), StatusAction(), UptimeAction(), RebootAction(), SSHReboot(), XenAPIReboot(), ILOReboot(),
-            WakeOnLAN(), ExecReboot(), FileBugzillaBug(), RecoverAction(), LoanAction(),
+            PingAction(), StatusAction(), UptimeAction(), RebootAction(), SSHReboot(), XenAPIReboot(), ProxmoxReboot(),
+            ILOReboot(), WakeOnLAN(), ExecReboot(), FileBugzillaBug(), RecoverAction(), LoanAction(),
         ] + IPMIAction.all + RedfishAction.all + SNMPAction.all + ReimageAction.all + QuarantineAction.all
     )
 }

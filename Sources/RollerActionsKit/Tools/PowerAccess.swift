@@ -9,9 +9,9 @@ struct PowerAccess {
     let control: Control
 
     /// The kinds that can tell the power state.
-    static let readable: Set<ControllerKind> = [.ipmi, .redfish, .snmp, .ilo]
+    static let readable: Set<ControllerKind> = [.ipmi, .redfish, .snmp, .ilo, .proxmox]
     /// The kinds that can switch a machine on.
-    static let restoring: Set<ControllerKind> = [.ipmi, .redfish, .snmp, .ilo, .xen]
+    static let restoring: Set<ControllerKind> = [.ipmi, .redfish, .snmp, .ilo, .xen, .proxmox]
 
     /// What the control shows.
     func power() async throws(ActionError) -> PowerState {
@@ -20,6 +20,7 @@ struct PowerAccess {
         case .redfish: try await RedfishClient(context: context, control: control).power()
         case .snmp: try await SNMPClient(context, control).power()
         case .ilo: try await RIBCL(context: context, control: control).power()
+        case .proxmox: try await ProxmoxClient(context, control).power()
         default: .unknown
         }
     }
@@ -36,6 +37,8 @@ struct PowerAccess {
             try await SNMPAction.restore([SNMPClient(context, control)], method: "snmp_on")
         case .ilo:
             try await ILOReboot.restore(RIBCL(context: context, control: control))
+        case .proxmox:
+            try await ProxmoxReboot.restore(ProxmoxClient(context, control))
         case .xen:
             var client = XenClient(context, control)
             try await client.logIn()
