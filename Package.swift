@@ -187,8 +187,8 @@ let package = Package(
         library(
             "RollerKit",
             [
-                "APIServer", "Core", "HTTPClient", "JSON", "JSONSchema", "Outbox", "Postgres", "Pulse", "Schedules",
-                "Taskcluster", "TaskclusterClient", .crypto, .lifecycle, .logging, .metrics,
+                "APIServer", "Core", "HTTPClient", "JSON", "JSONSchema", "Notices", "Outbox", "Postgres", "Pulse",
+                "Schedules", "Taskcluster", "TaskclusterClient", .crypto, .lifecycle, .logging, .metrics,
             ],
             migrations: true
         ),
@@ -346,8 +346,8 @@ let package = Package(
         tests(
             "RollerKit",
             [
-                "APIServer", "Core", "HTTPClient", "JSON", "Outbox", "Postgres", "Pulse", "Schedules", "Taskcluster",
-                "TaskclusterClient", "TestSupport", .crypto, .lifecycle, .logging,
+                "APIServer", "Core", "HTTPClient", "JSON", "Notices", "Outbox", "Postgres", "Pulse", "Schedules",
+                "Taskcluster", "TaskclusterClient", "TestSupport", .crypto, .lifecycle, .logging,
             ]
         ),
         tests(

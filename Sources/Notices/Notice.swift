@@ -10,11 +10,27 @@ public struct Notice: Sendable, Hashable {
         case matrix
         case slack
         case webhook
+        /// It is said in the log.
+        case log
         /// Somebody else delivers it; it is only remembered that it was told.
         case bus
 
         /// The ways in which people are told, who want few messages; programs want each.
         static let ofPeople: [Channel] = [.email, .matrix, .slack]
+    }
+
+    /// An address and what it is called.
+    public struct Link: Sendable, Hashable {
+        /// The address.
+        public var url: String
+        /// What it is called.
+        public var text: String
+
+        /// Makes a link of its parts.
+        public init(url: String, text: String) {
+            self.url = url
+            self.text = text
+        }
     }
 
     /// The same for everything that is to be told once.
@@ -29,6 +45,8 @@ public struct Notice: Sendable, Hashable {
     public var text: String
     /// For programs.
     public var document: JSONValue
+    /// Where a mail leads to, and in which words; queues that do not know links leave it out.
+    public var link: Link?
     /// How long it may wait for others to the same target, to be told with them; nil does not wait.
     public var digest: Duration?
 
@@ -40,6 +58,7 @@ public struct Notice: Sendable, Hashable {
         subject: String,
         text: String,
         document: JSONValue,
+        link: Link? = nil,
         digest: Duration? = nil
     ) {
         self.key = key
@@ -48,6 +67,7 @@ public struct Notice: Sendable, Hashable {
         self.subject = subject
         self.text = text
         self.document = document
+        self.link = link
         self.digest = digest
     }
 

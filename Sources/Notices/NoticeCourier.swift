@@ -4,19 +4,48 @@ import Core
 import Logging
 public import ServiceLifecycle
 
+/// Notices that wait for their delivery, wherever they are kept.
+public protocol NoticeQueue: Sendable {
+    /// Takes notices that are due; nobody else gets them until the lease is over.
+    func take(limit: Int, lease: Duration) async throws -> [DueNotice]
+
+    /// Notes that notices were delivered.
+    func finish(_ due: DueNotice) async throws
+
+    /// Notes that notices were not delivered, and when to try again; nil gives up.
+    func fail(_ due: DueNotice, error: String, pause: Duration?) async throws
+}
+
+/// Notices that are due and go out as one.
+public struct DueNotice: Sendable {
+    /// The rows it was made of.
+    public let ids: [Int]
+    /// What is told.
+    public let notice: Notice
+    /// How often that was tried, this time included.
+    public let attempts: Int
+
+    /// A notice that is due.
+    public init(ids: [Int], notice: Notice, attempts: Int) {
+        self.ids = ids
+        self.notice = notice
+        self.attempts = attempts
+    }
+}
+
 /// Delivers notices; whatever happens to them, what they tell of stays as it is.
 ///
 /// Any number of processes share the work: a notice is leased by one of them, and one that is not delivered is tried five
 /// times more, at growing distances.
 public struct NoticeCourier: Service {
-    private let store: NoticeStore
+    private let store: any NoticeQueue
     private let sender: NoticeSender
 
     /// The pauses after failures.
     static let pauses: [Duration] = [.seconds(1), .seconds(5), .seconds(30), .seconds(120), .seconds(600)]
 
     /// Takes notices from a store to a sender.
-    public init(store: NoticeStore, sender: NoticeSender) {
+    public init(store: any NoticeQueue, sender: NoticeSender) {
         self.store = store
         self.sender = sender
     }

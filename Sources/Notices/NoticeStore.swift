@@ -3,14 +3,7 @@
 public import Postgres
 
 /// Notices that wait for their delivery, in the table `notices` of a schema; they commit with the change they tell of.
-public struct NoticeStore: Sendable {
-    /// Notices that are due and go out as one.
-    struct Due: Sendable {
-        let ids: [Int]
-        let notice: Notice
-        let attempts: Int
-    }
-
+public struct NoticeStore: NoticeQueue {
     /// How much one person or room is told; what is beyond that waits, and is told in one piece.
     public struct Limit: Sendable {
         /// How many messages.
@@ -66,14 +59,14 @@ public struct NoticeStore: Sendable {
     // MARK: - Delivering
 
     /// Takes notices that are due; nobody else gets them until the lease is over.
-    func take(limit count: Int, lease: Duration) async throws -> [Due] {
+    public func take(limit count: Int, lease: Duration) async throws -> [DueNotice] {
         let due = try await pool.query(
             """
             select exists (select from \(unsafe: schema).notices where state = 'pending' and next_try <= now()) as due
             """
         )
         guard try due.first?.bool("due") == true else { return [] }
-        return try await pool.transaction { connection -> [Due] in
+        return try await pool.transaction { connection -> [DueNotice] in
             // One process takes at a time: whoever is told by two of them would be told in two pieces.
             let turn = try await connection.query(
                 "select pg_try_advisory_xact_lock(hashtextextended('notices of ' || \(schema), 0)) as mine"
@@ -123,7 +116,7 @@ public struct NoticeStore: Sendable {
         """
     }
 
-    private static func joined(_ rows: [PostgresRow]) throws -> [Due] {
+    private static func joined(_ rows: [PostgresRow]) throws -> [DueNotice] {
         struct Piece {
             let id: Int
             let notice: Notice
@@ -150,12 +143,12 @@ public struct NoticeStore: Sendable {
         let bundles = Dictionary(grouping: pieces.sorted { $0.id < $1.id }, by: \.bundle)
         return bundles.values.sorted { $0[0].id < $1[0].id }.compactMap { bundle in
             guard let notice = Notice.together(bundle.map(\.notice)) else { return nil }
-            return Due(ids: bundle.map(\.id), notice: notice, attempts: bundle.map(\.attempts).max() ?? 1)
+            return DueNotice(ids: bundle.map(\.id), notice: notice, attempts: bundle.map(\.attempts).max() ?? 1)
         }
     }
 
     /// Notes that notices were delivered.
-    func finish(_ due: Due) async throws {
+    public func finish(_ due: DueNotice) async throws {
         try await pool.execute(
             """
             update \(unsafe: schema).notices set state = 'sent', sent = now(), error = null where id = any(\(due.ids))
@@ -164,7 +157,7 @@ public struct NoticeStore: Sendable {
     }
 
     /// Notes that notices were not delivered, and when to try again; nil gives up.
-    func fail(_ due: Due, error: String, pause: Duration?) async throws {
+    public func fail(_ due: DueNotice, error: String, pause: Duration?) async throws {
         let seconds = pause.map { Int($0.components.seconds) }
         try await pool.execute(
             """

@@ -3,6 +3,7 @@
 import Crypto
 import HTTPClient
 import JSON
+import Notices
 import Synchronization
 import Taskcluster
 import TaskclusterClient
@@ -47,18 +48,17 @@ struct NotificationTests {
         return settings
     }()
 
-    private func courier(_ world: RollerWorld, _ inbox: Inbox) -> NotificationCourier {
+    private func courier(_ world: RollerWorld, _ inbox: Inbox) -> NoticeCourier {
         let credentials = Hawk.Credentials(clientID: "roller", accessToken: "t")
-        return NotificationCourier(
-            store: NotificationStore(pool: world.pool),
-            client: TaskclusterClient(
-                rootURL: "http://tc.example",
-                credentials: { credentials },
-                transport: inbox,
-                retry: .init(attempts: 1, base: .zero, maximum: .zero)
-            ),
+        let client = TaskclusterClient(
+            rootURL: "http://tc.example",
+            credentials: { credentials },
             transport: inbox,
-            webhookSecret: "key"
+            retry: .init(attempts: 1, base: .zero, maximum: .zero)
+        )
+        return NoticeCourier(
+            store: NotificationStore(pool: world.pool),
+            sender: RollerFoundation.sender(client, inbox, webhookSecret: "key")
         )
     }
 

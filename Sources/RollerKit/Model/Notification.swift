@@ -1,15 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
 
 package import Core
+package import Notices
 
 /// A text for people, on its way to one place.
 package struct Notification: Sendable, Hashable {
     /// How it gets there.
-    package enum Channel: String, Sendable, Hashable, CaseIterable {
-        case email, matrix, slack, webhook, log
-    }
-
-    package var channel: Channel
+    package var channel: Notice.Channel
     /// The address, room, channel or URL.
     package var target: String
     package var subject: String

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 import JSON
+import Notices
 import Schedules
 
 /// Decides who is told of a job, and in which words.
@@ -80,7 +81,7 @@ package struct NotificationRules: Sendable {
     }
 
     private func chat(_ job: Job, key: String, subject: String, body: String) -> [Notification] {
-        var targets: [(Notification.Channel, String)] = []
+        var targets: [(Notice.Channel, String)] = []
         if let room = settings.matrixRoom { targets.append((.matrix, room)) }
         if let channel = settings.slackChannel { targets.append((.slack, channel)) }
         if let url = settings.webhookURL { targets.append((.webhook, url)) }

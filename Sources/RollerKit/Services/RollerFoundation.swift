@@ -4,6 +4,7 @@ package import Core
 import Glibc
 package import HTTPClient
 import Logging
+package import Notices
 package import Outbox
 package import Postgres
 package import Pulse
@@ -31,7 +32,7 @@ package struct RollerFoundation {
     package let inventory: InventoryStore
     package let credentials: CredentialStore
     package let notifications: NotificationSettings
-    private let courier: NotificationCourier
+    private let courier: NoticeCourier
 
     /// Reads the settings that the daemons share.
     package init(_ context: DaemonContext) {
@@ -63,11 +64,27 @@ package struct RollerFoundation {
         jobs = JobStore(pool: pool, outbox: outbox, exchanges: exchanges, notifications: notifications)
         inventory = InventoryStore(pool: pool)
         credentials = CredentialStore(directory: directory)
-        courier = NotificationCourier(
+        courier = NoticeCourier(
             store: NotificationStore(pool: pool),
+            sender: Self.sender(client, transport, webhookSecret: secret)
+        )
+    }
+
+    /// Mails and chat go through the notify service, webhooks are signed as GitHub signs its own.
+    package static func sender(
+        _ client: TaskclusterClient,
+        _ transport: any HTTPTransport,
+        webhookSecret: String?
+    ) -> NoticeSender {
+        NoticeSender(
             client: client,
             transport: transport,
-            webhookSecret: secret
+            signing: NoticeSender.Signing(
+                secret: webhookSecret,
+                signatureField: "X-Hub-Signature-256",
+                deliveryField: "X-Roller-Delivery"
+            ),
+            mailTemplate: "fullscreen"
         )
     }
 

@@ -1,17 +1,14 @@
 // SPDX-License-Identifier: MPL-2.0
 
+import JSON
+package import Notices
 package import Postgres
-import Schedules
 
 /// Texts for people that wait for their delivery; they commit with the change they tell of.
-package struct NotificationStore: Sendable {
-    /// A text that is due.
-    package struct Due: Sendable {
-        package let id: Int
-        package let notification: Notification
-        package let attempts: Int
-    }
-
+///
+/// What is told of a machine too often in a short time is put together by machine, which only this store knows; the
+/// delivery is everybody's.
+package struct NotificationStore: NoticeQueue {
     let pool: PostgresPool
 
     package init(pool: PostgresPool) {
@@ -80,8 +77,8 @@ package struct NotificationStore: Sendable {
     }
 
     /// Takes texts that are due; nobody else gets them until the lease is over.
-    package func take(limit: Int, lease: Duration) async throws -> [Due] {
-        try await pool.query(
+    package func take(limit: Int, lease: Duration) async throws -> [DueNotice] {
+        let rows = try await pool.query(
             """
             update roller.notifications
             set next_try = now() + \(Int(lease.components.seconds))::bigint * interval '1 second', attempts = attempts + 1
@@ -90,41 +87,47 @@ package struct NotificationStore: Sendable {
                 order by next_try, id limit \(limit) for update skip locked))
             returning *
             """
-        ).map { row in
-            Due(
-                id: try row.int("id"),
-                notification: Notification(
-                    channel: Notification.Channel(rawValue: try row.string("channel")) ?? .log,
-                    target: try row.string("target"),
-                    subject: try row.string("subject"),
-                    body: try row.string("body"),
-                    link: try row.optionalString("link"),
-                    linkText: try row.optionalString("link_text"),
-                    key: try row.string("dedup_key"),
-                    job: try row.optionalString("job"),
-                    machine: try row.optionalString("machine")
-                ),
-                attempts: try row.int("attempts")
-            )
-        }
+        )
+        return try rows.map(Self.due)
+    }
+
+    private static func due(_ row: PostgresRow) throws -> DueNotice {
+        let key = try row.string("dedup_key")
+        let subject = try row.string("subject")
+        let text = try row.string("body")
+        let job = try row.optionalString("job")
+        let linkText = try row.optionalString("link_text") ?? "roller"
+        let notice = Notice(
+            key: key,
+            channel: Notice.Channel(rawValue: try row.string("channel")) ?? .log,
+            target: try row.string("target"),
+            subject: subject,
+            text: text,
+            document: [
+                "id": .string(key), "subject": .string(subject), "text": .string(text),
+                "taskId": job.map(JSONValue.string) ?? .null,
+            ],
+            link: try row.optionalString("link").map { Notice.Link(url: $0, text: linkText) }
+        )
+        return DueNotice(ids: [try row.int("id")], notice: notice, attempts: try row.int("attempts"))
     }
 
     /// Notes that a text was delivered.
-    package func finish(_ due: Due) async throws {
+    package func finish(_ due: DueNotice) async throws {
         _ = try await pool.execute(
-            "update roller.notifications set state = 'sent', sent = now(), error = null where id = \(due.id)"
+            "update roller.notifications set state = 'sent', sent = now(), error = null where id = any(\(due.ids))"
         )
     }
 
     /// Notes that a text was not delivered, and when to try again; nil gives up.
-    package func fail(_ due: Due, error: String, pause: Duration?) async throws {
+    package func fail(_ due: DueNotice, error: String, pause: Duration?) async throws {
         let seconds = pause.map { Int($0.components.seconds) }
         _ = try await pool.execute(
             """
             update roller.notifications set error = \(error),
                 state = case when \(seconds)::bigint is null then 'abandoned' else 'pending' end,
                 next_try = now() + coalesce(\(seconds)::bigint, 0) * interval '1 second'
-            where id = \(due.id)
+            where id = any(\(due.ids))
             """
         )
     }
