@@ -7,7 +7,7 @@ public enum APIResponse: Sendable {
     /// A JSON document, validated against the endpoint's output schema unless it is an error status.
     case json(JSONValue, status: Int = 200, headers: [String: String] = [:])
     /// A JSON document that is already text, sent as it is and not validated.
-    case rawJSON([UInt8], status: Int = 200)
+    case rawJSON([UInt8], status: Int = 200, headers: [String: String] = [:])
     /// 204 and nothing else.
     case empty
     /// Text of another media type.
@@ -25,7 +25,7 @@ public enum APIResponse: Sendable {
     /// The status this answer is sent with.
     public var status: Int {
         switch self {
-        case .json(_, let status, _), .rawJSON(_, let status), .text(_, let status, _): status
+        case .json(_, let status, _), .rawJSON(_, let status, _), .text(_, let status, _): status
         case .empty: 204
         case .file, .stream: 200
         case .bodyless(let status, _): status

@@ -141,8 +141,8 @@ struct APICall {
                 }
             }
             return .json(value, status, fields: HTTPFields(pairs: headers.map { (name: $0.key, value: $0.value) }))
-        case .rawJSON(let bytes, let status):
-            return .json(bytes, status)
+        case .rawJSON(let bytes, let status, let headers):
+            return .json(bytes, status, fields: HTTPFields(pairs: headers.map { (name: $0.key, value: $0.value) }))
         case .empty:
             return Reply(204)
         case .text(let text, let status, let type):

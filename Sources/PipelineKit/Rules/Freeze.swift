@@ -33,6 +33,16 @@ struct Freeze: Sendable {
         }
     }
 
+    /// When it begins or ends next; nil for never.
+    func change(after now: Timestamp) -> Timestamp? {
+        switch period {
+        case .once(let start, let end):
+            [start, end].filter { $0 > now }.min()
+        case .recurring(let start, let end, let zone):
+            [start.next(after: now, in: zone), end.next(after: now, in: zone)].compactMap(\.self).min()
+        }
+    }
+
     func covers(_ step: StepSpecification, of pipeline: PipelineDefinition, at now: Timestamp) -> Bool {
         guard labels.allSatisfy({ pipeline.labels[$0.key] == $0.value }) else { return false }
         if let apiPrefix, !step.apiURL.hasPrefix(apiPrefix) { return false }

@@ -24,10 +24,13 @@ final class Mailbox: Sendable {
     ///
     /// Nothing has arrived if nothing comes for a while.
     func take(within limit: Duration) async -> (letters: [Observation], busy: Set<String>) {
-        let first = drain()
-        if !first.letters.isEmpty { return first }
-        _ = await signal.wait(timeout: limit)
-        return drain()
+        let deadline = ContinuousClock.now + limit
+        while true {
+            let found = drain()
+            let left = deadline - .now
+            // The signal may be about letters that were taken already.
+            guard found.letters.isEmpty, left > .zero, await signal.wait(timeout: left) else { return found }
+        }
     }
 
     private func drain() -> (letters: [Observation], busy: Set<String>) {

@@ -7,8 +7,23 @@ public import StepKit
 extension PipelineService {
     /// A pipeline with its steps, as everybody may see it.
     struct View: Sendable {
+        let step: Step
         let evaluation: Evaluation
         let wanted: [String: [String]]
+
+        /// Until when nothing but a change of the pipeline itself, or of freezes, changes what is told of it.
+        ///
+        /// Nil where it depends on other pipelines.
+        var end: Timestamp? {
+            guard !step.state.isTerminal else { return .farFuture }
+            let isUntouched = evaluation.ordered.allSatisfy { $0.intended == nil }
+            if evaluation.definition.concurrencyKey != nil, isUntouched { return nil }
+            var moments = evaluation.freezes.compactMap { $0.change(after: evaluation.now) }
+            for run in evaluation.ordered where run.state == .pending {
+                moments += [evaluation.specification(run.uid)?.notBefore, run.retryAt].compactMap(\.self)
+            }
+            return moments.filter { $0 > evaluation.now }.min() ?? .farFuture
+        }
     }
 
     func view(_ uid: String) async throws -> View {
@@ -28,12 +43,27 @@ extension PipelineService {
         }
         evaluation.freezes = freezes
         evaluation.isQueued = others > 0
-        return View(evaluation: evaluation, wanted: try await runs.wanted(by: step.id))
+        return View(step: step, evaluation: evaluation, wanted: try await runs.wanted(by: step.id))
     }
 
     /// What is told of a pipeline beyond the contract: its steps.
     public func info(of step: Step) async throws -> JSONObject {
-        let view = try await view(step.uid)
+        Self.info(try await view(step.uid), of: step)
+    }
+
+    /// The status as it was sent last if nothing has changed since, and as it is now otherwise.
+    public func rendered(_ uid: String) async throws -> RenderedStatus? {
+        guard let stamp = try await board.stamp(uid) else { return nil }
+        if let status = board.status(uid, stamp, at: store.now()) { return status }
+        // All that is read now is at least as new as the stamp; if it is newer, the next reader's stamp is another one.
+        let view = try await view(uid)
+        let json = JSONValue.object(view.step.status(info: Self.info(view, of: view.step)))
+        let status = RenderedStatus(body: json.bytes(.pretty), entityTag: view.step.entityTag)
+        if let end = view.end { board.keep(status, of: uid, stamp, until: end) }
+        return status
+    }
+
+    private static func info(_ view: View, of step: Step) -> JSONObject {
         var info = step.info
         info["paused"] = JSONValue(view.evaluation.isPaused)
         info["steps"] = .array(view.evaluation.ordered.map { .object(Self.json($0, view)) })

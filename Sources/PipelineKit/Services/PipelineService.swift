@@ -18,6 +18,7 @@ public struct PipelineService: StepService {
     let templates: TemplateStore
     let notices: PipelineNotices
     let client: StepClient
+    let board: StatusBoard
     private let services: [String]
     private let webhooks: [String]
 
@@ -51,6 +52,7 @@ public struct PipelineService: StepService {
         freezes = FreezeStore(pool: store.pool, zones: zones)
         templates = TemplateStore(pool: store.pool)
         notices = PipelineNotices(store: store, limit: noticeLimit)
+        board = StatusBoard(runs: runs)
     }
 
     // MARK: - The contract

@@ -56,7 +56,8 @@ struct FreezeStore: Sendable {
     }
 
     func save(_ freeze: Request, by actor: String, at now: Timestamp) async throws {
-        try await pool.execute(
+        try await pool.pipeline([
+            Self.revise,
             """
             insert into shipit_pipeline.freezes (uid, name, reason, starts, ends, cron_start, cron_end, tz, labels,
                 api_url_prefix, step_uid_glob, override_scopes, created_by, created)
@@ -68,13 +69,22 @@ struct FreezeStore: Sendable {
                 ends = excluded.ends, cron_start = excluded.cron_start, cron_end = excluded.cron_end, tz = excluded.tz,
                 labels = excluded.labels, api_url_prefix = excluded.api_url_prefix,
                 step_uid_glob = excluded.step_uid_glob, override_scopes = excluded.override_scopes
-            """
-        )
+            """,
+        ])
     }
 
     func delete(_ uid: String) async throws -> Bool {
-        try await pool.execute("delete from shipit_pipeline.freezes where uid = \(uid)") > 0
+        let rows = try await pool.pipeline([
+            Self.revise,
+            "delete from shipit_pipeline.freezes where uid = \(uid) returning uid",
+        ])
+        return rows.last?.isEmpty == false
     }
+
+    /// What is told of waiting pipelines depends on all freezes.
+    private static let revise: SQL = """
+        update shipit_pipeline.revisions set number = number + 1 where name = 'freezes'
+        """
 
     func list() async throws -> [JSONValue] {
         let rows = try await pool.query("select * from shipit_pipeline.freezes order by starts desc, uid limit 1000")

@@ -28,14 +28,17 @@ extension RunStore {
         _ change: StepTransaction
     ) async throws -> Bool {
         let names = Array(Set(names)).sorted()
+        var isNew = false
         for name in names {
-            try await change.connection.execute(
+            let count = try await change.connection.execute(
                 """
                 insert into shipit_pipeline.lock_waiters (name, pipeline_id, step_uid, since)
                 values (\(name), \(pipeline), \(step), \(since)) on conflict do nothing
                 """
             )
+            isNew = isNew || count > 0
         }
+        if isNew { try await change.connection.execute(Self.revise(pipeline)) }
         let blocked = try await change.connection.query(
             """
             select 1 from shipit_pipeline.locks where name = any(\(names))

@@ -108,6 +108,28 @@ struct RunStore: Sendable {
         return found
     }
 
+    /// What the statuses of pipelines depend on.
+    func stamps(_ names: [String]) async throws -> [String: StatusBoard.Stamp] {
+        let rows = try await pool.query(
+            """
+            select s.uid, s.id, s.version, r.revision,
+                (select number from shipit_pipeline.revisions where name = 'freezes') as freezes
+            from shipit_pipeline.steps s join shipit_pipeline.runs r on r.id = s.id
+            where s.uid = any(\(Array(Set(names)))) and s.deleted_at is null
+            """
+        )
+        var stamps: [String: StatusBoard.Stamp] = [:]
+        for row in rows {
+            stamps[try row.string(0)] = StatusBoard.Stamp(
+                id: try row.int(1),
+                version: try row.int(2),
+                revision: try row.int(3),
+                freezes: try row.int(4)
+            )
+        }
+        return stamps
+    }
+
     private static func runQuery(_ id: Int) -> SQL {
         "select paused, cancel_requested, concurrency_key from shipit_pipeline.runs where id = \(id)"
     }
@@ -166,7 +188,7 @@ struct RunStore: Sendable {
     /// Writes the steps that differ from what they were.
     func write(_ steps: [StepRun], before: [StepRun], _ id: Int, on connection: PostgresConnection) async throws {
         let old = Dictionary(before.map { ($0.uid, $0) }) { first, _ in first }
-        let statements = steps.filter { old[$0.uid] != $0 }.map { run -> SQL in
+        var statements = steps.filter { old[$0.uid] != $0 }.map { run -> SQL in
             let milliseconds =
                 run.pollInterval.components.seconds * 1000
                 + run.pollInterval.components.attoseconds / 1_000_000_000_000_000
@@ -186,16 +208,27 @@ struct RunStore: Sendable {
                 where pipeline_id = \(id) and uid = \(run.uid)
                 """
         }
+        guard !statements.isEmpty else { return }
+        statements.append(Self.revise(id))
         try await connection.pipeline(statements)
     }
 
+    /// Counts a change of what is told of a pipeline.
+    static func revise(_ id: Int) -> SQL {
+        "update shipit_pipeline.runs set revision = revision + 1 where id = \(id)"
+    }
+
     func setPaused(_ isPaused: Bool, _ id: Int, on connection: PostgresConnection) async throws {
-        try await connection.execute("update shipit_pipeline.runs set paused = \(isPaused) where id = \(id)")
+        try await connection.execute(
+            "update shipit_pipeline.runs set paused = \(isPaused), revision = revision + 1 where id = \(id)"
+        )
     }
 
     func setCancelled(_ isCancelled: Bool, _ id: Int, on connection: PostgresConnection) async throws {
         try await connection.execute(
-            "update shipit_pipeline.runs set cancel_requested = \(isCancelled) where id = \(id)"
+            """
+            update shipit_pipeline.runs set cancel_requested = \(isCancelled), revision = revision + 1 where id = \(id)
+            """
         )
     }
 

@@ -25,6 +25,8 @@ public protocol StepService: Sendable {
     func refreshed(_ step: Step) async throws -> Step
     /// What the service tells of a step beyond the contract.
     func info(of step: Step) async throws -> JSONObject
+    /// The status as text, where the service has means to give it without making it anew; nil is made anew.
+    func rendered(_ uid: String) async throws -> RenderedStatus?
     /// What would be done for a definition, told instead of doing it; nil if the service has no plans to tell.
     func plan(_ definition: StepDefinition) -> JSONObject?
 }
@@ -38,6 +40,8 @@ extension StepService {
     public func refreshed(_ step: Step) async throws -> Step { step }
     /// What is stored with the step.
     public func info(of step: Step) async throws -> JSONObject { step.info }
+    /// None.
+    public func rendered(_ uid: String) async throws -> RenderedStatus? { nil }
     /// None.
     public func plan(_ definition: StepDefinition) -> JSONObject? { nil }
 }
@@ -53,6 +57,20 @@ public struct StepDefinition: Sendable {
     public init(_ value: JSONValue, labels: JSONObject = [:]) {
         self.value = value
         self.labels = labels
+    }
+}
+
+/// A step's status as it is sent.
+public struct RenderedStatus: Sendable {
+    /// The JSON text.
+    public let body: [UInt8]
+    /// The tag of the version it describes.
+    public let entityTag: String
+
+    /// Describes a text.
+    public init(body: [UInt8], entityTag: String) {
+        self.body = body
+        self.entityTag = entityTag
     }
 }
 
@@ -296,6 +314,11 @@ public struct StepAPI<Service: StepService>: Sendable {
 
     private func status(_ request: APIRequest, _ actor: StepActor) async throws -> APIResponse {
         let tags = EntityTags(request.header("if-none-match"))
+        if request.query["wait"] == nil, let status = try await service.rendered(request.parameter("uid")) {
+            let headers = ["ETag": status.entityTag]
+            if tags?.contains(status.entityTag) == true { return .bodyless(304, headers: headers) }
+            return .rawJSON(status.body, headers: headers)
+        }
         var step = try await service.refreshed(try await existing(request))
         if let text = request.query["wait"] {
             guard let seconds = Int(text), (1...60).contains(seconds) else {
