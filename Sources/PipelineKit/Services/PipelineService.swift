@@ -52,7 +52,7 @@ public struct PipelineService: StepService {
         freezes = FreezeStore(pool: store.pool, zones: zones)
         templates = TemplateStore(pool: store.pool)
         notices = PipelineNotices(store: store, limit: noticeLimit)
-        board = StatusBoard(runs: runs)
+        board = StatusBoard(reading: runs.stamps)
     }
 
     // MARK: - The contract

@@ -39,12 +39,12 @@ final class StatusBoard: Sendable {
     private let stamps: Coalescer<String, Stamp?>
     private let limit: Int
 
-    /// Remembers up to about twice `limit` bytes.
-    init(runs: RunStore, limit: Int = 2 << 20) {
+    /// Remembers up to about twice `limit` bytes; `reading` says what statuses of those names depend on.
+    init(limit: Int = 2 << 20, reading: @escaping @Sendable ([String]) async throws -> [String: Stamp]) {
         self.limit = limit
         stamps = Coalescer { names in
             do {
-                let found = try await runs.stamps(names)
+                let found = try await reading(names)
                 return names.map { .success(found[$0]) }
             } catch {
                 return names.map { _ in .failure(error) }
