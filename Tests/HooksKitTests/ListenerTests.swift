@@ -357,6 +357,23 @@ struct ListenerTests {
             #expect(try await world.tasks(24).count == 24)
         }
     }
+
+    @Test func `a listener whose connection is closed for good ends with the reason, and its process with it`()
+        async throws
+    {
+        try await ListenerWorld.with(listeners: 0) { world in
+            let connection = PulseConnection(world.pulse.configuration, name: "closed for good")
+            let listener = world.listener(on: connection)
+            let ending = Task { try await listener.run() }
+            try await eventually(within: .seconds(120), "the listener is ready") {
+                do { try await listener.checkReady() } catch { return false }
+                return true
+            }
+            await connection.shutDown()
+            let error = await #expect(throws: PulseError.self) { try await ending.value }
+            #expect(error?.code == .closed)
+        }
+    }
 }
 
 struct ListenerShareTests {

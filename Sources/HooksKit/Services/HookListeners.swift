@@ -104,16 +104,29 @@ package final class HookListeners: Service, Sendable {
         var description: String { "not all queues of hooks are consumed yet" }
     }
 
+    /// Listens until the process goes down; throws when listening ends before, so that the process ends and is started anew.
     package func run() async throws {
-        await withDiscardingTaskGroup { tasks in
-            tasks.addTask { await cancelWhenGracefulShutdown { await self.upkeep() } }
+        let failure = await withTaskGroup(of: (any Error)?.self) { tasks -> (any Error)? in
             tasks.addTask {
-                do { try await self.group.run() } catch is CancellationError {} catch {
-                    Logger.current.error("hooks are not listened to any more", metadata: ["error": "\(error)"])
-                }
+                await cancelWhenGracefulShutdown { await self.upkeep() }
+                return nil
             }
+            tasks.addTask {
+                do { try await self.group.run() } catch is CancellationError {} catch { return error }
+                return nil
+            }
+            for await failure in tasks {
+                guard let failure else { continue }
+                tasks.cancelAll()
+                return failure
+            }
+            return nil
         }
         await sayGoodbye()
+        if let failure, !Task.isCancelled {
+            Logger.current.error("hooks are not listened to any more", metadata: ["error": "\(failure)"])
+            throw failure
+        }
     }
 
     /// What the others would otherwise find out by waiting.
