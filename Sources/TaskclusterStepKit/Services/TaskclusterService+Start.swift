@@ -154,17 +154,26 @@ extension TaskclusterService {
         try await settle(look) { change, _ in change.move(to: .exception, message: String(message.prefix(2000))) }
     }
 
-    /// Triggers once: nothing below repeats the request.
+    /// One request to trigger a hook: nothing below repeats it.
+    func triggerOnce(
+        _ group: String,
+        _ hook: String,
+        _ payload: JSONValue
+    ) async throws(TaskclusterError) -> JSONValue {
+        try await client.call(
+            "hooks",
+            "POST",
+            ["hooks", group, hook, "trigger"],
+            body: payload,
+            retry: RetryPolicy(attempts: 1, base: .zero, maximum: .zero)
+        )
+    }
+
+    /// Triggers once, and says what that has come to.
     private func fire(_ trigger: Trigger) async -> Firing {
         let answer: JSONValue
         do throws(TaskclusterError) {
-            answer = try await client.call(
-                "hooks",
-                "POST",
-                ["hooks", trigger.group, trigger.hook, "trigger"],
-                body: trigger.payload,
-                retry: RetryPolicy(attempts: 1, base: .zero, maximum: .zero)
-            )
+            answer = try await triggerOnce(trigger.group, trigger.hook, trigger.payload)
         } catch {
             switch error.status {
             case nil where ["connect", "invalidURL", "tls"].contains(error.code): return .notSent(error)

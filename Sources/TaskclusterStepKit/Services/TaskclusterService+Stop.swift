@@ -117,13 +117,7 @@ extension TaskclusterService {
             return
         }
         do throws(TaskclusterError) {
-            _ = try await client.call(
-                "hooks",
-                "POST",
-                ["hooks", wanted.group, wanted.hook, "trigger"],
-                body: wanted.payload,
-                retry: RetryPolicy(attempts: 1, base: .zero, maximum: .zero)
-            )
+            _ = try await triggerOnce(wanted.group, wanted.hook, wanted.payload)
         } catch {
             problems.append("cancel-all: \(Self.excerpt(error))")
         }
