@@ -42,6 +42,31 @@ struct ReconnectTests {
         }
     }
 
+    @Test func `a queue of one connection comes back with the next one, under another name and with its bindings`()
+        async throws
+    {
+        try await lend { relay, pulse, exchange, _ in
+            let journal = Journal()
+            let begins = Flag()
+            var wanted = PulseSubscription(
+                queue: .ephemeral(namespace: pulse.namespace),
+                bindings: [PulseBinding(exchange: exchange, routingKeyPattern: "#")]
+            )
+            wanted.onConsuming = { begins.raise() }
+            try await consuming(pulse, wanted) {
+                journal.note($0)
+                return .ack
+            } while: {
+                for number in 1...3 {
+                    try await eventually("consuming begins") { begins.count >= number }
+                    try await pulse.publish(PulseMessage("\(number)", to: exchange))
+                    try await eventually("the message arrives") { journal.texts.contains("\(number)") }
+                    relay.cut()
+                }
+            }
+        }
+    }
+
     @Test func `A33: publishing waits for a broker that is away for a while`() async throws {
         try await lend { relay, pulse, exchange, queue in
             try await pulse.declareQueue(PulseQueue(queue))
