@@ -13,11 +13,6 @@ import Synchronization
 ///
 /// `POST /webhooks/<source>`; a query is ignored, because some senders insist on one.
 package struct WebhookReceiver: Sendable {
-    /// The media types of bodies.
-    private enum Form {
-        case json, fields
-    }
-
     private let gates: [String: SourceGate]
     private let store: DeliveryStore
     private let budget = BodyBudget()
