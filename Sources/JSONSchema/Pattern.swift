@@ -15,6 +15,8 @@ public struct Pattern: Sendable {
     /// The source text.
     public let text: String
     private let program: [Instruction]
+    /// Whether there is one way through the pattern, from the beginning of the text: most patterns of identifiers are so.
+    private let isStraight: Bool
 
     enum Instruction: Sendable {
         case match(CharacterSet)
@@ -33,10 +35,42 @@ public struct Pattern: Sendable {
         self.text = text
         var parser = PatternParser(text)
         program = try parser.program()
+        isStraight = Self.isStraight(program)
+    }
+
+    private static func isStraight(_ program: [Instruction]) -> Bool {
+        guard case .assert(.start) = program.first else { return false }
+        return program.allSatisfy { instruction in
+            switch instruction {
+            case .match, .accept, .assert(.start), .assert(.end): true
+            case .split, .jump, .assert: false
+            }
+        }
     }
 
     /// Tells whether the pattern matches anywhere in a text.
     public func matches(_ text: String) -> Bool {
+        isStraight ? goesStraight(through: text) : matchesSomewhere(in: text)
+    }
+
+    private func goesStraight(through text: String) -> Bool {
+        var rest = text.unicodeScalars[...]
+        for instruction in program {
+            switch instruction {
+            case .match(let set):
+                guard let scalar = rest.popFirst(), set.contains(scalar.value) else { return false }
+            case .assert(.start):
+                guard rest.startIndex == text.startIndex else { return false }
+            case .assert:
+                guard rest.isEmpty else { return false }
+            case .split, .jump, .accept:
+                return true
+            }
+        }
+        return true
+    }
+
+    private func matchesSomewhere(in text: String) -> Bool {
         let scalars = Array(text.unicodeScalars)
         var current = Threads(program.count)
         var next = Threads(program.count)

@@ -123,6 +123,16 @@ def test_several_tasks_are_asked_about_at_once(queue):
     wish = {"taskIds": [ids[2], taskcluster.slugId(), ids[0]]}
     assert [each["taskId"] for each in queue.tasks(wish)["tasks"]] == [ids[2], ids[0]]
     assert [each["taskId"] for each in queue.statuses(wish)["statuses"]] == [ids[2], ids[0]]
+    assert [each["task"] for each in queue.tasks(wish)["tasks"]] == [queue.task(ids[2]), queue.task(ids[0])]
+    assert queue.statuses(wish)["statuses"][1]["status"] == queue.status(ids[0])["status"]
+
+    # A page without any task that exists is followed by the others.
+    wish = {"taskIds": [ids[0], taskcluster.slugId(), ids[1]]}
+    found, pages = [], []
+    queue.statuses(payload=wish, query={"limit": "1"}, paginationHandler=lambda page: pages.append(page))
+    for page in pages:
+        found += [each["taskId"] for each in page["statuses"]]
+    assert found == [ids[0], ids[1]] and len(pages) == 3
 
 
 # ---------------------------------------------------------------- C. claiming

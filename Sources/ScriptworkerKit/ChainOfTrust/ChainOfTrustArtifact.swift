@@ -7,6 +7,8 @@ import WorkerKit
 enum ChainOfTrustArtifact {
     static let name = "public/chain-of-trust.json"
     static let signatureName = "public/chain-of-trust.json.sig"
+    /// What a decision task leaves that its chain is checked with.
+    static let ofParents = ["public/task-graph.json", "public/actions.json", "public/parameters.yml"]
 
     /// The task cannot be described in this form.
     struct Problem: Error, CustomStringConvertible {

@@ -42,6 +42,7 @@ enum TaskDirectories {
     static func make(_ path: String) throws {
         var info = stat()
         if stat(path, &info) == 0, info.st_mode & S_IFMT == S_IFDIR { return }
+        if mkdir(path, 0o755) == 0 { return }
         if lstat(path, &info) == 0 { unlink(path) }
         let parent = path.split(separator: "/").dropLast().joined(separator: "/")
         if !parent.isEmpty { try make((path.hasPrefix("/") ? "/" : "") + parent) }

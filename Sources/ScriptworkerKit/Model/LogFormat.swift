@@ -35,7 +35,8 @@ enum URLMask {
 
     /// The text up to the first mark of each word that has one.
     static func masked(_ text: String) -> String {
-        guard marks.contains(where: { text.contains($0) }) else { return text }
+        // Few lines have any, and this is asked about every line of every log.
+        guard text.utf8.contains(UInt8(ascii: "=")), marks.contains(where: { text.contains($0) }) else { return text }
         return text.split(separator: " ", omittingEmptySubsequences: false).map { word in
             let cut = marks.compactMap { word.firstRange(of: $0)?.lowerBound }.min()
             return cut.map { word[..<$0] + "<snip>" } ?? word

@@ -81,11 +81,31 @@ struct TaskPayload: Sendable, Hashable {
 
     /// Whether a path stays below its directory, however it may be decoded on its way.
     static func isSafe(_ path: String) -> Bool {
-        guard !path.isEmpty, !path.contains(".."), path.utf8.allSatisfy({ (0x20...0x7e).contains($0) && $0 != 0x5c })
-        else { return false }
-        return [path, PercentText.decoded(path)].allSatisfy { path in
-            path.split(separator: "/", omittingEmptySubsequences: false).allSatisfy { !["", ".", ".."].contains($0) }
-                && path.utf8.allSatisfy { $0 >= 0x20 && $0 != 0x5c }
+        guard !path.isEmpty, path.utf8.allSatisfy({ (0x20...0x7e).contains($0) }), staysBelow(path) else {
+            return false
         }
+        return !path.utf8.contains(UInt8(ascii: "%")) || staysBelow(PercentText.decoded(path))
+    }
+
+    /// Whether no segment is empty, one dot or has two in a row, and nothing in it is a backslash or a control character.
+    private static func staysBelow(_ path: String) -> Bool {
+        var (length, dots) = (0, 0)
+        for byte in path.utf8 {
+            switch byte {
+            case UInt8(ascii: "/"):
+                guard length > 0, !(length == 1 && dots == 1) else { return false }
+                (length, dots) = (0, 0)
+            case UInt8(ascii: "."):
+                length += 1
+                dots += 1
+                guard dots < 2 else { return false }
+            case UInt8(ascii: "\\"), 0..<0x20:
+                return false
+            default:
+                length += 1
+                dots = 0
+            }
+        }
+        return length > 0 && !(length == 1 && dots == 1)
     }
 }

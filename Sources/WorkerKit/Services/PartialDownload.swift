@@ -57,13 +57,29 @@ struct ArrivedDownload: Sendable {
     }
 
     /// Gives the content its final name, replacing what has it.
+    ///
+    /// What is in memory was looked at already, so it is written at its place at once.
     func settle(at place: String, _ name: String) throws(ArtifactDownloader.Failure) {
         do {
-            if bytes != nil { _ = try opened() }
-            guard rename(path, place) == 0 else { throw FileError("cannot move \(name) into place", errno) }
+            if let bytes {
+                try Self.write(bytes, to: place)
+            } else {
+                guard rename(path, place) == 0 else { throw FileError("cannot move \(name) into place", errno) }
+            }
         } catch {
-            unlink(path)
+            unlink(bytes == nil ? path : place)
             throw .storage("\(error)")
         }
+    }
+
+    private static func write(_ bytes: [UInt8], to place: String) throws {
+        let flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC
+        var descriptor = open(place, flags, 0o644)
+        if descriptor < 0, errno == EEXIST {
+            unlink(place)
+            descriptor = open(place, flags, 0o644)
+        }
+        let file = try OpenFile(checking: descriptor, "cannot create \(place)")
+        try bytes.withUnsafeBytes { try file.write($0) }
     }
 }

@@ -36,6 +36,18 @@ public struct SmallArtifacts: Sendable {
     /// How many there are.
     public var count: Int { contents.count }
 
+    /// The bytes of an artifact that came and is not packed; nobody has looked at them unless `download` has.
+    public func bytes(_ name: Name) -> [UInt8]? {
+        guard let content = contents[name], !content.isCompressed else { return nil }
+        return content.bytes
+    }
+
+    /// Adds what came in another answer.
+    public mutating func formUnion(_ other: SmallArtifacts) {
+        contents.merge(other.contents) { _, new in new }
+        size += other.size
+    }
+
     /// Takes what an answer holds; what makes no sense is left for being asked again.
     mutating func add(_ answer: JSONValue) {
         for entry in answer["artifacts"]?.array ?? [] {
@@ -56,7 +68,7 @@ extension ArtifactDownloader {
     /// What comes back is as unchecked as any transfer: it goes through `download` like everything else.
     public func small(_ names: [SmallArtifacts.Name]) async -> SmallArtifacts {
         var small = SmallArtifacts()
-        guard names.count > 2 else { return small }
+        guard names.count > 1 else { return small }
         // All of it stays in memory until it was checked, so there is an end to it.
         for start in stride(from: 0, to: names.count, by: 256) where small.size < 4 << 20 {
             let wanted: [JSONValue] = names[start..<min(start + 256, names.count)].map {

@@ -12,14 +12,19 @@ struct SourceURL: Sendable, Hashable {
     let path: String
 
     init?(_ text: String) {
-        guard let colon = text.firstRange(of: "://") else { return nil }
+        let bytes = text.utf8
+        guard let colon = bytes.firstIndex(of: UInt8(ascii: ":")), bytes[colon...].starts(with: "://".utf8) else {
+            return nil
+        }
         self.text = text
-        scheme = text[..<colon.lowerBound].lowercased()
-        let rest = text[colon.upperBound...].prefix { $0 != "?" && $0 != "#" }
-        let host = rest.prefix { $0 != "/" }
+        scheme = text[..<colon].lowercased()
+        let rest = bytes[bytes.index(colon, offsetBy: 3)...].prefix {
+            $0 != UInt8(ascii: "?") && $0 != UInt8(ascii: "#")
+        }
+        let host = rest.prefix { $0 != UInt8(ascii: "/") }
         guard !scheme.isEmpty, !host.isEmpty else { return nil }
-        authority = String(host)
-        path = String(rest[host.endIndex...])
+        authority = String(decoding: host, as: UTF8.self)
+        path = String(decoding: rest[host.endIndex...], as: UTF8.self)
     }
 
     /// The host alone, in lower case.
@@ -71,12 +76,14 @@ enum PercentText {
 /// A regular expression of a configuration; the same pattern is the same text.
 struct PathPattern: Sendable, Hashable {
     let text: String
+    private let plain: PlainExpression?
     private let compiled: CompiledPattern
 
     /// Nil when the text is no regular expression.
     init?(_ text: String) {
         guard let regex = try? Regex(text) else { return nil }
         self.text = text
+        plain = PlainExpression(text)
         compiled = CompiledPattern(regex.matchingSemantics(.unicodeScalar))
     }
 
@@ -90,7 +97,13 @@ struct PathPattern: Sendable, Hashable {
     }
 
     /// The named groups of the first place that matches.
-    func groups(in path: String) -> [String: String]? { compiled.groups(in: path) }
+    func groups(in path: String) -> [String: String]? {
+        switch plain?.outcome(for: path) {
+        case .match(let groups): groups
+        case .noMatch: nil
+        case .notPlain, nil: compiled.groups(in: path)
+        }
+    }
 }
 
 /// What a pattern was compiled to, for one thread at a time.

@@ -48,17 +48,21 @@ struct ChainVerifier: Sendable {
         let head = try ChainTask(name: type, taskID: taskID, definition: definition, policy: policy)
         log.info("\(head.label) is a \(head.implementation.rawValue) task; parent \(head.parentID)")
         var chain = Chain(head: head)
+        async let early = early(head, includingHead)
         try await build(&chain, includingHead)
         log.info("the chain has \(chain.links.count) links")
-        chain.statements = try await statements(chain.links)
-        try await fetchInputs(chain)
-        try await checkTypes(chain)
+        let built = chain
+        async let sources = sources(of: built)
+        var answers = await early
+        chain.statements = try await statements(chain.links, &answers)
+        try await fetchInputs(chain, answers)
+        try await checkTypes(chain, await sources)
         try checkImplementations(chain)
         try await trace(chain)
         return chain
     }
 
-    private func path(_ taskID: String, _ name: String) -> String { "\(directory)/cot/\(taskID)/\(name)" }
+    func path(_ taskID: String, _ name: String) -> String { "\(directory)/cot/\(taskID)/\(name)" }
 
     // MARK: - Finding the links
 
@@ -105,36 +109,6 @@ struct ChainVerifier: Sendable {
         try FileText.write(task.definition.bytes(.prettySorted), to: path(task.taskID, "task.json"))
     }
 
-    /// What the queue says about many tasks at once, by task; what it leaves out is asked for one by one.
-    private func many(
-        _ taskIDs: [String],
-        _ path: [String],
-        _ list: String,
-        _ member: String
-    ) async -> [String: JSONValue] {
-        var found: [String: JSONValue] = [:]
-        guard taskIDs.count > 2 else { return found }
-        for start in stride(from: 0, to: taskIDs.count, by: 100) {
-            let body: JSONValue = ["taskIds": .init(Array(taskIDs[start..<min(start + 100, taskIDs.count)]))]
-            var query: [(String, String)] = []
-            repeat {
-                do {
-                    let page = try await client.call("queue", "POST", path, query: query, body: body, retry: .once)
-                    for entry in page[list]?.array ?? [] {
-                        guard let taskID = entry["taskId"]?.string, let value = entry[member] else { continue }
-                        found[taskID] = value
-                    }
-                    query = page["continuationToken"]?.string.map { [("continuationToken", $0)] } ?? []
-                } catch {
-                    // Older queues have no such method.
-                    log.debug("the queue does not tell about many tasks at once: \(error.status ?? 0) \(error.code)")
-                    return found
-                }
-            } while !query.isEmpty
-        }
-        return found
-    }
-
     private func definition(of taskID: String) async throws -> JSONValue { try await answer(["task", taskID], taskID) }
 
     /// An answer of the queue; what it refuses is final, what it cannot answer now is asked again.
@@ -159,25 +133,18 @@ struct ChainVerifier: Sendable {
 
     // MARK: - Statements
 
-    private func statements(_ links: [ChainTask]) async throws -> [String: ChainStatement] {
-        let known =
-            policy.isStrict ? await many(links.map(\.taskID), ["tasks", "status"], "statuses", "status") : [:]
-        var names = links.map { SmallArtifacts.Name($0.taskID, ChainOfTrustArtifact.name) }
-        if policy.checksSignatures {
-            names += links.map { SmallArtifacts.Name($0.taskID, ChainOfTrustArtifact.signatureName) }
-        }
-        let small = await small(names)
-        let pairs = try await eachOf(links, limit: concurrency) { link in
-            (link.taskID, try await statement(of: link, known[link.taskID], small))
+    private func statements(
+        _ links: [ChainTask],
+        _ answers: inout EarlyAnswers
+    ) async throws -> [String: ChainStatement] {
+        let ids = links.map(\.taskID)
+        let more = await statuses(ids.filter { answers.statuses[$0] == nil })
+        answers.statuses.merge(more) { _, new in new }
+        await complete(&answers, statementNames(ids))
+        let pairs = try await eachOf(links, limit: concurrency) { [answers] link in
+            (link.taskID, try await statement(of: link, answers.statuses[link.taskID], answers.small))
         }
         return Dictionary(uniqueKeysWithValues: pairs)
-    }
-
-    /// What the queue hands out together, so that not every small file costs a request of its own.
-    private func small(_ names: [SmallArtifacts.Name]) async -> SmallArtifacts {
-        let found = await downloader.small(names)
-        log.debug("\(found.count) of \(names.count) artifacts came together")
-        return found
     }
 
     private func statement(
@@ -185,14 +152,10 @@ struct ChainVerifier: Sendable {
         _ status: JSONValue?,
         _ small: SmallArtifacts
     ) async throws -> ChainStatement {
-        let place = path(link.taskID, ChainOfTrustArtifact.name)
-        try TaskDirectories.make(path(link.taskID, "public"))
-        try await fetch(ChainOfTrustArtifact.name, of: link, [:], small)
-        let bytes = try FileText.bytes(place)
+        let bytes = try await content(ChainOfTrustArtifact.name, of: link, small)
         var signer: String?
         if policy.checksSignatures {
-            try await fetch(ChainOfTrustArtifact.signatureName, of: link, [:], small)
-            let signature = try FileText.bytes(path(link.taskID, ChainOfTrustArtifact.signatureName))
+            let signature = try await content(ChainOfTrustArtifact.signatureName, of: link, small)
             signer = try StatementSignature.check(bytes, signature, of: link, policy: policy)
             log.debug("\(link.label): signed with \(signer ?? "")")
         }
@@ -213,6 +176,12 @@ struct ChainVerifier: Sendable {
         return statement
     }
 
+    /// Fetches a file that is looked at here, too.
+    private func content(_ name: String, of link: ChainTask, _ small: SmallArtifacts) async throws -> [UInt8] {
+        try await fetch(name, of: link, [:], small)
+        return try small.bytes(SmallArtifacts.Name(link.taskID, name)) ?? FileText.bytes(path(link.taskID, name))
+    }
+
     // MARK: - Inputs
 
     private struct Input: Sendable {
@@ -221,19 +190,22 @@ struct ChainVerifier: Sendable {
         var isOptional: Bool
     }
 
-    private func fetchInputs(_ chain: Chain) async throws {
+    private func fetchInputs(_ chain: Chain, _ answers: EarlyAnswers) async throws {
         let inputs = try await inputs(of: chain)
-        let small = await small(inputs.map { SmallArtifacts.Name($0.link.taskID, $0.name) })
-        _ = try await eachOf(inputs, limit: concurrency) { input in try await fetch(input, chain, small) }
+        var answers = answers
+        await complete(&answers, inputs.map { SmallArtifacts.Name($0.link.taskID, $0.name) })
+        _ = try await eachOf(inputs, limit: concurrency) { [small = answers.small] input in
+            try await fetch(input, chain, small)
+        }
     }
 
     private func inputs(of chain: Chain) async throws -> [Input] {
         var wanted: [String: [String: Bool]] = [:]
         for link in chain.links where link.isParent {
-            wanted[link.taskID, default: [:]]["public/task-graph.json"] = false
-            guard link.kind.name == "decision" else { continue }
-            wanted[link.taskID, default: [:]]["public/actions.json"] = false
-            wanted[link.taskID, default: [:]]["public/parameters.yml"] = false
+            let isDecision = link.kind.name == "decision"
+            for name in isDecision ? ChainOfTrustArtifact.ofParents : ["public/task-graph.json"] {
+                wanted[link.taskID, default: [:]][name] = false
+            }
         }
         let payload: TaskPayload
         do throws(TaskPayload.Problem) {
@@ -318,76 +290,14 @@ struct ChainVerifier: Sendable {
 
     // MARK: - Checks
 
-    private func checkTypes(_ chain: Chain) async throws {
+    private func checkTypes(_ chain: Chain, _ sources: [String: Result<Sources, any Error>]) async throws {
         let rules = WorkerRules(chain: chain, policy: policy)
         var complaints = ChainComplaints()
         for task in chain.all { complaints.collect { () throws(ChainProblem) in try rules.checkType(task) } }
         try complaints.end()
         _ = try await eachOf(chain.all.filter(\.isParent), limit: 4) { parent in
-            try await check(parent: parent, chain)
+            try await check(parent: parent, chain, sources[parent.taskID])
         }
-    }
-
-    private func check(parent: ChainTask, _ chain: Chain) async throws {
-        // A decision task that is yet to run has announced nothing.
-        if chain.links.contains(where: { $0.taskID == parent.taskID }) {
-            let graph = try json(parent, "public/task-graph.json")
-            var complaints = ChainComplaints()
-            for task in chain.all where task.parentID == parent.taskID && task.taskID != parent.taskID && !task.isParent
-            {
-                complaints.collect { () throws(ChainProblem) in
-                    try GraphMatch.check(task, against: graph, of: parent, isStrict: policy.isStrict)
-                }
-            }
-            try complaints.end()
-        }
-        try await rebuild(parent, chain)
-        log.info("\(parent.label): its definition is the one in its tree")
-    }
-
-    private func json(_ link: ChainTask, _ name: String) throws -> JSONValue {
-        do {
-            return try JSONValue(parsing: FileText.bytes(path(link.taskID, name)))
-        } catch {
-            throw ChainProblem("\(link.label): \(name) cannot be read: \(error)")
-        }
-    }
-
-    private func rebuild(_ parent: ChainTask, _ chain: Chain) async throws {
-        let decision =
-            parent.decisionID == chain.head.taskID ? chain.head : try chain.link(parent.decisionID)
-        guard let tasksFor = parent.tasksFor, policy.tasksFor.contains(tasksFor) else {
-            throw ChainProblem("\(parent.label): tasks_for is \(parent.tasksFor ?? "missing"), which is not allowed")
-        }
-        guard let repository = SourceTrace.repository(of: decision, prefix: policy.environmentPrefix),
-            let revision = decision.environment("\(policy.environmentPrefix)_HEAD_REV")
-        else {
-            throw ChainProblem(
-                "\(decision.label): its environment does not name repository and revision "
-                    + "(\(policy.environmentPrefix)_HEAD_REPOSITORY, \(policy.environmentPrefix)_HEAD_REV)"
-            )
-        }
-        let gatherer = RebuildContext(
-            policy: policy,
-            host: host,
-            parent: parent,
-            decision: decision,
-            parametersPath: path(decision.taskID, "public/parameters.yml")
-        )
-        async let fetched = host.template(repository, revision, of: decision)
-        var context = try await gatherer.context(tasksFor)
-        var template = try await fetched
-        let isAction = tasksFor == "action" || tasksFor == "pr-action"
-        if isAction {
-            let action = try DefinitionMatch.action(json(decision, "public/actions.json"), of: parent)
-            template = DefinitionMatch.hookTemplate(template, action, tasksFor: tasksFor)
-            context = try DefinitionMatch.hookContext(action, context, parent: parent)
-        }
-        var tasks = try DefinitionMatch.rebuilt(template, context: context, parent: parent, decision: decision)
-        if isAction {
-            tasks = try DefinitionMatch.settleActionGroup(tasks, parent: parent, decision: decision)
-        }
-        try DefinitionMatch.check(tasks, against: parent)
     }
 
     private func checkImplementations(_ chain: Chain) throws(ChainProblem) {
