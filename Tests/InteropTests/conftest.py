@@ -46,7 +46,7 @@ os.environ.setdefault("SLIPWAY_FSYNC", "off")
 
 
 # Files that take long, the longest first: beginning with them, processes side by side end at about the same time.
-LONG = "worker_faults roller_worker scriptworker worker_claims worker queue_faults tc_admin roller_api roller_actions fuzz".split()
+LONG = "worker_faults roller_worker scriptworker worker_claims worker_settings worker_uploads worker queue_faults tc_admin roller_api roller_actions fuzz".split()
 
 
 def pytest_collection_modifyitems(items):

@@ -9,7 +9,6 @@ import collections
 import datetime
 import json
 import os
-import pathlib
 import random
 import subprocess
 import sys

@@ -24,11 +24,10 @@ import urllib.request
 import pytest
 import taskcluster
 import taskcluster.aio
-from taskcluster.exceptions import TaskclusterRestFailure
 
 from local_queue import ROOT, Deployment
 from queue_checked import CLASSES, OUT_OF_SCOPE
-from support import eventually, hook, task, unique
+from support import hook, task, unique
 
 
 @pytest.fixture(scope="module")

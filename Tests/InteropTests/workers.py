@@ -7,7 +7,6 @@ import http.server
 import json
 import os
 import pathlib
-import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import threading
 import time
 import urllib.parse
 
+import pytest
 import taskcluster
 
 from conftest import load_suite
@@ -367,6 +367,16 @@ SMALL_DISK = [
 ]
 
 
-__all__ = [
-    "SMALL_DISK", "Alone", "Bench", "Proxy", "binary", "clean_environment", "processes_with", "signal", "size", "verdict",
-]
+@pytest.fixture(scope="module")
+def bench(running, tmp_path_factory):
+    bench = Bench(running, tmp_path_factory.mktemp("bench"), pipe_drain_timeout=1, task_log_max_bytes=20_000_000)
+    with bench:
+        yield bench
+
+
+def check_configuration(bench):
+    result = subprocess.run(
+        [binary(), "check-configuration", bench.path], capture_output=True, text=True, check=False,
+        env=clean_environment(),
+    )
+    return result.returncode, result.stdout + result.stderr
