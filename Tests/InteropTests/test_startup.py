@@ -378,8 +378,7 @@ def test_bytes_that_are_no_request_end_their_connection_only(running, name):
 @pytest.mark.parametrize("name", DAEMONS)
 def test_the_first_answer_comes_soon(running, name, tmp_path):
     with daemon(name, environment(running, name), tmp_path) as instance:
-        while instance.status("/__lbheartbeat__") != 200:
-            time.sleep(0.001)
+        eventually(lambda: instance.status("/__lbheartbeat__") == 200, every=0.001)
         first = time.monotonic() - instance.started
         instance.wait("/__heartbeat__", 200)
         healthy = time.monotonic() - instance.started
