@@ -121,7 +121,9 @@ struct APIWorld: Sendable {
                 apis: [RollerReferences.api(schemas: try SchemaStore.locate())],
                 authenticator: nil,
                 health: HealthRegistry(),
-                raw: RollerHealth(RollerHealth.storeChecks(pool)).routes + api.routes
+                raw: RollerHealth(
+                    RollerHealth.storeChecks(pool) + [RollerHealth.inventoryCheck(pool, credentials)]
+                ).routes + api.routes
             )
             return try await withThrowingTaskGroup(of: Void.self) { group in
                 group.addTask { try await server.run() }

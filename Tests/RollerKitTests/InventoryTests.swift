@@ -119,6 +119,41 @@ struct InventoryTests {
         }
     }
 
+    @Test func `a worker is linked to other machines and called by other names, all or nothing and on record`()
+        async throws
+    {
+        try await APIWorld.with { api in
+            try await api.managed("old-box")
+            _ = try await api.world.machine("new-box")
+            let list = try await api.call("GET", "workers?worker_id=old-box", scopes: ["inventory:read"])
+            let number = try #require(list.json["workers"]?[0]?["id"]?.int)
+            let path = "workers/\(number)"
+            #expect(try await api.send("PATCH", path, [:], scopes: ["inventory:read"]).status == 403)
+            let linked = try await api.send("PATCH", path, ["machines": ["NEW-BOX"]], scopes: ["inventory:write"])
+            #expect(linked.status == 200 && linked.json["machines"] == ["new-box"])
+            #expect(linked.json["worker_group"] == "mdc1" && linked.json["worker_id"] == "old-box")
+            let job = try await api.call("POST", "workers/old-box/jobs?task_name=ping")
+            let machine = try await api.world.jobs.job(job.json["task_id"]?.string ?? "")?.machine
+            #expect(try await api.world.inventory.machine(id: machine ?? "")?.machine.name == "new-box")
+            // A mistake keeps everything as it was.
+            let unknown = try await api.send("PATCH", path, ["worker_group": "mdc2", "machines": ["new-box", "none"]])
+            #expect(unknown.status == 400 && unknown.json["machines"] == ["There is no machine none."])
+            let wrong = try await api.send("PATCH", path, ["worker_id": "-x", "machines": "new-box"])
+            #expect(wrong.status == 400 && wrong.json.object?.keys.sorted() == ["machines", "worker_id"])
+            #expect(try await api.call("GET", path).json == linked.json)
+            // Putting it says all of it.
+            let put = try await api.send("PUT", path, ["worker_id": "Third", "worker_type": "linux"])
+            #expect(put.status == 200 && put.json["worker_id"] == "third" && put.json["machines"] == [])
+            #expect(put.json["worker_group"] == .null)
+            #expect(try await api.send("PUT", path, ["worker_type": "linux"]).status == 400)
+            #expect(try await api.send("PATCH", "workers/999999", [:]).status == 404)
+            let audit = try await api.call("GET", "audit?object=worker:old-box", scopes: ["audit:read"])
+            let entry = try #require(audit.json["entries"]?[0])
+            #expect(entry["verb"] == "worker.patch" && entry["before"]?["machines"] == ["old-box"])
+            #expect(entry["after"]?["machines"] == ["new-box"])
+        }
+    }
+
     @Test func `R22: a worker id in two groups needs its group`() async throws {
         try await APIWorld.with { api in
             for group in ["mdc1", "mdc2"] {

@@ -112,7 +112,7 @@ struct JobTests {
             _ = try await api.world.jobs.transition(running, fence: 2, to: .running)
             let requested = try await api.call("POST", "jobs/\(running)/cancel", scopes: ["cancel"], as: "another")
             #expect(requested.status == 202 && requested.json["status"] == "RUNNING")
-            #expect(try await api.world.jobs.isCancelRequested(running))
+            #expect(try await api.world.jobs.job(running)?.isCancelRequested == true)
             #expect(
                 try await api.world.jobs.finish(
                     running,
@@ -288,6 +288,10 @@ struct JobTests {
                 "insert into roller.runners (name, pid, host, version) values ('r', 1, 'h', '0')"
             )
             #expect(try await beat(api).json()["status"] == "ok")
+            let controller: JSONValue = ["kind": "ipmi", "address": "bmc", "credential_ref": "nobody-has-it"]
+            #expect(try await api.send("PUT", "controllers/bmc", controller).status == 201)
+            let lacking = try await beat(api)
+            #expect(try lacking.status == 200 && lacking.json()["checks"]?["inventory"] == "warning")
             let small = try await beat(api, "__lbheartbeat__")
             #expect(small.status == 200 && small.body.isEmpty)
             #expect(try await beat(api, "__version__").status == 200)

@@ -44,6 +44,7 @@ enum RollerAPIService: DaemonDescription {
         context.health.register("database") { try await pool.checkHealth() }
         let health = RollerHealth(
             RollerHealth.storeChecks(pool) + [
+                RollerHealth.inventoryCheck(pool, foundation.credentials),
                 RollerHealth.Check("broker", .warning) { try await pulse.checkHealth() },
                 RollerHealth.Check("auth", .warning) { _ = try await client.call("auth", "GET", ["ping"]) },
             ]

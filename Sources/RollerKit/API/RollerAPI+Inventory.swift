@@ -330,7 +330,53 @@ extension RollerAPI {
         guard let worker = try await inventory.workers(id: id, workerID: nil, after: 0, limit: 1).first else {
             throw Refusal.notFound
         }
-        return Self.json(200, .object(worker))
+        guard method != "GET" else { return Self.json(200, .object(worker)) }
+        let change = try await workerChange(worker, request, method)
+        switch try await inventory.change(
+            worker: id,
+            to: change,
+            options(request, caller, verb: "worker.\(method.lowercased())")
+        ) {
+        case .noSuchWorker: throw Refusal.notFound
+        case .noSuchMachines(let names):
+            throw Refusal(400, ["machines": .array(names.map { .string("There is no machine \($0).") })])
+        case .changed:
+            let now = try await inventory.workers(id: id, workerID: nil, after: 0, limit: 1).first
+            return Self.json(200, .object(now ?? [:]))
+        }
+    }
+
+    /// What a request says of a worker; what a patch leaves out stays as it is.
+    private func workerChange(
+        _ known: JSONObject,
+        _ request: RollerRequest,
+        _ method: String
+    ) async throws -> InventoryStore.WorkerChange {
+        guard let body = try await request.json().object else {
+            throw Refusal.detail(400, "The body must be an object.")
+        }
+        var problems = JSONObject()
+        func name(_ field: String) -> String? {
+            let value = body[field] ?? (method == "PATCH" ? known[field] : nil) ?? .null
+            if value.isNull { return nil }
+            if let text = value.string, Names.isWorkerWord(text), !text.hasPrefix("-") { return text }
+            problems[field] = ["This value does not match the required pattern."]
+            return nil
+        }
+        let worker = WorkerName(
+            name("worker_id") ?? "",
+            group: name("worker_group"),
+            provisionerID: name("provisioner_id"),
+            workerType: name("worker_type")
+        )
+        if worker.workerID.isEmpty, problems["worker_id"] == nil { problems["worker_id"] = ["This field is required."] }
+        var machines: [String]? = method == "PUT" ? [] : nil
+        if let list = body["machines"] {
+            machines = list.array?.compactMap(\.string)
+            if machines == nil || machines?.count != list.array?.count { problems["machines"] = ["A list of names."] }
+        }
+        guard problems.isEmpty else { throw Refusal(400, .object(problems)) }
+        return InventoryStore.WorkerChange(worker: worker, machines: machines)
     }
 
     private func windows(

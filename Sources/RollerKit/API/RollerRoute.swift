@@ -97,8 +97,8 @@ enum RollerRoute: Sendable, Hashable {
         case .jobCancel, .jobCallback, .machineImport: ["POST"]
         case .machines, .groups, .controllers, .workers: ["GET"]
         case .windows: ["GET", "POST"]
-        case .machine, .group, .controller: ["DELETE", "GET", "PATCH", "PUT"]
-        case .worker, .window: ["DELETE", "GET"]
+        case .machine, .group, .controller, .worker: ["DELETE", "GET", "PATCH", "PUT"]
+        case .window: ["DELETE", "GET"]
         }
     }
 

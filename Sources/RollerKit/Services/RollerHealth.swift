@@ -67,6 +67,22 @@ package struct RollerHealth: Sendable {
         ]
     }
 
+    /// Whether the secrets that the inventory names are there.
+    package static func inventoryCheck(_ pool: PostgresPool, _ credentials: CredentialStore) -> Check {
+        Check("inventory", .warning) {
+            let rows = try await pool.query(
+                """
+                select distinct credential_ref from roller.controllers where credential_ref is not null
+                order by credential_ref
+                """
+            )
+            let missing = try rows.map { try $0.string("credential_ref") }.filter { !credentials.contains($0) }
+            guard let first = missing.first else { return }
+            let others = missing.count > 1 ? " and \(missing.count - 1) others" : ""
+            throw Trouble("controllers name credentials that are not there: \(first)\(others)")
+        }
+    }
+
     /// The routes that answer about it, in place of the usual ones.
     package var routes: [RawRoute] {
         [

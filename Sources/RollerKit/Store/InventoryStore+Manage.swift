@@ -85,7 +85,7 @@ extension InventoryStore {
 
     /// Workers with the names of their machines, by number.
     func workers(id: Int?, workerID: String?, after: Int, limit: Int) async throws -> [JSONObject] {
-        try await pool.query(
+        let rows = try await pool.query(
             """
             select w.*, coalesce((select json_agg(m.name order by m.name) from roller.worker_machines wm
                 join roller.machines m on m.id = wm.machine where wm.worker = w.id), '[]') as machines
@@ -94,15 +94,8 @@ extension InventoryStore {
                 and (\(workerID)::text is null or w.worker_id = \(workerID)::text)
             order by w.id limit \(limit)
             """
-        ).map { row in
-            [
-                "id": JSONValue(try row.int("id")),
-                "provisioner_id": JobView.text(try row.optionalString("provisioner_id")),
-                "worker_type": JobView.text(try row.optionalString("worker_type")),
-                "worker_group": JobView.text(try row.optionalString("worker_group")),
-                "worker_id": .string(try row.string("worker_id")), "machines": try row.json("machines"),
-            ]
-        }
+        )
+        return try rows.map(Self.workerDocument)
     }
 
     /// Forgets a worker; false if there is none.

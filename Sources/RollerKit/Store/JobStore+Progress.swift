@@ -254,13 +254,6 @@ extension JobStore {
         return .requested(job)
     }
 
-    /// Whether somebody wants a running job to stop.
-    package func isCancelRequested(_ id: String) async throws -> Bool {
-        try await pool.query(
-            "select cancel_requested is not null as yes from roller.jobs where id = \(id)::uuid"
-        ).first?.bool("yes") ?? true
-    }
-
     /// Text that PostgreSQL takes, with its middle left out where it is too long.
     static func storable(_ text: String, limit: Int) -> String {
         let clean = text.utf8.contains(0) ? text.replacing("\0", with: "\u{FFFD}") : text
