@@ -67,7 +67,8 @@ final class Surroundings: Sendable {
 
     var apis: [API] {
         let index = endpoint(.get, "/task/<route>") { request in
-            let isKnown = request.parameter("route") == "gecko.v2.mozilla-beta.revision.abc.taskgraph.decision"
+            let known = ["gecko.v2.mozilla-beta.revision.abc", "xpi.v2.xpi-manifest.revision.abc"]
+            let isKnown = known.contains { "\($0).taskgraph.decision" == request.parameter("route") }
             guard isKnown else { return .json(["code": "ResourceNotFound", "message": ""], status: 404) }
             return .json(["taskId": .string(Self.decision)])
         }
@@ -98,6 +99,17 @@ final class Surroundings: Sendable {
 
     private var steps: [Endpoint] {
         [
+            endpoint(.get, "/manifests/<revision>/manifests/<file>") { request in
+                let manifests = [
+                    "helper.yml": "active: true\naddon-type: privileged\n",
+                    "newtab.yml": "active: true\naddon-type: system\n",
+                    "old.yml": "active: false\naddon-type: privileged\n",
+                ]
+                guard request.parameter("revision") == "abc", let text = manifests[request.parameter("file")] else {
+                    return .json([:], status: 404)
+                }
+                return .text(text, contentType: "text/plain")
+            },
             endpoint(.put, "/steps/<uid>") { [self] request in
                 let (uid, body) = (request.parameter("uid"), try JSONValue(parsing: request.rawBody))
                 return state.withLock { state in
@@ -168,6 +180,14 @@ struct ReleaseWorld: Sendable {
             "fennec": ["legacy": true],
         ],
         "groups": ["releng": ["shipit_releng"], "relman": ["shipit_relman"]],
+        "xpi": [
+            "types": [
+                "privileged": [
+                    "authorized-ldap-groups": ["shipit_xpi"],
+                    "signoffs": ["push_firefox": [["name": "Review", "permissions": "relman"]]],
+                ]
+            ]
+        ],
     ]
 
     let pool: PostgresPool
@@ -252,7 +272,8 @@ struct ReleaseWorld: Sendable {
                     ),
                     login: LoginRules(requiresSecondFactor: true, longestLogin: 43_200),
                     client: TaskclusterClient(rootURL: aroundURL, credentials: { nil }, transport: curl),
-                    transport: curl
+                    transport: curl,
+                    manifests: RemoteManifests(url: "\(aroundURL)/manifests", transport: curl)
                 )
                 var rules = TokenRules(issuer: issuerURL, audience: audience)
                 rules.refusesTestIssuers = false

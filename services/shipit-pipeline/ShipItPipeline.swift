@@ -70,6 +70,11 @@ enum ShipItPipeline: DaemonDescription {
             "how many messages one person or room gets in an hour; what is more comes together in one"
         )
         let (catalogue, place, login) = releases(settings, foundation)
+        let manifests = settings.string(
+            "shipit.xpi.manifests.url",
+            default: "https://raw.githubusercontent.com/mozilla-extensions/xpi-manifest",
+            "where the manifests of extensions are, by revision"
+        )
         try settings.check()
         var credentials: Hawk.Credentials?
         if let client, let token { credentials = Hawk.Credentials(clientID: client, accessToken: token) }
@@ -113,7 +118,8 @@ enum ShipItPipeline: DaemonDescription {
             place: place,
             login: login,
             client: taskcluster,
-            transport: foundation.transport
+            transport: foundation.transport,
+            manifests: RemoteManifests(url: manifests, transport: foundation.transport)
         )
         let releasesAPI = ReleasesAPI(service: releases, tokens: foundation.tokens, authenticator: authenticator)
         return foundation.services(

@@ -22,7 +22,7 @@ public struct ReleasesAPI: Sendable {
     }
 
     /// Everything that is served beside the pipelines.
-    public var endpoints: [Endpoint] { releases + signoffs + switches + merges + submissions }
+    public var endpoints: [Endpoint] { releases + signoffs + switches + merges + submissions + extensions }
 
     private var releases: [Endpoint] {
         let query: [String: QueryRule] = [
@@ -47,9 +47,7 @@ public struct ReleasesAPI: Sendable {
         let route = "/signoff/<name>/<phase>"
         return [
             make.open(.get, route, name: "signoffs", title: "Read the signatures of a phase") { request in
-                let release = try await service.release(request.parameter("name"))
-                let phase = try service.phase(request.parameter("phase"), of: release)
-                return Self.answer(try await service.store.signoffs(release.id, phase.name))
+                try await signatures(request)
             },
             make.open(.put, route, name: "signPhase", title: "Sign a phase", handler: sign),
         ]
@@ -57,6 +55,12 @@ public struct ReleasesAPI: Sendable {
 
     private static func answer(_ signoffs: [Signoff]) -> APIResponse {
         .json(["signoffs": .array(signoffs.map(\.json))])
+    }
+
+    func signatures(_ request: APIRequest) async throws -> APIResponse {
+        let release = try await service.release(request.parameter("name"))
+        let phase = try service.phase(request.parameter("phase"), of: release)
+        return Self.answer(try await service.store.signoffs(release.id, phase.name))
     }
 
     // MARK: - Who asks
@@ -90,10 +94,16 @@ public struct ReleasesAPI: Sendable {
     // MARK: - Releases
 
     private func list(_ request: APIRequest) async throws -> APIResponse {
-        var filter = ReleaseStore.Filter()
+        var filter = try filter(request, version: "version")
         filter.product = request.query["product"]
         filter.branch = request.query["branch"]
-        filter.version = request.query["version"]
+        return .json(try await service.list(filter))
+    }
+
+    /// What lists of all kinds of releases can be narrowed to.
+    func filter(_ request: APIRequest, version: String) throws(StepProblem) -> ReleaseStore.Filter {
+        var filter = ReleaseStore.Filter()
+        filter.version = request.query[version]
         filter.buildNumber = request.query["build_number"].flatMap { Int($0) }
         if filter.buildNumber != nil, filter.version == nil {
             throw StepProblem.invalid("Filtering by build_number without version is not supported.")
@@ -107,7 +117,7 @@ public struct ReleasesAPI: Sendable {
                 filter.statuses.append(status)
             }
         }
-        return .json(try await service.list(filter))
+        return filter
     }
 
     private func add(_ request: APIRequest) async throws -> APIResponse {
@@ -146,7 +156,7 @@ public struct ReleasesAPI: Sendable {
         return .json(json, status: 201)
     }
 
-    private func schedule(_ request: APIRequest) async throws -> APIResponse {
+    func schedule(_ request: APIRequest) async throws -> APIResponse {
         let caller = try await caller(request)
         let (name, phase) = (request.parameter("name"), request.parameter("phase"))
         let release = try await service.release(name)
@@ -155,7 +165,7 @@ public struct ReleasesAPI: Sendable {
         return .json(try await service.schedule(phase, of: name, by: caller))
     }
 
-    private func patch(_ request: APIRequest) async throws -> APIResponse {
+    func patch(_ request: APIRequest) async throws -> APIResponse {
         let caller = try await caller(request)
         let name = request.parameter("name")
         let release = try await service.release(name)
@@ -166,7 +176,7 @@ public struct ReleasesAPI: Sendable {
         return .json(try await service.setStatus(status, name, by: caller))
     }
 
-    private func abandon(_ request: APIRequest) async throws -> APIResponse {
+    func abandon(_ request: APIRequest) async throws -> APIResponse {
         let caller = try await caller(request)
         let release = try await service.release(request.parameter("name"))
         let groups = groups(release.product, release.productKey)
@@ -176,7 +186,7 @@ public struct ReleasesAPI: Sendable {
 
     // MARK: - Signing
 
-    private func sign(_ request: APIRequest) async throws -> APIResponse {
+    func sign(_ request: APIRequest) async throws -> APIResponse {
         guard case .person(let person) = try await caller(request) else {
             throw StepProblem(
                 401,

@@ -48,6 +48,8 @@ public struct ProductCatalogue: Sendable {
     let products: [String: Product]
     /// The groups of the directory behind a group that signoffs name.
     let groups: [String: Set<String>]
+    /// The project of the manifests of extensions; nil if none are released here.
+    let extensions: String?
 
     /// What is wrong with a catalogue.
     public struct Problem: Error, CustomStringConvertible {
@@ -56,11 +58,12 @@ public struct ProductCatalogue: Sendable {
     }
 
     /// No products.
-    public static let empty = ProductCatalogue(products: [:], groups: [:])
+    public static let empty = ProductCatalogue(products: [:], groups: [:], extensions: nil)
 
-    private init(products: [String: Product], groups: [String: Set<String>]) {
+    private init(products: [String: Product], groups: [String: Set<String>], extensions: String?) {
         self.products = products
         self.groups = groups
+        self.extensions = extensions
     }
 
     /// Reads a catalogue: products by name, or `products` and the `groups` of people behind their signoffs; only where lax
@@ -73,6 +76,14 @@ public struct ProductCatalogue: Sendable {
             guard let object = value.object else { throw Problem(description: "\(name) has to be an object") }
             products[name] = try Self.product(name, object, allowsLax: allowsLax)
         }
+        // Extensions of a kind are like a product, whose phases the source names.
+        let kinds = root["products"] == nil ? nil : root["xpi"]?["types"]?.object
+        for (kind, value) in kinds ?? [:] {
+            let name = Extension.product(kind)
+            guard let object = value.object else { throw Problem(description: "\(name) has to be an object") }
+            products[name] = try Self.product(name, object, allowsLax: allowsLax, namesPhases: false)
+        }
+        extensions = kinds == nil ? nil : root["xpi"]?["project"]?.string ?? "xpi-manifest"
         self.products = products
         var groups: [String: Set<String>] = [:]
         for (name, value) in root["products"] == nil ? [:] : root["groups"]?.object ?? [:] {
@@ -84,7 +95,8 @@ public struct ProductCatalogue: Sendable {
     private static func product(
         _ name: String,
         _ json: JSONObject,
-        allowsLax: Bool
+        allowsLax: Bool,
+        namesPhases: Bool = true
     ) throws(Problem) -> Product {
         func words(_ key: String) throws(Problem) -> [String] {
             guard let value = json[key] else { return [] }
@@ -97,7 +109,7 @@ public struct ProductCatalogue: Sendable {
         guard Set(phases).count == phases.count else { throw Problem(description: "\(name).phases names one twice") }
         var slots: [String: [Product.Slot]] = [:]
         for (phase, value) in json["signoffs"]?.object ?? [:] {
-            guard phases.contains(phase), let list = value.array else {
+            guard phases.contains(phase) || !namesPhases, let list = value.array else {
                 throw Problem(description: "\(name).signoffs.\(phase) has to be a list for one of its phases")
             }
             for slot in list {

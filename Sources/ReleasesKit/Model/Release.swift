@@ -39,6 +39,8 @@ struct Release: Sendable {
     var completed: Timestamp?
     var phases: [Phase] = []
     let allowsSkipping: Bool
+    /// What it is of, if it is of an extension.
+    var `extension`: Extension?
 
     var project: String { branch.split(separator: "/").last.map(String.init) ?? "" }
 

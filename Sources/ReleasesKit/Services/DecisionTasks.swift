@@ -14,7 +14,7 @@ struct DecisionTasks: Sendable {
     struct Decision: Sendable {
         let task: String
         /// The phases that the source can carry out.
-        let flavors: Set<String>
+        let flavors: [String]
     }
 
     /// The index's name for the decision task of a revision.
@@ -55,7 +55,7 @@ struct DecisionTasks: Sendable {
             throw StepProblem.invalid("The task \(task) has no action release-promotion", code: "unsupported_flavor")
         }
         let flavors = promotion["schema"]?["properties"]?["release_promotion_flavor"]?["enum"]?.array ?? []
-        return Decision(task: task, flavors: Set(flavors.compactMap(\.string)))
+        return Decision(task: task, flavors: flavors.compactMap(\.string))
     }
 
     private func artifact(_ name: String, of task: String) async throws -> JSONValue {

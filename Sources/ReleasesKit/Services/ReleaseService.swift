@@ -39,6 +39,7 @@ public struct ReleaseService: Sendable {
     let switches: SwitchStore
     let merges: MergeStore
     let decisions: DecisionTasks
+    let manifests: (any ExtensionManifests)?
 
     /// Opens releases beside the pipelines they are made of.
     public init(
@@ -47,12 +48,14 @@ public struct ReleaseService: Sendable {
         place: Place,
         login: LoginRules,
         client: TaskclusterClient,
-        transport: any HTTPTransport
+        transport: any HTTPTransport,
+        manifests: (any ExtensionManifests)? = nil
     ) {
         self.pipelines = pipelines
         self.catalogue = catalogue
         self.place = place
         self.login = login
+        self.manifests = manifests
         store = ReleaseStore(pool: pipelines.pipelineStore.pool)
         submissions = SubmissionStore(pool: pipelines.pipelineStore.pool)
         switches = SwitchStore(pool: pipelines.pipelineStore.pool)
@@ -162,11 +165,11 @@ public struct ReleaseService: Sendable {
         return (try await self.release(release.name), warnings)
     }
 
-    private static func duplicate(_ name: String) -> StepProblem {
+    static func duplicate(_ name: String) -> StepProblem {
         StepProblem(400, "duplicate_release", "There is a release \(name) already")
     }
 
-    private func insert(_ release: Release, _ product: Product, by caller: Caller) async throws {
+    func insert(_ release: Release, _ product: Product, by caller: Caller) async throws {
         let slots = release.phases.flatMap { phase in
             product.signoffs[phase.name, default: []].map { slot in
                 Signoff(

@@ -17,6 +17,14 @@ struct ReleaseStore: Sendable {
         var version: String?
         var buildNumber: Int?
         var statuses: [Release.Status] = [.scheduled]
+        var extensions = Extensions.none
+    }
+
+    /// Whether a list shows products or extensions.
+    enum Extensions: Sendable {
+        case none
+        /// All extensions, or those of a name.
+        case named(String?)
     }
 
     func list(_ filter: Filter) async throws -> [Release] {
@@ -25,6 +33,12 @@ struct ReleaseStore: Sendable {
         if let branch = filter.branch { sql += " and branch = \(branch)" }
         if let version = filter.version { sql += " and version = \(version)" }
         if let number = filter.buildNumber { sql += " and build_number = \(number)" }
+        switch filter.extensions {
+        case .none: sql += " and xpi is null"
+        case .named(let name):
+            sql += " and xpi is not null"
+            if let name { sql += " and xpi ->> 'name' = \(name)" }
+        }
         sql += " order by id"
         let rows = try await pool.query(sql)
         return try await withPhases(rows.map { try Self.release($0) }) { try await pool.query($0) }
@@ -121,7 +135,8 @@ struct ReleaseStore: Sendable {
             status: known,
             created: try row.timestamp("created"),
             completed: try row.optionalTimestamp("completed"),
-            allowsSkipping: try row.bool("allows_skipping")
+            allowsSkipping: try row.bool("allows_skipping"),
+            extension: try row.optionalJSON("xpi").flatMap { Extension($0) }
         )
     }
 
@@ -137,10 +152,11 @@ struct ReleaseStore: Sendable {
         let rows = try await connection.query(
             """
             insert into shipit_releases.releases (name, product, product_key, branch, version, build_number, revision,
-                repo_url, release_eta, decision_task, input, allows_skipping, created_by, created)
+                repo_url, release_eta, decision_task, input, allows_skipping, xpi, created_by, created)
             values (\(release.name), \(release.product), \(release.productKey), \(release.branch), \(release.version),
                 \(release.buildNumber), \(release.revision), \(release.repository), \(release.releaseETA),
-                \(release.decisionTask), \(JSONValue.object(release.input)), \(release.allowsSkipping), \(actor),
+                \(release.decisionTask), \(JSONValue.object(release.input)), \(release.allowsSkipping),
+                \(release.extension?.json), \(actor),
                 \(release.created))
             on conflict (name) do nothing returning id
             """

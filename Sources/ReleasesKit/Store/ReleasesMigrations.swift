@@ -13,6 +13,7 @@ public enum ReleasesMigrations {
             Migration(version: 1, name: "releases", bytes: PackageResources.V0001_releases_sql),
             Migration(version: 2, name: "releases merges", bytes: PackageResources.V0002_releases_merges_sql),
             Migration(version: 3, name: "releases runner", bytes: PackageResources.V0003_releases_runner_sql),
+            Migration(version: 4, name: "releases xpi", bytes: PackageResources.V0004_releases_xpi_sql),
         ]
         _ = try await Migrator.migrate(pool, schema: schema, migrations: all)
     }
