@@ -160,7 +160,8 @@ extension PipelineAPI {
         try body.allowOnly(["reason"])
         let reason = try Self.reason(body)
         return try await operate(request, actor) { evaluation, change in
-            evaluation.freezes = try await service.freezes.current(at: change.now, on: change.connection)
+            let rows = try await change.connection.query(FreezeStore.query(at: change.now))
+            evaluation.freezes = try service.freezes.freezes(rows)
             try evaluation.overrideFreeze(step, scopes: actor.scopes)
             change.record("override_freeze", subject: step, ["reason": .string(reason)])
         }

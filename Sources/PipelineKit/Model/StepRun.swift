@@ -90,4 +90,13 @@ struct StepRun: Sendable, Hashable {
     var isCalledFor = false
     /// Whether an operator decided that it is skipped.
     var skippedByHand = false
+
+    /// Whether it differs in nothing but in when its service is asked.
+    func differsInSchedule(from other: StepRun) -> Bool {
+        var same = self
+        same.nextCall = other.nextCall
+        same.pollInterval = other.pollInterval
+        same.hints = other.hints
+        return self != other && same == other
+    }
 }

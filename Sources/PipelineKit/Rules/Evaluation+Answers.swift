@@ -77,15 +77,23 @@ extension Evaluation {
         steps[uid]?.vanishedSince = nil
     }
 
+    /// Asks again after a while: soon where nobody else would tell of the step, later where its service tells by itself.
     private mutating func schedulePoll(_ uid: String) {
         guard var run = steps[uid] else { return }
         let age = now - (run.started ?? run.intended ?? now)
-        if age >= .seconds(30) {
-            run.pollInterval = min(run.pollInterval * 1.5, .seconds(30))
+        // People take their time, and their service was made to tell.
+        let longest = Duration.seconds(run.remoteInfo["missing"] == nil ? 30 : 60)
+        if run.hints > 0 {
+            run.pollInterval = min(run.pollInterval * 2, longest)
+        } else if age >= .seconds(30) {
+            run.pollInterval = min(run.pollInterval * 1.5, longest)
         }
         // Nobody's questions shall come at the same moment as everybody else's.
         let spread = Double(80 + (run.position &* 37 &+ run.attempt &* 11 &+ Int(now.milliseconds % 41)) % 41) / 100
-        run.nextCall = now + run.pollInterval * spread
+        var next = now + run.pollInterval * spread
+        // What is not urgent comes in bunches, which cost less.
+        if run.pollInterval >= .seconds(10) { next = Timestamp(milliseconds: (next.milliseconds / 1000 + 1) * 1000) }
+        run.nextCall = next
         steps[uid] = run
     }
 

@@ -92,6 +92,7 @@ struct Evaluation: Sendable {
         next.parameters = run.parameters
         next.freezeOverridden = run.freezeOverridden
         next.isCalledFor = run.isCalledFor
+        next.hints = run.hints
         return next
     }
 

@@ -29,21 +29,21 @@ extension PipelineService {
     func view(_ uid: String) async throws -> View {
         guard let step = try await store.load(uid) else { throw StepProblem.unknown(uid) }
         let definition = try Self.parsed(step.definition)
-        let run = try await runs.run(step.id)
-        let steps = try await runs.steps(step.id)
         let now = store.now()
+        let rows = try await store.pool.pipeline(
+            RunStore.sceneQueries(step.id) + [FreezeStore.query(at: now), RunStore.wantedQuery(step.id)]
+        )
+        let (run, steps) = try RunStore.scene(rows)
         var evaluation = Evaluation(definition, steps, now: now)
         evaluation.isPaused = run.isPaused
         evaluation.isCancelled = run.isCancelled
-        let key = definition.concurrencyKey
-        let (freezes, others) = try await store.pool.withConnection { connection in
-            let freezes = try await self.freezes.current(at: now, on: connection)
-            guard let key, steps.allSatisfy({ $0.intended == nil }) else { return (freezes, 0) }
-            return (freezes, try await runs.predecessors(key, before: step.id, on: connection).count)
+        evaluation.freezes = try freezes.freezes(rows[2])
+        if let key = definition.concurrencyKey, steps.allSatisfy({ $0.intended == nil }) {
+            evaluation.isQueued = try await store.pool.withConnection { connection in
+                try await !runs.predecessors(key, before: step.id, on: connection).isEmpty
+            }
         }
-        evaluation.freezes = freezes
-        evaluation.isQueued = others > 0
-        return View(step: step, evaluation: evaluation, wanted: try await runs.wanted(by: step.id))
+        return View(step: step, evaluation: evaluation, wanted: try RunStore.wanted(rows[3]))
     }
 
     /// What is told of a pipeline beyond the contract: its steps.

@@ -25,15 +25,17 @@ struct FreezeStore: Sendable {
     let pool: PostgresPool
     let zones: TimeZoneFiles
 
-    /// The freezes that are not over for good.
-    func current(at now: Timestamp, on connection: PostgresConnection) async throws -> [Freeze] {
-        let rows = try await connection.query(
-            """
-            select uid, starts, ends, cron_start, cron_end, tz, labels, api_url_prefix, step_uid_glob, override_scopes
-            from shipit_pipeline.freezes where ends > \(now) order by starts, uid
-            """
-        )
-        return try rows.map { try freeze($0) }
+    /// Reads the freezes that are not over for good.
+    static func query(at now: Timestamp) -> SQL {
+        """
+        select uid, starts, ends, cron_start, cron_end, tz, labels, api_url_prefix, step_uid_glob, override_scopes
+        from shipit_pipeline.freezes where ends > \(now) order by starts, uid
+        """
+    }
+
+    /// What that has read.
+    func freezes(_ rows: [PostgresRow]) throws -> [Freeze] {
+        try rows.map { try freeze($0) }
     }
 
     private func freeze(_ row: PostgresRow) throws -> Freeze {

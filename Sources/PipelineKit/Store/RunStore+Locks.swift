@@ -116,12 +116,16 @@ extension RunStore {
         return (held, wanted)
     }
 
-    /// The locks that steps of a pipeline wait for.
-    func wanted(by pipeline: Int) async throws -> [String: [String]] {
-        let rows = try await pool.query(
-            "select name, step_uid from shipit_pipeline.lock_waiters where pipeline_id = \(pipeline) order by name"
-        ).map { (try $0.string("step_uid"), try $0.string("name")) }
-        return Dictionary(grouping: rows) { $0.0 }.mapValues { $0.map(\.1) }
+    /// Reads the locks that steps of a pipeline wait for.
+    static func wantedQuery(_ pipeline: Int) -> SQL {
+        "select name, step_uid from shipit_pipeline.lock_waiters where pipeline_id = \(pipeline) order by name"
+    }
+
+    /// What that has read, by the names of steps.
+    static func wanted(_ rows: [PostgresRow]) throws -> [String: [String]] {
+        var wanted: [String: [String]] = [:]
+        for row in rows { wanted[try row.string("step_uid"), default: []].append(try row.string("name")) }
+        return wanted
     }
 
     private static func lock(_ row: PostgresRow) throws -> Lock {

@@ -130,6 +130,14 @@ struct RunStore: Sendable {
         return stamps
     }
 
+    /// What reads what belongs to a pipeline, in one go.
+    static func sceneQueries(_ id: Int) -> [SQL] { [runQuery(id), stepsQuery(id)] }
+
+    /// What those queries have read.
+    static func scene(_ rows: [[PostgresRow]]) throws -> (run: Run, steps: [StepRun]) {
+        (try run(rows[0]), try rows[1].map(step))
+    }
+
     private static func runQuery(_ id: Int) -> SQL {
         "select paused, cancel_requested, concurrency_key from shipit_pipeline.runs where id = \(id)"
     }
@@ -188,29 +196,47 @@ struct RunStore: Sendable {
     /// Writes the steps that differ from what they were.
     func write(_ steps: [StepRun], before: [StepRun], _ id: Int, on connection: PostgresConnection) async throws {
         let old = Dictionary(before.map { ($0.uid, $0) }) { first, _ in first }
-        var statements = steps.filter { old[$0.uid] != $0 }.map { run -> SQL in
-            let milliseconds =
-                run.pollInterval.components.seconds * 1000
-                + run.pollInterval.components.attoseconds / 1_000_000_000_000_000
-            return """
-                update shipit_pipeline.pipeline_steps set state = \(run.state.rawValue), attempt = \(run.attempt),
-                    remote_uid = \(run.remoteUID), request = \(run.request.map { JSONValue.object($0) }),
-                    parameters = \(run.parameters.map { JSONValue.object($0) }), message = \(run.message),
-                    output = \(JSONValue.object(run.output)), remote_info = \(JSONValue.object(run.remoteInfo)),
-                    ready_since = \(run.readySince), intended = \(run.intended), started = \(run.started),
-                    finished = \(run.finished), next_call = \(run.nextCall),
-                    poll_interval_ms = \(Int(milliseconds)), failures = \(run.failures),
-                    unreachable_since = \(run.unreachableSince), unreachable_told = \(run.unreachableTold),
-                    vanished = \(run.vanished), vanished_since = \(run.vanishedSince),
-                    ending = \(run.ending?.rawValue), stop_since = \(run.stopSince), stop_told = \(run.stopTold),
-                    retry_at = \(run.retryAt), freeze_overridden = \(run.freezeOverridden),
-                    skipped_by_hand = \(run.skippedByHand), called_for = \(run.isCalledFor)
-                where pipeline_id = \(id) and uid = \(run.uid)
-                """
+        var statements: [SQL] = []
+        var isTold = false
+        for run in steps {
+            guard let previous = old[run.uid], previous != run else { continue }
+            if previous.differsInSchedule(from: run) {
+                statements.append(Self.reschedule(run, id))
+            } else {
+                statements.append(Self.update(run, id))
+                isTold = true
+            }
         }
         guard !statements.isEmpty else { return }
-        statements.append(Self.revise(id))
+        if isTold { statements.append(Self.revise(id)) }
         try await connection.pipeline(statements)
+    }
+
+    /// Stores when the service of a step is asked next, of which nobody is told.
+    private static func reschedule(_ run: StepRun, _ id: Int) -> SQL {
+        """
+        update shipit_pipeline.pipeline_steps set next_call = \(run.nextCall),
+            poll_interval_ms = \(run.pollInterval.wholeMilliseconds)
+        where pipeline_id = \(id) and uid = \(run.uid)
+        """
+    }
+
+    private static func update(_ run: StepRun, _ id: Int) -> SQL {
+        """
+        update shipit_pipeline.pipeline_steps set state = \(run.state.rawValue), attempt = \(run.attempt),
+            remote_uid = \(run.remoteUID), request = \(run.request.map { JSONValue.object($0) }),
+            parameters = \(run.parameters.map { JSONValue.object($0) }), message = \(run.message),
+            output = \(JSONValue.object(run.output)), remote_info = \(JSONValue.object(run.remoteInfo)),
+            ready_since = \(run.readySince), intended = \(run.intended), started = \(run.started),
+            finished = \(run.finished), next_call = \(run.nextCall),
+            poll_interval_ms = \(run.pollInterval.wholeMilliseconds), failures = \(run.failures),
+            unreachable_since = \(run.unreachableSince), unreachable_told = \(run.unreachableTold),
+            vanished = \(run.vanished), vanished_since = \(run.vanishedSince),
+            ending = \(run.ending?.rawValue), stop_since = \(run.stopSince), stop_told = \(run.stopTold),
+            retry_at = \(run.retryAt), freeze_overridden = \(run.freezeOverridden),
+            skipped_by_hand = \(run.skippedByHand), called_for = \(run.isCalledFor)
+        where pipeline_id = \(id) and uid = \(run.uid)
+        """
     }
 
     /// Counts a change of what is told of a pipeline.

@@ -3,6 +3,7 @@
 import Core
 import Logging
 import Postgres
+import Schedules
 public import ServiceLifecycle
 import Synchronization
 
@@ -22,6 +23,8 @@ public final class StepChanges: Service, Sendable {
     private let outgoing = Signal()
     /// Wakes the runner of this process.
     let work = Signal()
+    /// When the runner looks by itself, in milliseconds; without end while it does not sleep.
+    private let runnerWakes = Atomic<Int64>(.max)
 
     init(pool: PostgresPool, channel: String) {
         self.pool = pool
@@ -67,6 +70,21 @@ public final class StepChanges: Service, Sendable {
     /// Says that steps are due.
     package func workIsDue() {
         work.notify()
+    }
+
+    /// Says that a step is due at a moment, which wakes a runner that would sleep longer.
+    func workIsDue(at moment: Timestamp) {
+        if moment.milliseconds < runnerWakes.load(ordering: .acquiring) { work.notify() }
+    }
+
+    /// From now on whatever becomes due is news to the runner.
+    func runnerIsAwake() {
+        runnerWakes.store(.max, ordering: .releasing)
+    }
+
+    /// The runner has seen what is due before a moment, and sleeps until then.
+    func runnerSleeps(until moment: Timestamp) {
+        runnerWakes.store(moment.milliseconds, ordering: .releasing)
     }
 
     private func wake(_ ids: some Sequence<Int>) {

@@ -80,6 +80,7 @@ public final class StepRunner: Service {
             while !Task.isCancelled, !isStopping.load(ordering: .acquiring) {
                 var pause = interval
                 do {
+                    store.changes.runnerIsAwake()
                     let free = concurrency - self.underWay.withLock { $0 }
                     let claims = free > 0 ? try await store.claim(limit: free, owner: owner, lease: lease) : []
                     if failures > 0 { Logger.current.notice("steps are looked at again") }
@@ -88,8 +89,12 @@ public final class StepRunner: Service {
                     for claim in claims {
                         group.addTask {
                             await self.carryOut(claim)
-                            self.underWay.withLock { $0 -= 1 }
-                            self.store.changes.workIsDue()
+                            let wasFull = self.underWay.withLock { count in
+                                count -= 1
+                                return count == self.concurrency - 1
+                            }
+                            // Others may have waited for a free place.
+                            if wasFull { self.store.changes.workIsDue() }
                         }
                     }
                     if !claims.isEmpty { continue }
@@ -106,6 +111,7 @@ public final class StepRunner: Service {
                     )
                     pause = RetryPolicy.reconnect.delay(before: failures + 1)
                 }
+                store.changes.runnerSleeps(until: store.now() + pause)
                 _ = await store.changes.work.wait(timeout: pause)
             }
         }

@@ -135,22 +135,24 @@ extension StepStore {
         actor: String,
         _ body: (inout StepTransaction) async throws -> R
     ) async throws -> (step: Step, result: R)? {
-        let outcome = try await pool.transaction { connection -> (Step, R, Bool)? in
+        let outcome = try await pool.transaction { connection -> (Step, R, Bool, Bool)? in
             let rows = try await connection.query(
                 """
-                select \(Self.columns), definition from \(unsafe: schema).steps
+                select \(Self.columns) from \(unsafe: schema).steps
                 where id = \(claim.step.id) and lease_epoch = \(claim.epoch) and deleted_at is null for update
                 """
             )
             guard let row = rows.first else { return nil }
-            let before = try Self.step(row)
+            // What was asked for never changes.
+            let before = try Self.step(row, definition: claim.step.definition)
             var change = StepTransaction(connection: connection, now: now(), actor: actor, step: before)
             let result = try await body(&change)
             let step = try await finish(change, before: before, lease: claim.epoch)
-            return (step, result, step.version != before.version)
+            return (step, result, step.version != before.version, change.isReleased)
         }
         guard let outcome else { return nil }
         if outcome.2 { settled(outcome.0) }
+        if outcome.3, let due = outcome.0.nextCheck { changes.workIsDue(at: due) }
         return (outcome.0, outcome.1)
     }
 

@@ -215,7 +215,7 @@ public struct StepStore: Sendable {
         last_sequence, last_hash, leaves_when_done
         """
 
-    static func step(_ row: PostgresRow) throws -> Step {
+    static func step(_ row: PostgresRow, definition: JSONValue? = nil) throws -> Step {
         let state = try row.string("state")
         guard let known = StepState(rawValue: state) else {
             throw PostgresError(.decoding, "the state \(state) of a step is unknown")
@@ -224,7 +224,7 @@ public struct StepStore: Sendable {
             id: try row.int("id"),
             uid: try row.string("uid"),
             incarnation: try row.int("incarnation"),
-            definition: row.columns.contains("definition") ? try row.json("definition") : .null,
+            definition: try definition ?? (row.columns.contains("definition") ? row.json("definition") : .null),
             digest: try row.bytes("definition_sha256"),
             pipeline: try row.optionalString("pipeline"),
             depth: try row.int("depth"),
@@ -258,7 +258,7 @@ public struct StepStore: Sendable {
 
 extension Duration {
     /// Whole milliseconds, for intervals of the database.
-    var wholeMilliseconds: Int {
+    package var wholeMilliseconds: Int {
         Int(components.seconds) * 1000 + Int(components.attoseconds / 1_000_000_000_000_000)
     }
 }

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: MPL-2.0
+
+import StepKit
+
+/// What operators do with a pipeline.
+extension PipelineService {
+    /// Lets an operator change a pipeline that goes on, and looks at it at once.
+    func operate(
+        _ uid: String,
+        actor: String,
+        match: EntityTags?,
+        key: StepStore.RequestKey?,
+        reopens: Bool = false,
+        _ body: (inout Evaluation, inout StepTransaction) async throws -> Void
+    ) async throws -> Step {
+        let (step, _) = try await store.change(uid, actor: actor, match: match, key: key) { change in
+            if change.step.state.isTerminal, !reopens {
+                throw StepProblem.conflict("step_closed", "The pipeline is \(change.step.state.rawValue)")
+            }
+            let id = change.step.id
+            let run = try await runs.run(id, on: change.connection)
+            let before = try await runs.steps(id, on: change.connection)
+            var evaluation = Evaluation(try Self.parsed(change.step.definition), before, now: change.now)
+            evaluation.isPaused = run.isPaused
+            evaluation.isCancelled = run.isCancelled && !reopens
+            try await body(&evaluation, &change)
+            if change.step.state.isTerminal {
+                try await runs.setCancelled(false, id, on: change.connection)
+                change.step.attempt += 1
+                change.reopen(to: .running, message: "")
+            }
+            try await runs.write(evaluation.ordered, before: before, id, on: change.connection)
+            for note in evaluation.notes { change.record(note.kind, subject: note.step, note.data) }
+            describe(evaluation, &change)
+            change.step.nextCheck = change.now
+        }
+        return step
+    }
+
+    /// Lets no further step start, or lets them start again.
+    func setPaused(_ isPaused: Bool, _ uid: String, actor: String, match: EntityTags?, key: StepStore.RequestKey?)
+        async throws -> Step
+    {
+        try await operate(uid, actor: actor, match: match, key: key) { evaluation, change in
+            guard evaluation.isPaused != isPaused else { return }
+            evaluation.isPaused = isPaused
+            try await runs.setPaused(isPaused, change.step.id, on: change.connection)
+            change.record(isPaused ? "paused" : "resumed")
+        }
+    }
+}
