@@ -226,10 +226,11 @@ final class Transfer: @unchecked Sendable {
             return
         }
         guard let colon = text.utf8.firstIndex(of: UInt8(ascii: ":")) else { return }
-        let value = text[text.index(after: colon)...].drop { $0.isWhitespace }
-        var trimmed = value
-        while trimmed.last?.isWhitespace == true { trimmed.removeLast() }
-        headers.add(String(text[..<colon]), String(trimmed))
+        // As bytes: a header's blanks are ASCII, and there are many headers.
+        let isBlank = { (byte: UInt8) in byte == 0x20 || (0x09...0x0D).contains(byte) }
+        var value = text.utf8[text.utf8.index(after: colon)...].drop(while: isBlank)
+        while let last = value.last, isBlank(last) { value.removeLast() }
+        headers.add(String(text[..<colon]), String(Substring(value)))
     }
 
     /// What became of a piece of the body.

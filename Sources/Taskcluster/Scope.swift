@@ -14,10 +14,15 @@ public enum Scope {
 
     /// Whether one held scope covers a required one, which may itself end in `*`.
     public static func satisfies(_ held: String, _ required: String) -> Bool {
-        let held = held.utf8
-        let required = required.utf8
-        guard held.last == star else { return held.elementsEqual(required) }
-        return required.starts(with: held.dropLast())
+        // Byte by byte and without iterators: a request may ask this a thousand times.
+        let isPattern = held.utf8.last == star
+        let count = held.utf8.count - (isPattern ? 1 : 0)
+        guard isPattern ? required.utf8.count >= count : required.utf8.count == count else { return false }
+        let left = held.utf8Span.span
+        let right = required.utf8Span.span
+        var index = 0
+        while index < count, left[index] == right[index] { index += 1 }
+        return index == count
     }
 
     /// Whether any of the held scopes covers the required one.

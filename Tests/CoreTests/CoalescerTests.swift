@@ -109,4 +109,33 @@ struct CoalescerTests {
         }
         #expect(rounds.waiting == 0)
     }
+
+    @Test func `who is alone begins before submitting returns, and others still go together`() async throws {
+        let work = Work()
+        let rounds = Coalescer(concurrency: 1, isAlone: { true }) { await work.run($0) }
+        let answered = Mutex<[Int]>([])
+        for item in 1...5 {
+            rounds.submit(item) { result in
+                if case .success(let value) = result { answered.withLock { $0.append(value) } }
+            }
+            #expect(work.rounds.withLock { $0 } == [[1]])
+        }
+        work.open(2)
+        while answered.withLock({ $0.count }) < 5 { await Task.yield() }
+        #expect(work.rounds.withLock { $0 } == [[1], [2, 3, 4, 5]])
+        #expect(answered.withLock { $0 } == [2, 4, 6, 8, 10])
+    }
+
+    @Test func `a lone caller who is cancelled does not end the round it began`() async throws {
+        let work = Work()
+        let rounds = Coalescer(concurrency: 1, expecting: { 1 }) { items in
+            let results = await work.run(items)
+            return Task.isCancelled ? items.map { .failure(Refused(item: $0)) } : results
+        }
+        let caller = Task { try await rounds.submit(1) }
+        while work.rounds.withLock({ $0.isEmpty }) { await Task.yield() }
+        caller.cancel()
+        work.open(1)
+        #expect(try await caller.value == 2)
+    }
 }

@@ -88,7 +88,7 @@ public final class SchemaStore: Sendable {
     }
 
     private static func path(_ service: String, _ name: String) -> String {
-        "\(service)/\(name.prefix { $0 != "#" })"
+        "\(service)/\(name[..<(name.utf8.firstIndex(of: UInt8(ascii: "#")) ?? name.endIndex)])"
     }
 }
 

@@ -12,6 +12,8 @@ struct RequestHead: Sendable {
     let trustsProxy: Bool
     /// The target of the request line, byte for byte.
     let target: String
+    /// The target up to its query.
+    let path: Substring
     /// Whether somebody has begun to read the body, which is possible once.
     let bodyUse = BodyUse()
     /// What to do if the answer cannot be sent.
@@ -21,15 +23,14 @@ struct RequestHead: Sendable {
         self.request = request
         self.channel = channel
         self.trustsProxy = trustsProxy
-        self.target = request.head.path ?? "/"
+        let target = request.head.path ?? "/"
+        self.target = target
+        path = target[..<(target.utf8.firstIndex(of: UInt8(ascii: "?")) ?? target.endIndex)]
     }
 
     var method: String { request.method.rawValue }
     var fields: HTTPFields { request.headers }
     var host: String? { request.head.authority }
-
-    /// The target up to its query.
-    var path: Substring { target.prefix { $0 != "?" } }
 
     /// The target after the question mark, undecoded.
     var rawQuery: Substring? {
@@ -50,15 +51,18 @@ struct RequestHead: Sendable {
     /// The media type in lower case, without parameters; empty if there is none.
     var mediaType: String {
         guard let text = fields[.contentType] else { return "" }
+        // What nearly everybody sends needs no second look.
+        if text == "application/json" { return text }
         return text.prefix { $0 != ";" }.trimmingBlanks().lowercased()
     }
 
     /// The `charset` of the content type in lower case, without quotes.
     var charset: String? {
-        let parameters = fields[.contentType]?.split(separator: ";").dropFirst().map {
+        guard let text = fields[.contentType], text.utf8.contains(UInt8(ascii: ";")) else { return nil }
+        let parameters = text.split(separator: ";").dropFirst().map {
             $0.trimmingBlanks().lowercased()
         }
-        guard let found = parameters?.first(where: { $0.hasPrefix("charset=") }) else { return nil }
+        guard let found = parameters.first(where: { $0.hasPrefix("charset=") }) else { return nil }
         return String(found.dropFirst("charset=".count).filter { $0 != "\"" })
     }
 

@@ -129,7 +129,8 @@ package final class FireDispatcher: Service, Sendable {
                     underWay -= 1
                 }
                 underWay += 1
-                group.addTask { await self.carryOut(fire) }
+                // In this thread until it waits for the first time: waking another one takes longer than getting there.
+                group.addImmediateTask { await self.carryOut(fire) }
             }
         }
     }

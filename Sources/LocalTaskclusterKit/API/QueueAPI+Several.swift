@@ -31,6 +31,9 @@ extension QueueAPI {
     @Sendable private func createSeveral(_ request: APIRequest) async throws -> APIResponse {
         try await request.authenticate()
         let calls = calls(of: request)
+        // Together from the start: the first one to come shall not believe that it is alone.
+        store.arriving.begin(calls.count)
+        defer { store.arriving.end(calls.count) }
         let answers = try await withThrowingTaskGroup(of: (Int, PartAnswer).self) { group in
             for (index, call) in calls.enumerated() {
                 group.addTask { (index, try await request.perform(call)) }

@@ -75,10 +75,12 @@ public struct TaskStatus: Sendable, Hashable {
     public var isResolved: Bool { runState?.isResolved ?? false }
 
     /// The part of the queue's name before the slash.
-    public var provisionerID: String { taskQueueID.split(separator: "/").first.map(String.init) ?? "" }
+    public var provisionerID: String { String(taskQueueID[..<slash]) }
 
     /// The part of the queue's name after the slash.
-    public var workerType: String { taskQueueID.split(separator: "/").dropFirst().joined(separator: "/") }
+    public var workerType: String { String(taskQueueID[slash...].dropFirst()) }
+
+    private var slash: String.Index { taskQueueID.utf8.firstIndex(of: UInt8(ascii: "/")) ?? taskQueueID.endIndex }
 
     /// The status as clients see it.
     public var json: JSONValue { .object(object(runs: runs, retriesLeft: retriesLeft)) }

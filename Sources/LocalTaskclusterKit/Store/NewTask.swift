@@ -3,6 +3,7 @@ import Core
 import JSON
 import Postgres
 import Schedules
+import Synchronization
 
 /// A task without dependencies on its way into the database.
 struct NewTask: Sendable {
@@ -16,7 +17,8 @@ struct NewTask: Sendable {
     static func coalescer(
         pool: PostgresPool,
         messages: QueueMessages,
-        observer: QueueObserver
+        observer: QueueObserver,
+        arriving: ArrivingTasks
     ) -> Coalescer<NewTask, TaskStatus?> {
         let store: @Sendable ([NewTask]) async throws -> [TaskStatus?] = { tasks in
             let batch = try NewTaskBatch(tasks, messages: messages)
@@ -25,7 +27,7 @@ struct NewTask: Sendable {
             batch.aftermath(of: stored).tell(observer)
             return batch.answers(stored)
         }
-        return Coalescer { tasks in
+        return Coalescer(isAlone: { arriving.count <= 1 }) { tasks in
             do {
                 return try await store(tasks).map { .success($0) }
             } catch  where tasks.count > 1 && isAboutOne(error) {
@@ -40,6 +42,21 @@ struct NewTask: Sendable {
                 return tasks.map { _ in .failure(error) }
             }
         }
+    }
+}
+
+/// Counts the tasks that somebody is about to create, so that who is alone need not look for company.
+final class ArrivingTasks: Sendable {
+    private let number = Atomic(0)
+
+    var count: Int { number.load(ordering: .relaxed) }
+
+    func begin(_ count: Int = 1) {
+        number.add(count, ordering: .relaxed)
+    }
+
+    func end(_ count: Int = 1) {
+        number.subtract(count, ordering: .relaxed)
     }
 }
 

@@ -18,6 +18,8 @@ extension QueueStore {
     }
 
     private func createFreeTask(_ task: TaskDefinition, now: Timestamp) async throws -> TaskStatus {
+        arriving.begin()
+        defer { arriving.end() }
         let created = try await creations.submit(NewTask(definition: task, now: now))
         if let created { return created }
         return try await existing(task)

@@ -23,6 +23,8 @@ public struct QueueStore: Sendable {
     public let rootURL: String
     /// Stores what is created at the same time with one commit.
     let creations: Coalescer<NewTask, TaskStatus?>
+    /// How many tasks are on their way into the database.
+    let arriving: ArrivingTasks
 
     /// Uses the tables of the schema `tcl`.
     public init(
@@ -37,7 +39,9 @@ public struct QueueStore: Sendable {
         self.observer = observer
         self.claimTimeout = claimTimeout
         self.rootURL = rootURL
-        creations = NewTask.coalescer(pool: pool, messages: messages, observer: observer)
+        let arriving = ArrivingTasks()
+        self.arriving = arriving
+        creations = NewTask.coalescer(pool: pool, messages: messages, observer: observer, arriving: arriving)
     }
 }
 
