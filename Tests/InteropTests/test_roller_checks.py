@@ -239,7 +239,7 @@ def attach(roller, running, worker, host, control):
 
 
 def test_r69_a_running_task_delays_the_work_and_only_our_own_quarantine_is_lifted(roller, running, lab):
-    hosts = [lab.host(f"drained{index}", linked=False) for index in range(2)]
+    hosts = [lab.host(f"drained{index}", linked=False) for index in range(3)]
     workers = [Worker(running).claim() for _ in hosts]
     names = [attach(roller, running, worker, host, lab.bmc(host)[0]) for worker, host in zip(workers, hosts)]
     with DrainingSuite(running, {"ipmi_cycle": "drain"}):
@@ -247,16 +247,20 @@ def test_r69_a_running_task_delays_the_work_and_only_our_own_quarantine_is_lifte
         eventually(lambda: all(worker.is_quarantined for worker in workers))
         # Its worker takes no task any more, and what it does is not disturbed.
         time.sleep(5)
-        assert [host.events() for host in hosts] == [[], []]
+        assert [host.events() for host in hosts] == [[], [], []]
         assert all(roller.call("GET", f"jobs/{job}").json()["status"] == "RUNNING" for job in jobs)
         # Somebody has a reason to keep the second one away for longer.
         longer = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=7)
         workers[1].prolong(longer)
+        # The third job is no longer wanted: its worker may go on at once.
+        assert roller.call("POST", f"jobs/{jobs[2]}/cancel").status_code == 202
+        canceled = roller.wait(jobs[2], 240)
+        assert canceled["status"] == "CANCELED" and not workers[2].is_quarantined, canceled
         for worker in workers:
             worker.complete()
-        ended = [roller.wait(job, 240) for job in jobs]
+        ended = [roller.wait(job, 240) for job in jobs[:2]]
     assert [job["status"] for job in ended] == ["COMPLETE"] * 2, ended
-    assert [host.events().count("off") for host in hosts] == [1, 1]
+    assert [host.events().count("off") for host in hosts] == [1, 1, 0]
     assert not workers[0].is_quarantined
     assert abs((workers[1].until - longer).total_seconds()) < 1
 

@@ -23,10 +23,12 @@ final class DatabaseConduct: JobConduct {
         self.dispatch = dispatch
     }
 
-    /// Makes the next checkpoint throw; the first reason stays, except that a lost job is lost whatever else happened.
+    /// Makes the next checkpoint throw; the first reason stays, except that a lost job is lost whatever else happened, and
+    /// that a job which has passed the hard limit did not stop at the soft one.
     func stop(_ error: ActionError) {
         reason.withLock { reason in
-            if reason == nil || error.kind == .lost { reason = error }
+            let passed = error.kind == .hardTimeLimit && reason?.kind == .softTimeLimit
+            if reason == nil || error.kind == .lost || passed { reason = error }
         }
     }
 

@@ -107,12 +107,13 @@ extension DispatchStore {
         try await pool.transaction { connection in
             let state = borrower == nil ? "active" : "loaned"
             let reason = borrower.map { "lent to \($0)" + (bug.map { ", bug \($0)" } ?? "") }
-            _ = try await connection.execute(
+            let before = try await connection.query(
                 """
+                with old as (select state from roller.machines where id = \(machine)::uuid)
                 update roller.machines set state = \(state), state_reason = \(reason), state_until = null, updated = now()
-                where id = \(machine)::uuid
+                where id = \(machine)::uuid returning (select state from old) as old_state
                 """
-            )
+            ).first?.string("old_state")
             let ended = try await connection.query(
                 """
                 update roller.loans set returned = now() where machine = \(machine)::uuid and returned is null
@@ -133,6 +134,7 @@ extension DispatchStore {
                     sourceAddress: nil,
                     verb: borrower == nil ? "machine.return" : "machine.loan",
                     object: "machine:\(machine)",
+                    before: ["state": before.map { JSONValue($0) } ?? .null],
                     after: ["state": JSONValue(state), "job": JSONValue(job.id)]
                 ),
                 on: connection

@@ -212,9 +212,11 @@ private struct Reader {
     }
 
     /// The management controller of a server or chassis; answers its name.
-    private mutating func management(_ key: String, _ entry: JSONObject) -> String {
+    private mutating func management(_ key: String, _ entry: JSONObject, isChassis: Bool = false) -> String {
         let short = String(key.lowercased().prefix { $0 != "." })
         var members: JSONObject = ["address": .string(entry["ipmi_host"]?.string ?? entry["fqdn"]?.string ?? key)]
+        // The controller of a chassis has little to think with; an inventory of ours has settled the matter.
+        if isChassis, entry["own"] == nil { members["max_concurrency"] = 2 }
         if let type = entry["type"]?.string {
             members["type"] = .string(type)
             if types[type] == nil {
@@ -250,7 +252,7 @@ private struct Reader {
             let (parentKey, chassis) = servers.first(where: { $0.key.lowercased() == parent.lowercased() })
                 .flatMap({ found in found.value.object.map { (found.key, $0) } })
         else { return nil }
-        let controller = management(parentKey, chassis)
+        let controller = management(parentKey, chassis, isChassis: true)
         guard let address = entry["addr"]?.string else {
             problem(row, key, "has a parent and no addr")
             return nil
