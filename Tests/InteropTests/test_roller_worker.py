@@ -226,6 +226,22 @@ def test_36_the_suite_that_worked_is_known_to_the_next_worker(site, lab):
     assert suites(site.job("ipmi_status", machine, destructive=False)) == ["3"]
 
 
+def test_a_machine_that_does_not_answer_twice_is_taken_out_of_service_and_others_stay(site, lab):
+    quiet, awake = lab.host("health-quiet", on=False), lab.host("health-awake")
+    machines = [site.machine(host) for host in (quiet, awake)]
+    chat = Chat(lab)
+    for _ in range(2):
+        site.worker(HEALTH_CHECK_INTERVAL="1s", NOTIFY_WEBHOOK_URL=chat.url)
+    state = "select state from roller.machines where id = '{}'"
+    eventually(lambda: site.query(state.format(machines[0])) == "maintenance", 240)
+    looks = f"from roller.jobs where source = 'schedule' and finished is not null and machine = '{machines[1]}'"
+    eventually(lambda: int(site.query(f"select count(*) {looks}")) >= 3, 240)
+    assert site.query(state.format(machines[1])) == "active"
+    assert site.query("select count(*) from roller.audit_log where verb = 'machine.health'") == "1"
+    told = eventually(lambda: [text for text in chat.texts if "did not answer twice" in text])
+    assert len(told) == 1 and "health-quiet" in told[0], told
+
+
 def test_windows_and_lock_waits_that_last_too_long_are_respected(site, lab):
     host = lab.host("window", linked=False)
     bmc, _ = lab.bmc(host)

@@ -15,6 +15,7 @@ package enum RollerWorker {
     /// - `ROLLER_CONCURRENCY`: how many jobs at a time; `ROLLER_POOL`: the pool of jobs it takes.
     /// - `ROLLER_LEASE`: how long a worker may be silent before its jobs are taken from it.
     /// - `CELERY_TASK_TIME_LIMIT`: how long after its start a job's programs are killed.
+    /// - `HEALTH_CHECK_INTERVAL`: how far apart two looks at a machine are.
     /// - `LOCK_WAIT_MAX`, `MAX_DESTRUCTIVE_PER_GROUP`, `MAX_DESTRUCTIVE_PER_SITE`, `QUARANTINE_POLICY`, `DRAIN_TIMEOUT`, `ROLLER_DRY_RUN`.
     package static func services(_ context: DaemonContext) throws -> [any Service] {
         let settings = context.settings
@@ -41,6 +42,12 @@ package enum RollerWorker {
             default: .seconds(15),
             in: .milliseconds(100)...(.seconds(600)),
             "how often to look for jobs without being told"
+        )
+        let lookInterval = settings.duration(
+            "health.check.interval",
+            default: .zero,
+            in: .zero ... .seconds(30 * 86_400),
+            "how far apart two looks at a machine are; 0s for none"
         )
         try settings.check()
         let runner = JobRunner(
@@ -76,8 +83,23 @@ package enum RollerWorker {
                 try await dispatch.beat(capacity: concurrency, host: host, process: Int(getpid()))
             },
             PeriodicService(name: "reaper", every: min(.seconds(5), dispatch.lease / 2)) { try await reaper.sweep() },
-            dispatcher,
-        ]
+        ] + watches(lookInterval, foundation, dispatch) + [dispatcher]
+    }
+
+    /// What looks at machines by itself, if that is wanted.
+    private static func watches(
+        _ interval: Duration,
+        _ foundation: RollerFoundation,
+        _ dispatch: DispatchStore
+    ) -> [any Service] {
+        guard interval > .zero else { return [] }
+        let watch = HealthWatch(
+            jobs: foundation.jobs,
+            inventory: foundation.inventory,
+            dispatch: dispatch,
+            interval: interval
+        )
+        return [PeriodicService(name: "health", every: min(.seconds(60), interval / 2)) { try await watch.sweep() }]
     }
 
     private static func dispatchStore(_ settings: Settings, _ foundation: RollerFoundation) -> DispatchStore {
