@@ -49,6 +49,11 @@ class Script:
 @pytest.fixture
 def revision(running):
     """A revision with a decision task that offers the phases, and a hook that carries them out."""
+    return plan(running)[0]
+
+
+def plan(running):
+    """Makes a revision; answers it and the name of the hook that carries out its phases."""
     revision, name = unique("revision"), unique("promotion")
     hook = {
         "metadata": {"name": name, "description": "carries out phases", "owner": "releng@example.com"},
@@ -98,7 +103,7 @@ def revision(running):
     index = taskcluster.Index(running.options)
     route = f"gecko.v2.{PROJECT}.revision.{revision}.taskgraph.decision"
     index.insertTask(route, {"taskId": decision, "rank": 0, "data": {}, "expires": stamp(86400)})
-    return revision
+    return revision, name
 
 
 def number():
@@ -162,3 +167,44 @@ def test_the_release_script_releases(running, revision):
     script.request("POST", f"/versions/firefox/{channel}", data=json.dumps({"version": "1"}))
     script.request("PUT", f"/versions/firefox/{channel}", data=json.dumps({"version": "2"}))
     assert script.request("GET", f"/versions/firefox/{channel}").json() == "2"
+
+
+def test_a_phase_that_is_signed_while_hooks_are_away_is_made_once(running):
+    """83: the last signature counts, the phase is being scheduled, and when the hooks are back it has one task."""
+    if "SHIPIT_TASKCLUSTER_URL" not in running.values:
+        pytest.skip("shipit-taskcluster is not built")
+    (revision, hook), version = plan(running), number()
+    release = lambda *arguments, **more: slipway(running, "release", *arguments, **more)
+    made = release("create", "firefox", version, "--branch", BRANCH, "--revision", revision)
+    name = f"Firefox-{version}-build1"
+    assert name in made and "missing: releng, relman" in made
+    script = Script(running)
+    phase = lambda which: script.request("GET", f"/releases/{name}/{which}").json()
+    for which in PHASES[:2]:
+        release("call", name, which)
+        wait(f"the task of {which}", lambda: phase(which)["submitted"], 240)
+    running.suite.stop("hooks-service")
+    try:
+        for group, person in (("releng", "releng1"), ("relman", "relman1")):
+            shown = release("sign", name, "ship_firefox", "--group", group, person=person)
+        assert "ship_firefox scheduling" in " ".join(shown.split()), shown
+        # For a while it is tried in vain.
+        for _ in range(3):
+            found = phase("ship_firefox")
+            assert (found["state"], found["submitted"], found["actionTaskId"]) == ("scheduling", False, ""), found
+            time.sleep(1)
+    finally:
+        running.suite.start_services()
+    wait("the task of the signed phase", lambda: phase("ship_firefox")["submitted"], 300)
+    task_id = phase("ship_firefox")["actionTaskId"]
+    fires = running.hooks().listLastFires("demo", hook)["lastFires"]
+    assert len(fires) == 3, fires
+    assert task_id in {fire["taskId"] for fire in fires}
+    assert running.queue().task(task_id)["payload"] == {"phase": "ship_firefox"}
+    release("ship", name)
+    assert name in release("list", "--product", "firefox", "--status", "shipped")
+    # What scripts may not release is told, and told no more when they may again.
+    release("disable", "firefox", "--branch", BRANCH)
+    assert BRANCH in release("disabled")
+    release("enable", "firefox", "--branch", BRANCH)
+    assert BRANCH not in release("disabled")

@@ -138,7 +138,7 @@ struct PipelineWorld: Sendable {
         )
         let api = PipelineAPI(service: service, runner: runner, tokens: nil, isPublic: false)
         let url = await StepServers.serve(
-            api.api(schemas: try SchemaStore.locate()),
+            api.api(schemas: try SchemaStore.locate(), adding: api.mock),
             authenticator: NamedCallers(believesSignatures: true),
             in: &group
         )

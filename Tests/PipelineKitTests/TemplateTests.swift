@@ -168,4 +168,45 @@ struct TemplateTests {
             #expect(world.lab.puts("ship") == 0)
         }
     }
+
+    @Test func `steps that only pretend run as long and end as they are told to`() async throws {
+        let clock = TestClock(.now())
+        try await PipelineWorld.with(replicas: 2, clock: clock) { world in
+            func mock(_ uid: String, _ requires: [String] = [], _ parameters: JSONValue) -> JSONValue {
+                let address = JSONValue.string("\(world.replicas[0].url)/mock")
+                return world.step(uid, requires, ["api_url": address, "parameters": ["parameters": parameters]])
+            }
+            func create(_ uid: String, _ steps: [JSONValue]) async throws {
+                // The second replica may call the first.
+                try await world.create(uid, steps, ["namespace_steps": true], replica: 1)
+            }
+            let retried = mock("b", ["a"], ["duration_s": 1, "fail_first": 1]).object ?? [:]
+            var again = retried
+            again["retries"] = ["limit": 1, "backoff_s": 1, "on": ["failed"]]
+            try await create("p", [mock("a", [], ["duration_s": 30, "garbage": true]), .object(again)])
+            try await create("q", [mock("a", [], ["duration_s": 5, "result": "exception"])])
+            try await create("r", [mock("a", [], [:])])
+            func advance(_ seconds: Int) async throws {
+                for _ in 0..<seconds {
+                    clock.advance(by: .seconds(1))
+                    _ = try await world.replicas[1].runner.runOnce()
+                }
+            }
+            try await advance(20)
+            #expect(try await world.states("p") == ["running", "pending"])
+            #expect(try await world.state("q") == "exception")
+            #expect(try await world.states("r") == ["running"])
+            try await world.call("POST", "/r/cancel", replica: 1)
+            try await advance(150)
+            #expect(try await world.state("r") == "cancelled")
+            #expect(try await world.state("p") == "completed")
+            let steps = try await world.status("p")["info"]?["steps"]?.array ?? []
+            #expect(steps.compactMap { $0["attempt"]?.int } == [1, 2])
+            #expect(try await world.call("GET", "/mock/p.b/status").body["state"] == "failed")
+            let bad: [JSONValue] = [["duration_s": -1], ["result": "well"], ["colour": "red"], ["fail_first": "x"]]
+            for parameters in bad {
+                #expect(try await world.call("PUT", "/mock/x", ["parameters": parameters]).status == 400)
+            }
+        }
+    }
 }

@@ -69,6 +69,11 @@ enum ShipItPipeline: DaemonDescription {
             in: 1...100_000,
             "how many messages one person or room gets in an hour; what is more comes together in one"
         )
+        let pretends = settings.bool(
+            "shipit.enable.mock",
+            default: false,
+            "serve steps that only pretend, below /mock"
+        )
         let (catalogue, place, login) = releases(settings, foundation)
         let manifests = settings.string(
             "shipit.xpi.manifests.url",
@@ -124,7 +129,7 @@ enum ShipItPipeline: DaemonDescription {
         let releasesAPI = ReleasesAPI(service: releases, tokens: foundation.tokens, authenticator: authenticator)
         return foundation.services(
             context,
-            api: api.api(schemas: try SchemaStore.locate(), adding: releasesAPI.endpoints),
+            api: api.api(schemas: try SchemaStore.locate(), adding: releasesAPI.endpoints + (pretends ? api.mock : [])),
             authenticator: authenticator,
             own: [runner, StepListener(service: service, pulse: foundation.pulse)]
                 + service.noticeServices(sender: sender, pulse: foundation.pulse)

@@ -20,6 +20,7 @@ public enum PipelineMigrations {
                 name: "pipeline notices digest",
                 bytes: PackageResources.V0005_pipeline_notices_digest_sql
             ),
+            Migration(version: 6, name: "pipeline mock", bytes: PackageResources.V0006_pipeline_mock_sql),
         ]
     }
 
