@@ -26,7 +26,9 @@ public struct JSONETemplate: Sendable {
 
     /// Renders the template with the variables of a context; without `now` among them, `now` is the instant given.
     ///
-    /// The functions are callable beside the built-in ones, unless a variable of the same name hides them.
+    /// A template that takes more than ten million steps, makes values of more than four million elements or nests a thousand
+    /// deep is refused, however short it is. The functions are callable beside the built-in ones, unless a variable of the
+    /// same name hides them.
     public func render(
         _ context: JSONObject,
         now: Timestamp,
@@ -38,6 +40,7 @@ public struct JSONETemplate: Sendable {
         var renderer = Renderer(program, builtins: builtins, context: context, now: now)
         renderer.functions = functions
         let result = try renderer.render(root) ?? .null
+        try renderer.budget.keep(result)
         if renderer.hasUsedFunctionAsValue, Builtin.occurs(in: result) { throw .uncalledFunctions }
         return result
     }

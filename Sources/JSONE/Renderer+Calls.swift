@@ -22,11 +22,16 @@ extension Renderer {
             callable = try evaluate(callee)
         }
         guard let builtin = Builtin(callable) else {
-            throw JSONEError(.interpreter, "\(Self.javascriptString(callable)) is not callable")
+            try budget.read(callable)
+            throw JSONEError(.interpreter, "\(Self.javascriptString(callable).prefix(1000)) is not callable")
         }
         var arguments: [JSONValue] = []
         arguments.reserveCapacity(Int(links.count))
-        for link in links.range { arguments.append(try evaluate(program.links[link])) }
+        for link in links.range {
+            let argument = try evaluate(program.links[link])
+            try budget.look(at: argument)
+            arguments.append(argument)
+        }
         return try apply(builtin, arguments)
     }
 
@@ -127,6 +132,7 @@ extension Renderer {
         let count = ((numbers[1] - numbers[0]) / step).rounded(.up)
         guard count <= Self.rangeLimit else { throw invalid(.range, ": more than \(Int(Self.rangeLimit)) elements") }
         guard count > 0 else { return .array([]) }
+        try budget.spend(Int(count))
         return .array((0..<Int(count)).map { JSONValue(numbers[0] + Double($0) * step) })
     }
 
@@ -134,8 +140,10 @@ extension Renderer {
 
     private mutating func applyTextual(_ builtin: Builtin, _ arguments: [JSONValue]) throws(JSONEError) -> JSONValue {
         switch builtin {
-        case .lowercase: return .string(try text(builtin, arguments).lowercased())
-        case .uppercase: return .string(try text(builtin, arguments).uppercased())
+        case .lowercase, .uppercase:
+            let text = try text(builtin, arguments)
+            try budget.spend(text: text)
+            return .string(builtin == .lowercase ? text.lowercased() : text.uppercased())
         case .strip: return .string(Self.stripped(try text(builtin, arguments), start: true, end: true))
         case .lstrip: return .string(Self.stripped(try text(builtin, arguments), start: true, end: false))
         case .rstrip: return .string(Self.stripped(try text(builtin, arguments), start: false, end: true))
@@ -171,6 +179,8 @@ extension Renderer {
     private mutating func split(_ arguments: [JSONValue]) throws(JSONEError) -> JSONValue {
         guard arguments.count == 2, case .string(let text) = arguments[0] else { throw invalid(.split) }
         let separator = Array(try separator(arguments[1], .split).utf8)
+        try budget.spend(text.utf8.count)
+        try budget.search(text, for: String(decoding: separator, as: UTF8.self))
         guard !separator.isEmpty else { return .array(text.unicodeScalars.map { .string(String($0)) }) }
         let bytes = Array(text.utf8)
         var parts: [JSONValue] = []
@@ -188,8 +198,11 @@ extension Renderer {
         let separator = try separator(arguments[1], .join)
         var texts: [String] = []
         for element in elements {
+            if element.array != nil { try budget.read(element) }
             guard element.object == nil, !Builtin.occurs(in: element) else { throw invalid(.join) }
-            texts.append(element.isNull ? "" : Self.javascriptString(element))
+            let text = element.isNull ? "" : Self.javascriptString(element)
+            try budget.spend(1 + (text.utf8.count + separator.utf8.count) >> 2)
+            texts.append(text)
         }
         return .string(texts.joined(separator: separator))
     }

@@ -103,17 +103,28 @@ extension Renderer {
 
     // MARK: - Operators
 
+    private mutating func areEqual(_ left: JSONValue, _ right: JSONValue) throws(JSONEError) -> Bool {
+        switch (left, right) {
+        case (.array, .array), (.object, .object): try budget.read(left)
+        default: break
+        }
+        return Self.isEqual(left, right)
+    }
+
     private mutating func apply(
         _ operation: Expression.Operation,
         _ left: JSONValue,
         _ right: JSONValue
     ) throws(JSONEError) -> JSONValue {
         switch operation {
-        case .equal: return .bool(Self.isEqual(left, right))
-        case .notEqual: return .bool(!Self.isEqual(left, right))
+        case .equal: return .bool(try areEqual(left, right))
+        case .notEqual: return .bool(try !areEqual(left, right))
         case .isIn: return .bool(try isContained(left, right))
         case .add:
-            if case (.string(let a), .string(let b)) = (left, right) { return .string(a + b) }
+            if case (.string(let a), .string(let b)) = (left, right) {
+                try budget.spend((a.utf8.count + b.utf8.count) >> 2)
+                return .string(a + b)
+            }
             guard let a = Self.number(left), let b = Self.number(right) else {
                 throw JSONEError(.interpreter, "infix: + expects numbers/strings + numbers/strings")
             }
@@ -180,8 +191,14 @@ extension Renderer {
             guard case .string(let part) = value else {
                 throw JSONEError(.interpreter, "Infix: in-string expects string on left side")
             }
+            try budget.search(text, for: part)
             return Substrings.contains(text, part)
         case .array(let elements):
+            if value.array != nil || value.object != nil {
+                try budget.read(collection)
+            } else {
+                try budget.look(at: collection)
+            }
             return elements.contains { Self.isEqual(value, $0) }
         default:
             throw JSONEError(.interpreter, "Infix: in expects Array, string, or object on right side")
@@ -195,6 +212,7 @@ extension Renderer {
         case .array(let elements):
             return elements[try Self.index(position, count: elements.count)]
         case .string(let text):
+            try budget.look(at: value)
             let scalars = Scalars(text)
             let index = try Self.index(position, count: scalars.count)
             return .string(scalars.text(index..<(index + 1)))
@@ -229,8 +247,11 @@ extension Renderer {
         if let end { last = try evaluate(end) }
         switch value {
         case .array(let elements):
-            return .array(Array(elements[try Self.bounds(first, last, count: elements.count)]))
+            let bounds = try Self.bounds(first, last, count: elements.count)
+            try budget.spend(bounds.count)
+            return .array(Array(elements[bounds]))
         case .string(let text):
+            try budget.spend(text: text)
             let scalars = Scalars(text)
             return .string(scalars.text(try Self.bounds(first, last, count: scalars.count)))
         case .object:

@@ -57,6 +57,7 @@ extension Renderer {
                 let each = "each(\(name(of: loop.first)))"
                 throw JSONEError(.template, "$map on objects expects \(each) to evaluate to an object")
             }
+            try budget.spend(object.count)
             for (key, value) in object { results[key] = value }
         }
         if let symbol = loop.second { variables[Int(symbol)] = second }
@@ -77,7 +78,10 @@ extension Renderer {
             variables[Int(loop.first)] = result
             variables[Int(current)] = elements[index]
             if let symbol = loop.third { variables[Int(symbol)] = JSONValue(index) }
-            if let next = try render(loop.body) { result = next }
+            if let next = try render(loop.body) {
+                try budget.keep(next)
+                result = next
+            }
         }
         for (symbol, value) in saved { variables[Int(symbol)] = value }
         return result
@@ -143,6 +147,7 @@ extension Renderer {
         let objects = try objects(node, for: "$merge")
         guard var result = objects.first else { return JSONObject() }
         for object in objects.dropFirst() {
+            try budget.spend(object.count)
             for (key, value) in object { result[key] = value }
         }
         return result
@@ -151,7 +156,11 @@ extension Renderer {
     mutating func deeplyMerged(_ node: Int32) throws(JSONEError) -> JSONObject {
         let objects = try objects(node, for: "$mergeDeep")
         guard var result = objects.first else { return JSONObject() }
-        for object in objects.dropFirst() { result = Self.merge(result, object) }
+        for object in objects.dropFirst() {
+            try budget.read(.object(result))
+            try budget.read(.object(object))
+            result = Self.merge(result, object)
+        }
         return result
     }
 
@@ -170,20 +179,28 @@ extension Renderer {
 
     private mutating func elements(_ node: Int32, _ complaint: String) throws(JSONEError) -> [JSONValue] {
         guard case .array(let elements) = try operand(node) else { throw JSONEError(.template, complaint) }
+        try budget.spend(elements.count)
         return elements
     }
 
     mutating func flattened(_ node: Int32) throws(JSONEError) -> [JSONValue] {
         var result: [JSONValue] = []
         for element in try elements(node, "$flatten value must evaluate to an array") {
-            if case .array(let inner) = element { result += inner } else { result.append(element) }
+            if case .array(let inner) = element {
+                try budget.spend(inner.count)
+                result += inner
+            } else {
+                result.append(element)
+            }
         }
         return result
     }
 
     mutating func deeplyFlattened(_ node: Int32) throws(JSONEError) -> [JSONValue] {
         var result: [JSONValue] = []
-        Self.flatten(try elements(node, "$flattenDeep value must evaluate to an array"), into: &result)
+        let elements = try elements(node, "$flattenDeep value must evaluate to an array")
+        try budget.read(.array(elements))
+        Self.flatten(elements, into: &result)
         return result
     }
 
@@ -235,8 +252,11 @@ extension Renderer {
 
     mutating func jsonText(_ node: Int32) throws(JSONEError) -> String {
         let value = try operand(node)
+        try budget.read(value)
         if hasUsedFunctionAsValue, Builtin.occurs(in: value) { throw .uncalledFunctions }
-        return value.javascriptText(.sorted)
+        let text = value.javascriptText(.sorted)
+        try budget.spend(text: text)
+        return text
     }
 
     mutating func relativeTime(_ node: Int32, _ reference: Int32?) throws(JSONEError) -> JSONValue {

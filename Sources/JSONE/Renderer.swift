@@ -21,6 +21,7 @@ struct Renderer {
     /// The text being put together.
     private var buffer: [UInt8] = []
     private var depth = 0
+    var budget = Budget()
     /// Only then must the result be searched for functions.
     var hasUsedFunctionAsValue = false
     /// Functions of the caller, by name.
@@ -71,6 +72,7 @@ struct Renderer {
     }
 
     mutating func render(_ node: Int32) throws(JSONEError) -> JSONValue? {
+        try budget.spend()
         switch program.nodes[Int(node)] {
         case .constant(let value): return program.constants[Int(value)]
         case .failure(let error): throw program.errors[Int(error)]
@@ -110,6 +112,7 @@ struct Renderer {
 
     private mutating func list(_ written: Int32, _ slots: Run) throws(JSONEError) -> JSONValue {
         guard case .array(let written) = program.constants[Int(written)] else { return [] }
+        try budget.spend(written.count >> 3)
         var elements: [JSONValue] = []
         elements.reserveCapacity(written.count)
         let start = Int(slots.start)
@@ -133,6 +136,7 @@ struct Renderer {
         _ hasPlainKeys: Bool
     ) throws(JSONEError) -> JSONValue {
         guard case .object(let written) = program.constants[Int(written)] else { return [:] }
+        try budget.spend(written.count >> 3)
         var object = JSONObject()
         object.reserveCapacity(written.count)
         let start = Int(slots.start)
@@ -183,13 +187,17 @@ struct Renderer {
         buffer.removeAll(keepingCapacity: true)
         for index in fragments.range {
             switch program.fragments[index] {
-            case .text(let literal): buffer.append(contentsOf: program.source[literal.range])
+            case .text(let literal):
+                try budget.spend(literal.range.count >> 2)
+                buffer.append(contentsOf: program.source[literal.range])
             case .failure(let error): throw program.errors[Int(error)]
             case .expression(let expression, let source):
                 switch try evaluate(expression) {
                 case .null: break
                 case .bool(let value): buffer.append(contentsOf: (value ? "true" : "false").utf8)
-                case .string(let value): buffer.append(contentsOf: value.utf8)
+                case .string(let value):
+                    try budget.spend(text: value)
+                    buffer.append(contentsOf: value.utf8)
                 case .number(let number):
                     if Builtin(.number(number)) != nil { throw .uncalledFunctions }
                     buffer.append(contentsOf: NumberText.text(number.double).utf8)
@@ -207,6 +215,7 @@ struct Renderer {
     /// The value of an expression, unless it nests too deeply.
     mutating func evaluate(_ expression: Int32) throws(JSONEError) -> JSONValue {
         guard depth < Self.depthLimit else { throw JSONEError(.interpreter, "expression is nested too deeply") }
+        try budget.spend()
         depth += 1
         // After an error nothing is evaluated any more.
         let value = try evaluate(program.expressions[Int(expression)])
@@ -233,6 +242,7 @@ struct Renderer {
             throw JSONEError(.template, "top level keys of $let must follow /[a-zA-Z_][a-zA-Z0-9_]*/")
         }
         guard let body else { throw JSONEError(.template, "$let operator requires an `in` clause") }
+        for (_, value) in members { try budget.keep(value) }
         var saved: [(symbol: Int32, value: JSONValue?)] = []
         saved.reserveCapacity(members.count)
         for (key, value) in members {
