@@ -390,6 +390,7 @@ struct PipelineTests {
         try await PipelineWorld.with { world in
             let body = world.definition([world.step("a", [], ["manual": true])])
             try await world.create("p", [world.step("a", [], ["manual": true])])
+            try await world.reach("p", "running")
             let before = try await world.call("GET", "/p/status")
             let why: JSONValue = ["status": "success", "reason": "because"]
             let calls: [(method: String, path: String, body: JSONValue?)] = [
