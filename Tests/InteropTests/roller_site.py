@@ -47,7 +47,7 @@ class Site:
         self.database_url = urllib.parse.urlunsplit(url._replace(path="/" + self.name))
         self.amqp_url = servers.amqp_url
         self.workers = []
-        self.settings = {"DOWN_TIMEOUT": "8s", "UP_TIMEOUT": "20s", "ROLLER_LEASE": "3s", "ROLLER_POLL": "200ms"} | settings
+        self.settings = {"DOWN_TIMEOUT": "8s", "UP_TIMEOUT": "20s", "ROLLER_LEASE": "20s", "ROLLER_POLL": "200ms"} | settings
         subprocess.run([str(BINARIES / "roller-worker"), "migrate"], env=self.environment(), check=True, capture_output=True)
 
     def environment(self, **settings):
