@@ -184,7 +184,10 @@ struct ListenerTests {
         }
     }
 
-    @Test func `H81: a message that is no JSON becomes a dead letter, and the following ones fire`() async throws {
+    @Test
+    func `H81: a message that is no JSON becomes a dead letter, and the following ones fire, as 85 of ShipIt demands`()
+        async throws
+    {
         try await ListenerWorld.with { world in
             try await world.create("h", [world.binding("#")])
             try await world.publish("this is no JSON")

@@ -103,6 +103,21 @@ struct PipelineTests {
             #expect(try await world.call("PUT", "/p", world.definition([world.step("a")])).status == 200)
             try await world.reach("p", "completed")
             #expect(world.lab.begun("a") == 1)
+            // The runner of the first version sends a form.
+            let text = world.definition([world.step("f")]).text()
+            let escaped = text.utf8.map { "%" + (($0 < 16 ? "0" : "") + String($0, radix: 16)) }.joined()
+            func form(_ body: String) async throws -> Int {
+                let headers: HTTPHeaders = [
+                    "Authorization": StepServers.client, "Content-Type": "application/x-www-form-urlencoded",
+                ]
+                let url = world.replicas[0].url + "/"
+                let request = HTTPRequest(method: "POST", url: url, headers: headers, body: .bytes(Array(body.utf8)))
+                return try await world.curl.send(request).status
+            }
+            for _ in 0..<2 { #expect(try await form("uid=form&pipeline=\(escaped)") == 200) }
+            #expect(try await form("uid=other&pipeline=%7B") == 400)
+            try await world.reach("form", "completed")
+            #expect(world.lab.begun("f") == 1)
         }
     }
 

@@ -67,14 +67,34 @@ public struct PipelineAPI: Sendable {
     }
 
     /// The form of the first design: `{"uid", "pipeline"}`, or a whole definition, at the root.
+    ///
+    /// The runner of the first version sends the two as the fields of a form, the pipeline as JSON.
     private func createHere(_ request: APIRequest) async throws -> APIResponse {
-        let body = try request.jsonObject()
+        let body = try Self.formOrJSON(request)
         guard let uid = body["uid"]?.string else { throw StepProblem.invalid("uid is missing", code: "invalid_uid") }
         let actor = try await steps.endpoints.gate.admit(request, "create", uid)
         guard let pipeline = body["pipeline"] else { return try await steps.create(uid, body, request, actor) }
         try body.allowOnly(["uid", "pipeline"])
         guard let pipeline = pipeline.object else { throw StepProblem.invalid("pipeline has to be an object") }
         return try await steps.create(uid, pipeline, request, actor)
+    }
+
+    private static func formOrJSON(_ request: APIRequest) throws(StepProblem) -> JSONObject {
+        let type = (request.header("content-type") ?? "").prefix { $0 != ";" }.lowercased()
+        guard type == "application/x-www-form-urlencoded" else { return try request.jsonObject() }
+        var body: JSONObject = [:]
+        for (name, text) in FormBody(request.rawBody).fields {
+            guard name == "pipeline" else {
+                body[name] = .string(text)
+                continue
+            }
+            do {
+                body[name] = try JSONValue(parsing: text)
+            } catch {
+                throw StepProblem.invalid("The field pipeline is not JSON: \(error.message)", code: "malformed_payload")
+            }
+        }
+        return body
     }
 
     private func explain(_ request: APIRequest, _ actor: StepActor) async throws -> APIResponse {

@@ -3,11 +3,12 @@
 import APIServer
 
 /// The fields of a form as browsers send it.
-struct FormBody: Sendable {
-    let fields: [String: String]
+package struct FormBody: Sendable {
+    /// The fields by their names.
+    package let fields: [String: String]
 
     /// Reads a body of the type `application/x-www-form-urlencoded`; the last of several fields of a name counts.
-    init(_ body: [UInt8]) {
+    package init(_ body: [UInt8]) {
         var fields: [String: String] = [:]
         for pair in body.split(separator: UInt8(ascii: "&")) {
             let parts = pair.split(separator: UInt8(ascii: "="), maxSplits: 1, omittingEmptySubsequences: false)
@@ -22,7 +23,7 @@ struct FormBody: Sendable {
     }
 
     /// A field that says yes or no; nil if it says neither.
-    func flag(_ name: String) -> Bool? {
+    package func flag(_ name: String) -> Bool? {
         switch fields[name]?.lowercased() {
         case "true", "1", "on", "yes", "y": true
         case "false", "0", "off", "no", "": false
@@ -31,7 +32,7 @@ struct FormBody: Sendable {
     }
 
     /// The fields of one product, whose names may begin with it.
-    func fields(of product: String) -> [String: String] {
+    package func fields(of product: String) -> [String: String] {
         var found = fields.filter { !$0.key.contains("-") }
         for (name, value) in fields where name.hasPrefix("\(product)-") {
             found[String(name.dropFirst(product.count + 1))] = value
