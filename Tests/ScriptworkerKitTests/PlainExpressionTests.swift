@@ -10,7 +10,7 @@ struct PlainExpressionTests {
         #"^(?P<path>/releases/mozilla-(beta|release|esr\d+))(/|$)"#,
         #"^(?P<path>/o/scriptworker(?:|-scripts))(/|\.git|$)"#,
         #"^/api/queue/v1/task/(?P<taskId>[^/]+)(/runs/\d+)?/artifacts/(?P<filepath>.*)$"#,
-        #"(?<a>x|xy)(?<b>y?)z"#, #"^(?<a>a+?)(?<b>a*)$"#, #"(?<a>[a-c_.]+)-(?<b>[^-]*)$"#, #"^((?<a>b)|c)+$"#, #"^$"#,
+        #"(?<a>x|xy)(?<b>y?)z"#, #"^(?<a>a+?)(?<b>a*)$"#, #"(?<a>[a-c_.]+)-(?<b>[^@]*)$"#, #"^((?<a>b)|c)+$"#, #"^$"#,
         #"(?<w>\w+)@(?<h>[\w.-]+)"#, #""#, #"a|^b|c$"#, #"(?<a>(ab|a)(bc|c)?)d"#, #"\[(?<a>[0-9]+)\]"#,
     ]
 

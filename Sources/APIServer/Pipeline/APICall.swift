@@ -20,30 +20,9 @@ struct APICall {
         let started = ContinuousClock.now
         var context = ErrorBody.Context(method: endpoint.name, shape: route.api.errors)
         var state: RequestState?
-        var parameters: [String: String] = [:]
         let reply: Reply
         do {
-            for (name, raw) in captures {
-                guard let value = PercentEncoding.decode(raw) else {
-                    throw APIError(.invalidRequestArguments, "URL parameter '\(name)' has a malformed percent-encoding")
-                }
-                parameters[name] = value
-                // Errors are logged by those who get them, so they repeat no secrets.
-                context.parameters.append((name, endpoint.secretParameters.contains(name) ? "..." : value))
-            }
-            let rawBody = try await BodyReader.content(head, dispatcher.configuration.bodyLimit)
-            let payload = try BodyReader.parse(rawBody, head, takesAnyValue: route.api.errors == .problem)
-            context.payload = endpoint.payloadInErrors(payload)
-            let known = RequestState(
-                head: head,
-                api: route.api,
-                endpoint: endpoint,
-                parameters: parameters,
-                rawBody: rawBody,
-                payload: payload,
-                identifiers: identifiers,
-                authenticator: dispatcher.authenticator
-            )
+            let known = try await prepare(captures, &context)
             state = known
             reply = try await respond(known)
         } catch {
@@ -51,6 +30,36 @@ struct APICall {
         }
         note(reply, state, since: started)
         return reply
+    }
+
+    /// Reads a request; kept apart, because what that takes would otherwise stay in memory while the request is answered.
+    @inline(never)
+    private func prepare(
+        _ captures: [(name: String, raw: Substring)],
+        _ context: inout ErrorBody.Context
+    ) async throws -> RequestState {
+        var parameters: [String: String] = [:]
+        for (name, raw) in captures {
+            guard let value = PercentEncoding.decode(raw) else {
+                throw APIError(.invalidRequestArguments, "URL parameter '\(name)' has a malformed percent-encoding")
+            }
+            parameters[name] = value
+            // Errors are logged by those who get them, so they repeat no secrets.
+            context.parameters.append((name, endpoint.secretParameters.contains(name) ? "..." : value))
+        }
+        let rawBody = try await BodyReader.content(head, dispatcher.configuration.bodyLimit)
+        let payload = try BodyReader.parse(rawBody, head, takesAnyValue: route.api.errors == .problem)
+        context.payload = endpoint.payloadInErrors(payload)
+        return RequestState(
+            head: head,
+            api: route.api,
+            endpoint: endpoint,
+            parameters: parameters,
+            rawBody: rawBody,
+            payload: payload,
+            identifiers: identifiers,
+            authenticator: dispatcher.authenticator
+        )
     }
 
     /// Answers a part of a request as if it had come by itself.
@@ -79,6 +88,7 @@ struct APICall {
         AccessLog.write(route, state, head: head, reply: reply, seconds: seconds)
     }
 
+    @inline(never)
     private func respond(_ state: RequestState) async throws -> Reply {
         if route.authorizesFirst {
             try await state.authorize([:])

@@ -20,7 +20,7 @@ final class ConnectionWatch: ChannelDuplexHandler, RemovableChannelHandler, Send
         /// Waits for the end of the answer under way.
         var answer: EventLoopPromise<Void>?
         var next = 0
-        var waiters: [Int: AsyncStream<Never>.Continuation] = [:]
+        var waiters: [Int: @Sendable () -> Void] = [:]
     }
 
     private let state = Mutex(State())
@@ -77,17 +77,21 @@ final class ConnectionWatch: ChannelDuplexHandler, RemovableChannelHandler, Send
         takeAnswer()?.fail(CancellationError())
     }
 
-    /// Returns when the client is gone or the task is cancelled.
-    func waitUntilGone() async {
-        let (stream, continuation) = AsyncStream<Never>.makeStream()
+    /// Calls back once when the client is gone, at once if it is already; forget the number when that has become pointless.
+    func whenGone(_ notice: @escaping @Sendable () -> Void) -> Int? {
         let id: Int? = state.withLock { state in
             guard !state.isGone else { return nil }
             state.next += 1
-            state.waiters[state.next] = continuation
+            state.waiters[state.next] = notice
             return state.next
         }
+        if id == nil { notice() }
+        return id
+    }
+
+    /// Takes back a wish to be called.
+    func forget(_ id: Int?) {
         guard let id else { return }
-        for await _ in stream {}
         state.withLock { _ = $0.waiters.removeValue(forKey: id) }
     }
 
@@ -109,8 +113,8 @@ final class ConnectionWatch: ChannelDuplexHandler, RemovableChannelHandler, Send
             defer { state.waiters = [:] }
             return state.waiters
         }
-        for waiter in waiters.values {
-            waiter.finish()
+        for notice in waiters.values {
+            notice()
         }
     }
 }

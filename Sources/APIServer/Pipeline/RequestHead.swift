@@ -93,24 +93,18 @@ struct RequestHead: Sendable {
         _ body: @escaping @Sendable () async throws -> Value
     ) async throws -> Value {
         guard let watch = await connectionWatch() else { return try await body() }
-        return try await withThrowingTaskGroup(of: Value?.self) { group in
-            group.addTask {
-                do {
-                    return try await body()
-                } catch  where watch.isGone {
-                    throw ClientLeft()
-                }
+        // A task of its own has a handle that the connection can cancel; a thousand long polls pay for one each, not for a group of two.
+        let task = Task { try await body() }
+        let id = watch.whenGone { task.cancel() }
+        defer { watch.forget(id) }
+        do {
+            return try await withTaskCancellationHandler {
+                try await task.value
+            } onCancel: {
+                task.cancel()
             }
-            group.addTask {
-                await watch.waitUntilGone()
-                return nil
-            }
-            defer { group.cancelAll() }
-            while let result = try await group.next() {
-                if let result { return result }
-                group.cancelAll()
-            }
-            throw CancellationError()
+        } catch  where watch.isGone {
+            throw ClientLeft()
         }
     }
 }

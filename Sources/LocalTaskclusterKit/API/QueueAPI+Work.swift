@@ -104,7 +104,7 @@ extension QueueAPI {
 
     private func claimWork(_ request: APIRequest) async throws -> APIResponse {
         let queue = request.parameter("taskQueueId")
-        let worker = try await self.worker(of: request, queue: queue)
+        let worker = try await apart { try await self.worker(of: request, queue: queue) }
         let count = request.body["tasks"]?.int ?? 1
         activity.note(queue, worker, runs: [], now: now())
         let claims = try await request.withDisconnect {

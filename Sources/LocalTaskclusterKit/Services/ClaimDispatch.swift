@@ -66,7 +66,7 @@ public final class ClaimDispatch: Sendable {
     public func claim(
         from taskQueueID: String,
         within timeout: Duration,
-        _ look: @Sendable () async throws -> [TaskClaim]
+        _ look: @escaping @Sendable () async throws -> [TaskClaim]
     ) async throws -> [TaskClaim] {
         let end = ContinuousClock.now + timeout
         var isWoken = false
@@ -80,7 +80,7 @@ public final class ClaimDispatch: Sendable {
         while true {
             let generation = state.withLock { $0.lines[taskQueueID]?.generation ?? 0 }
             do {
-                let found = try await look()
+                let found = try await apart(look)
                 guard found.isEmpty else { return found }
             } catch {
                 // Somebody else shall use the wake-up.
@@ -137,5 +137,19 @@ public final class ClaimDispatch: Sendable {
             return state.lines[queue]?.waiters.remove(at: index).continuation
         }
         continuation?.resume(returning: false)
+    }
+}
+
+/// Does something in a task of its own, whose stack goes with it.
+///
+/// A task keeps what its stack once grew to. Whoever waits for long afterwards, a thousand times, would keep the stacks of a thousand
+/// finished requests to the database.
+func apart<Value: Sendable>(_ body: @escaping @Sendable () async throws -> Value) async throws -> Value {
+    // Cancelled with the caller, as if the caller did it.
+    let task = Task { try await body() }
+    return try await withTaskCancellationHandler {
+        try await task.value
+    } onCancel: {
+        task.cancel()
     }
 }
