@@ -99,6 +99,9 @@ final class Surroundings: Sendable {
 
     private var steps: [Endpoint] {
         [
+            endpoint(.get, "/releases/mozilla-beta/raw-file/abc/browser/config/version_display.txt") { _ in
+                .text("60.0b9\n", contentType: "text/plain")
+            },
             endpoint(.get, "/manifests/<revision>/manifests/<file>") { request in
                 let manifests = [
                     "helper.yml": "active: true\naddon-type: privileged\n",

@@ -238,4 +238,24 @@ struct SubmissionTests {
             #expect(world.around.state.withLock { $0.tasks.count } == 1)
         }
     }
+
+    @Test func `a version that is not the source's own is not begun`() async throws {
+        var runner = Self.planning
+        runner["checks"] = ["display_version"]
+        try await ReleaseWorld.with(catalogue: Self.catalogue(runner)) { world in
+            for version in ["60.0b9", "60.0b8"] {
+                let fields = Self.fields.map { ($0.0, $0.0 == "firefox-version" ? version : $0.1) }
+                #expect(try await Self.post(world, "/v1/submit_release.html", fields).status == 302)
+                let path = "/v1/releases/Firefox-\(version)-build1"
+                #expect(try await Self.post(world, path, [("ready", "1")]).status == 200)
+            }
+            try await ReleaseRunner(service: world.service).runOnce()
+            func status(_ version: String) async throws -> String? {
+                let path = "/v1/releases/Firefox-\(version)-build1"
+                return try await world.call("GET", path, as: Self.account).body["status"]?.string
+            }
+            #expect(try await status("60.0b9") == "Started")
+            #expect(try await status("60.0b8") == "display_version: the source says that it is 60.0b9")
+        }
+    }
 }

@@ -63,21 +63,15 @@ extension ReleasesAPI {
     private func addExtension(_ request: APIRequest) async throws -> APIResponse {
         let caller = try await caller(request)
         let body = try request.jsonObject()
-        func text(_ name: String) throws(StepProblem) -> String {
-            guard let text = body[name]?.string, !text.isEmpty, text.utf8.count <= 500 else {
-                throw StepProblem.invalid("\(name) has to be a text")
-            }
-            return text
-        }
         guard let number = body["build_number"]?.int, (1...100_000).contains(number) else {
             throw StepProblem.invalid("build_number has to be a number from 1 on")
         }
         let wanted = ReleaseService.ExtensionRequest(
-            name: try text("xpi_name"),
-            revision: try text("xpi_revision"),
-            version: try text("xpi_version"),
+            name: try body.text("xpi_name"),
+            revision: try body.text("xpi_revision"),
+            version: try body.text("xpi_version"),
             buildNumber: number,
-            manifests: try text("revision")
+            manifests: try body.text("revision")
         )
         let kind = try await service.kind(of: wanted)
         let product = Extension.product(kind)

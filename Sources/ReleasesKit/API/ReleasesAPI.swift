@@ -123,14 +123,8 @@ public struct ReleasesAPI: Sendable {
     private func add(_ request: APIRequest) async throws -> APIResponse {
         let caller = try await caller(request)
         let body = try request.jsonObject()
-        func text(_ name: String) throws(StepProblem) -> String {
-            guard let text = body[name]?.string, !text.isEmpty, text.utf8.count <= 500 else {
-                throw StepProblem.invalid("\(name) has to be a text")
-            }
-            return text
-        }
-        let product = try text("product")
-        let branch = try text("branch")
+        let product = try body.text("product")
+        let branch = try body.text("branch")
         try caller.require("add_release", product, groups: groups(product, body["product_key"]?.string))
         let disabled = try await service.switches.disabled()[product] ?? []
         if caller.isClient, disabled.contains(branch) || disabled.contains("") {
@@ -142,8 +136,8 @@ public struct ReleasesAPI: Sendable {
         let wanted = ReleaseService.Request(
             product: product,
             branch: branch,
-            version: try text("version"),
-            revision: try text("revision"),
+            version: try body.text("version"),
+            revision: try body.text("revision"),
             buildNumber: number,
             releaseETA: body["release_eta"]?.string ?? "",
             productKey: body["product_key"]?.string,
@@ -204,5 +198,15 @@ public struct ReleasesAPI: Sendable {
         guard let uid = body.string else { throw StepProblem.invalid("The body has to be the uid of a signoff") }
         let phase = request.parameter("phase")
         return Self.answer(try await service.sign(uid, phase: phase, of: request.parameter("name"), by: person))
+    }
+}
+
+extension JSONObject {
+    /// A member that has to be a text, and not an empty one.
+    func text(_ name: String) throws(StepProblem) -> String {
+        guard let text = self[name]?.string, !text.isEmpty, text.utf8.count <= 500 else {
+            throw StepProblem.invalid("\(name) has to be a text")
+        }
+        return text
     }
 }

@@ -90,8 +90,13 @@ struct DecisionTasks: Sendable {
         return StepProblem.invalid("Taskcluster answered \(status) \(error.code)")
     }
 
-    /// A file of a source at a revision, without the blanks around it.
-    func text(_ path: String, repository: String, revision: String) async throws -> String {
+    /// A file of a source at a revision.
+    private func file(
+        _ path: String,
+        _ repository: String,
+        _ revision: String,
+        code: String
+    ) async throws -> HTTPResponse {
         let url = "\(repository)/raw-file/\(revision)/\(path)"
         let response: HTTPResponse
         do {
@@ -102,24 +107,25 @@ struct DecisionTasks: Sendable {
             throw StepProblem(503, "repository_unavailable", "\(repository) cannot be reached")
         }
         if response.status >= 500 { throw StepProblem(503, "repository_unavailable", "\(url): \(response.status)") }
-        guard response.status == 200 else { throw StepProblem.invalid("\(url) answered \(response.status)") }
+        guard response.status == 200 else {
+            throw StepProblem.invalid("\(url) answered \(response.status)", code: code)
+        }
+        return response
+    }
+
+    /// The first line of a file of a source at a revision, without the blanks around it.
+    func line(_ path: String, repository: String, revision: String) async throws -> String {
+        let response = try await file(path, repository, revision, code: "no_file")
         let text = String(decoding: response.body.prefix(1000), as: UTF8.self)
-        return String(text.drop(while: \.isWhitespace).prefix { !$0.isNewline })
+        return String(text.drop(while: \.isWhitespace).prefix { !$0.isWhitespace })
     }
 
     /// The locales that a product's source at a revision has.
     func locales(_ application: String, repository: String, revision: String) async throws -> [String] {
-        let url = "\(repository)/raw-file/\(revision)/\(application)/locales/l10n-changesets.json"
-        let response: HTTPResponse
-        do {
-            var request = HTTPRequest(url: url, timeout: .seconds(10))
-            request.redirects = 3
-            response = try await transport.send(request)
-        } catch {
-            throw StepProblem(503, "repository_unavailable", "\(repository) cannot be reached")
-        }
-        guard response.status == 200, let list = try response.json().object else {
-            throw StepProblem.invalid("\(url) answered \(response.status)", code: "no_locales")
+        let path = "\(application)/locales/l10n-changesets.json"
+        let response = try await file(path, repository, revision, code: "no_locales")
+        guard let list = try? response.json().object else {
+            throw StepProblem.invalid("\(path) of \(repository) is no list of locales", code: "no_locales")
         }
         return list.keys.sorted()
     }

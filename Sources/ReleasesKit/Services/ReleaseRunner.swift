@@ -131,7 +131,7 @@ struct ReleaseRunner: Sendable {
         let repository = "\(service.place.repositories)/\(submission.text("branch"))"
         let revision = submission.text("mozillaRevision")
         let path = "\(application)/config/version_display.txt"
-        let found = try await service.decisions.text(path, repository: repository, revision: revision)
+        let found = try await service.decisions.line(path, repository: repository, revision: revision)
         guard found != submission.text("version") else { return nil }
         return "display_version: the source says that it is \(found.prefix(40))"
     }
