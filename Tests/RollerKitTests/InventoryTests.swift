@@ -63,6 +63,8 @@ struct InventoryTests {
             #expect(
                 control.controller.address == "moon-chassis-1.example.com" && control.controller.minimumInterval == 5000
             )
+            // A chassis bears two calls at a time.
+            #expect(control.controller.maximumConcurrency == 2)
             #expect(document.credentials["ipmi-moon-chassis-1"]?.password == "s3cret-bmc")
             #expect(document.credentials["snmp-community"]?.community == "s3cret-community")
             let mini = try #require(try await world.inventory.machine(name: "t-yosemite-r7-001"))
