@@ -42,6 +42,9 @@ extension ReleaseService {
 
     /// The kind of an extension, which the manifests tell.
     func kind(of request: ExtensionRequest) async throws -> String {
+        guard catalogue.extensions != nil else {
+            throw StepProblem.invalid("Extensions are not released here", code: "unsupported_product")
+        }
         guard let kind = try await manifests?.kind(of: request.name, at: request.manifests) else {
             throw StepProblem.invalid("There is no extension \(request.name) at \(request.manifests)", code: "no_xpi")
         }
