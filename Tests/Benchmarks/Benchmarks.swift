@@ -15,7 +15,7 @@ enum Benchmarks {
                | queue-backlog SHORT LONG ROUNDS | queue-wake COUNT | queue-idle WORKERS
                | trigger CONNECTIONS COUNT | messages SINGLE BURST | due HOOKS MINUTES | lateness COUNT
                | bind HOOKS | unbind RUN | change COUNT
-               | shipit-read CONNECTIONS SECONDS | shipit-sign CONNECTIONS COUNT | shipit-next COUNT
+               | shipit-read CONNECTIONS SECONDS PERSON(0,1) | shipit-sign CONNECTIONS COUNT | shipit-next COUNT
                | shipit-fill PIPELINES STEPS
         """
 
@@ -65,7 +65,9 @@ enum Benchmarks {
         case ("bind", 1, 1): try await HooksBenchmark().bind(hooks: numbers[0])
         case ("unbind", 1, _): try await HooksBenchmark(run: words[0]).unbind()
         case ("change", 1, 1): try await HooksBenchmark().change(count: numbers[0])
-        case ("shipit-read", 2, 2): try await ShipItBenchmark().read(connections: numbers[0], seconds: numbers[1])
+        case ("shipit-read", 3, 3):
+            try await ShipItBenchmark()
+                .read(connections: numbers[0], seconds: numbers[1], asPerson: numbers[2] == 1)
         case ("shipit-sign", 2, 2): try await ShipItBenchmark().sign(connections: numbers[0], count: numbers[1])
         case ("shipit-next", 1, 1): try ShipItBenchmark().next(count: numbers[0])
         case ("shipit-fill", 2, 2): try await ShipItBenchmark().fill(count: numbers[0], steps: numbers[1])

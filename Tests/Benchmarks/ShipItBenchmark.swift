@@ -59,6 +59,17 @@ struct ShipItBenchmark: Sendable {
         return Array(head.utf8) + body
     }
 
+    private func reading(_ uid: String, _ bearer: String) -> [UInt8] {
+        let head = """
+            GET /\(uid)/status HTTP/1.1\r
+            Host: \(pipelines.host):\(pipelines.port)\r
+            Authorization: \(bearer)\r
+            \r
+
+            """
+        return Array(head.utf8)
+    }
+
     private func expect(_ reply: (status: Int, body: [UInt8]), _ what: String) throws {
         guard reply.status == 200 else {
             throw BenchmarkError("\(what): \(reply.status) \(String(decoding: reply.body.prefix(300), as: UTF8.self))")
@@ -95,8 +106,9 @@ struct ShipItBenchmark: Sendable {
 
     // MARK: - What is measured
 
-    /// Reads one pipeline's status over and over.
-    func read(connections: Int, seconds: Int) async throws {
+    /// Reads one pipeline's status over and over, as a client that signs each request or as a person with a token.
+    func read(connections: Int, seconds: Int, asPerson: Bool) async throws {
+        let bearer = asPerson ? try bearer() : nil
         let uid = "read-\(run)"
         let first = try pipelines.connection()
         try expect(first.send(pipelines.request("PUT", "/\(uid)", definition(10))), "PUT")
@@ -109,7 +121,8 @@ struct ShipItBenchmark: Sendable {
             var times: [Double] = []
             while ContinuousClock.now < end {
                 // Signed anew each time, as clients do.
-                let request = pipelines.request("GET", "/\(uid)/status", [:])
+                let request =
+                    bearer.map { reading(uid, $0) } ?? pipelines.request("GET", "/\(uid)/status", [:])
                 let begun = ContinuousClock.now
                 try expect(connection.send(request), "GET status")
                 times.append((ContinuousClock.now - begun).milliseconds)

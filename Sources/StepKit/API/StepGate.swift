@@ -48,7 +48,7 @@ public struct StepGate: Sendable {
                 throw Self.refusal("taskcluster_required", "This needs Taskcluster credentials, not a person's token")
             }
             guard let tokens else { throw Self.refusal("invalid_header", "Tokens of people are not accepted here") }
-            return StepActor(name: try await tokens.person(header).name, scopes: [])
+            return StepActor(name: try await tokens.recentPerson(header).name, scopes: [])
         }
         try await request.authenticate()
         let needed = expression(verb, uid)
