@@ -7,7 +7,7 @@ extension ChainVerifier {
     func check(
         parent: ChainTask,
         _ chain: Chain,
-        _ sources: Result<Sources, any Error>?
+        _ early: EarlySources?
     ) async throws {
         // A decision task that is yet to run has announced nothing.
         if chain.links.contains(where: { $0.taskID == parent.taskID }) {
@@ -22,8 +22,11 @@ extension ChainVerifier {
             try complaints.end()
         }
         let decision = try decision(of: parent, chain)
-        let known = if let sources { try sources.get() } else { try await self.sources(of: parent, decision) }
-        try rebuild(parent, decision, known)
+        switch early {
+        case .found(let sources): try rebuild(parent, decision, sources)
+        case .refused(let problem): throw problem
+        case nil: try rebuild(parent, decision, try await sources(of: parent, decision))
+        }
         log.info("\(parent.label): its definition is the one in its tree")
     }
 
@@ -48,30 +51,33 @@ extension ChainVerifier {
         var isAction: Bool { tasksFor == "action" || tasksFor == "pr-action" }
     }
 
-    /// Fetches what the parents of a chain are rebuilt from, as far as that takes nothing but their definitions; what goes wrong is
+    /// What became of an early attempt.
+    enum EarlySources: Sendable {
+        case found(Sources)
+        case refused(ChainProblem)
+    }
+
+    /// Fetches what decision tasks of a chain are rebuilt from, as far as that takes nothing but their definitions; what is wrong is
     /// told when it is their turn.
-    func sources(of chain: Chain) async -> [String: Result<Sources, any Error>] {
+    func earlySources(_ chain: Chain) async -> [String: EarlySources] {
         let rules = WorkerRules(chain: chain, policy: policy)
-        let parents = chain.all.filter { $0.isParent && $0.kind.name == "decision" }
-        return await withTaskGroup(of: (String, Result<Sources, any Error>).self) { group in
-            for parent in parents {
-                do throws(ChainProblem) {
-                    try rules.checkType(parent)
-                    let decision = try decision(of: parent, chain)
-                    group.addTask {
-                        do {
-                            return (parent.taskID, .success(try await sources(of: parent, decision)))
-                        } catch {
-                            return (parent.taskID, .failure(error))
-                        }
-                    }
-                } catch {
-                    // The check by type finds the same, and more.
-                    continue
-                }
+        var found: [String: EarlySources] = [:]
+        for parent in chain.all where parent.isParent && parent.kind.name == "decision" {
+            // The check by type finds the same, and more.
+            guard (try? rules.checkType(parent)) != nil, let decision = try? decision(of: parent, chain) else {
+                continue
             }
-            return await group.reduce(into: [:]) { $0[$1.0] = $1.1 }
+            do {
+                found[parent.taskID] = .found(try await sources(of: parent, decision))
+            } catch let problem as ChainProblem {
+                found[parent.taskID] = .refused(problem)
+                // Others will be asked for together.
+                if problem.code == .resourceUnavailable { break }
+            } catch {
+                break
+            }
         }
+        return found
     }
 
     private func sources(of parent: ChainTask, _ decision: ChainTask) async throws -> Sources {

@@ -52,7 +52,7 @@ struct ChainVerifier: Sendable {
         try await build(&chain, includingHead)
         log.info("the chain has \(chain.links.count) links")
         let built = chain
-        async let sources = sources(of: built)
+        async let sources = earlySources(built)
         var answers = await early
         chain.statements = try await statements(chain.links, &answers)
         try await fetchInputs(chain, answers)
@@ -290,7 +290,7 @@ struct ChainVerifier: Sendable {
 
     // MARK: - Checks
 
-    private func checkTypes(_ chain: Chain, _ sources: [String: Result<Sources, any Error>]) async throws {
+    private func checkTypes(_ chain: Chain, _ sources: [String: EarlySources]) async throws {
         let rules = WorkerRules(chain: chain, policy: policy)
         var complaints = ChainComplaints()
         for task in chain.all { complaints.collect { () throws(ChainProblem) in try rules.checkType(task) } }
