@@ -116,7 +116,11 @@ enum ShipItPipeline: DaemonDescription {
             tokens: foundation.tokens,
             isPublic: foundation.isPublic
         )
-        let authenticator = RemoteAuthenticator(rootURL: foundation.rootURL, transport: foundation.transport)
+        let authenticator = RemoteAuthenticator(
+            rootURL: foundation.rootURL,
+            transport: foundation.transport,
+            expecting: { service.statusesUnderWay }
+        )
         let releases = ReleaseService(
             pipelines: service,
             catalogue: catalogue,

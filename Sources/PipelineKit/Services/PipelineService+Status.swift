@@ -53,6 +53,13 @@ extension PipelineService {
 
     /// The status as it was sent last if nothing has changed since, and as it is now otherwise.
     public func rendered(_ uid: String) async throws -> RenderedStatus? {
+        try await board.reading { try await current(uid) }
+    }
+
+    /// How many statuses are being read: their readers may soon read again.
+    public var statusesUnderWay: Int { board.underWay }
+
+    private func current(_ uid: String) async throws -> RenderedStatus? {
         guard let stamp = try await board.stamp(uid) else { return nil }
         if let status = board.status(uid, stamp, at: store.now()) { return status }
         // All that is read now is at least as new as the stamp; if it is newer, the next reader's stamp is another one.

@@ -38,6 +38,7 @@ final class StatusBoard: Sendable {
     private let memory = Mutex(Memory())
     private let stamps: Coalescer<String, Stamp?>
     private let limit: Int
+    private let readers = Atomic(0)
 
     /// Remembers up to about twice `limit` bytes; `reading` says what statuses of those names depend on.
     init(limit: Int = 2 << 20, reading: @escaping @Sendable ([String]) async throws -> [String: Stamp]) {
@@ -50,6 +51,16 @@ final class StatusBoard: Sendable {
                 return names.map { _ in .failure(error) }
             }
         }
+    }
+
+    /// How many statuses are being read.
+    var underWay: Int { readers.load(ordering: .relaxed) }
+
+    /// Counts a reader for as long as a body runs.
+    func reading<R>(_ body: () async throws -> R) async rethrows -> R {
+        readers.add(1, ordering: .relaxed)
+        defer { readers.subtract(1, ordering: .relaxed) }
+        return try await body()
     }
 
     /// What the status of a pipeline depends on now; nil if there is none of that name.
