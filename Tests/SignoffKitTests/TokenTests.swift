@@ -221,6 +221,37 @@ struct TokenTests {
         #expect(try await lax.person(text).subject == "ad|test|a")
     }
 
+    @Test func `a reader's token is remembered for a moment, and no longer than it is valid`() async throws {
+        let issuer = try TestIssuer()
+        let clock = TestClock(.now())
+        var rules = TokenRules(issuer: SignoffWorld.issuerURL, audience: SignoffWorld.audience)
+        rules.refusesTestIssuers = false
+        let verifier = TokenVerifier(rules: rules, keysURL: "k", transport: KeyServer(issuer), now: clock.now)
+        func token(lifetime: Int) throws -> String {
+            let user = TestUser("a", [:])
+            return try issuer.token(
+                user.claims(
+                    issuer: SignoffWorld.issuerURL,
+                    audience: SignoffWorld.audience,
+                    now: clock.now(),
+                    lifetime: lifetime
+                )
+            )
+        }
+        // It has expired within the leeway, which ends ten seconds from now.
+        let ending = "Bearer " + (try token(lifetime: -50))
+        #expect(try await verifier.recentPerson(ending).subject == "ad|test|a")
+        clock.advance(by: .seconds(5))
+        #expect(try await verifier.recentPerson(ending).subject == "ad|test|a")
+        clock.advance(by: .seconds(10))
+        await #expect(throws: StepProblem.self) { try await verifier.recentPerson(ending) }
+        let good = "Bearer " + (try token(lifetime: 3600))
+        #expect(try await verifier.recentPerson(good).subject == "ad|test|a")
+        let forged = String(good.dropLast(8)) + "AAAAAAAA"
+        await #expect(throws: StepProblem.self) { try await verifier.recentPerson(forged) }
+        await #expect(throws: StepProblem.self) { try await verifier.recentPerson(nil) }
+    }
+
     @Test func `a token from before its owner's revocation is not replayed`() async throws {
         try await SignoffWorld.with { world in
             try await world.create("s", ["releng": 2])
