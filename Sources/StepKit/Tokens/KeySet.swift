@@ -89,7 +89,7 @@ actor KeySet {
             }
             var found: [String: Entry] = [:]
             for json in list {
-                guard let name = json["kid"]?.string, let key = VerificationKey(json) else { continue }
+                guard let name = json["kid"]?.string, let key = await VerificationKey(json) else { continue }
                 found[name] = Entry(key: key, algorithm: json["alg"]?.string)
             }
             keys = found
