@@ -372,7 +372,7 @@ let package = Package(
             "SignoffKit",
             [
                 "APIServer", "Core", "HTTPClient", "JSON", "Outbox", "Postgres", "Pulse", "Schedules", "StepKit",
-                "StepTestSupport", "Taskcluster", "TestSupport", .crypto, .lifecycle, .logging,
+                "StepTestSupport", "Taskcluster", "TestSupport", .crypto, .cryptoExtras, .lifecycle, .logging,
             ]
         ),
         tests("Taskcluster", ["JSON", "Schedules"]),
