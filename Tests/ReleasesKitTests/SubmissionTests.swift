@@ -2,6 +2,7 @@
 
 import HTTPClient
 import JSON
+import Schedules
 import Taskcluster
 import TestSupport
 import Testing
@@ -94,6 +95,38 @@ struct SubmissionTests {
             #expect(try await world.call("GET", path, as: Self.account).body["pipeline_pending"] == false)
             try await eventually("the tasks are followed") { world.around.puts("\(Self.name).build") > 0 }
             #expect(world.around.body("\(Self.name).build")?["taskGroupId"] == .string(graph))
+        }
+    }
+
+    @Test func `the release script's form has the token under its product, and its time of shipping no zone`()
+        async throws
+    {
+        try await ReleaseWorld.with { world in
+            let given = try await world.call("GET", "/v1/csrf_token", as: Self.account).headers["X-CSRF-Token"]
+            let token = try #require(given)
+            // It asks for another token when this one's date is over.
+            let now = Timestamp.now().iso8601.filter { $0.isNumber }.prefix(14)
+            #expect(token.prefix(14) > now)
+            #expect(token.dropFirst(14).prefix(2) == "##")
+            func submit(_ name: String) async throws -> Int {
+                try await world.call(
+                    "POST",
+                    "/v1/submit_release.html",
+                    as: Self.account,
+                    headers: ["Content-Type": "application/x-www-form-urlencoded"],
+                    bytes: Self.form(Self.fields + [(name, token)])
+                ).status
+            }
+            #expect(try await submit("fennec-csrf_token") == 400)
+            #expect(try await submit("firefox-csrf_token") == 302)
+            let path = "/v1/releases/\(Self.name)"
+            let row = try await world.call("GET", path, as: Self.account).body
+            #expect(row["csrf_token"] == nil)
+            #expect(row["shippedAt"] == .null)
+            let shipped = [("status", "shipped"), ("shippedAt", "2026-01-02 03:04:05")]
+            #expect(try await Self.post(world, path, shipped).body["shippedAt"] == "2026-01-02T03:04:05.000Z")
+            #expect(try await Self.post(world, path, [("shippedAt", "soon"), ("status", "x")]).status == 400)
+            #expect(try await world.call("GET", path, as: Self.account).body["status"] == "shipped")
         }
     }
 

@@ -99,23 +99,26 @@ extension ReleasesAPI {
 
     private func formToken(_ request: APIRequest) async throws -> APIResponse {
         let account = try await basic(request)
-        let digits = service.now().iso8601.filter { $0.isNumber }.prefix(14)
-        let token = Self.token(String(digits), account)
+        let token = Self.token(Self.digits(service.now() + .seconds(86_400)), account)
         return .json("", headers: ["X-CSRF-Token": token])
     }
 
+    private static func digits(_ moment: Timestamp) -> String {
+        String(moment.iso8601.filter { $0.isNumber }.prefix(14))
+    }
+
+    /// A token that is good until a date, which senders read to know when they need another one.
     private static func token(_ date: String, _ account: Account) -> String {
         let key = SymmetricKey(data: Array(account.password.utf8))
         let code = HMAC<SHA256>.authenticationCode(for: Array("form \(date)".utf8), using: key)
         return "\(date)##\(Hexadecimal.encoded(code))"
     }
 
-    /// Refuses a form without the token that its sender was given within a day.
-    private func check(_ form: FormBody, _ account: Account) throws(StepProblem) {
-        let token = form.fields["csrf_token"] ?? ""
+    /// Refuses a form without the token that its sender was given within a day; a product's form has it under its name.
+    private func check(_ form: FormBody, of product: String? = nil, _ account: Account) throws(StepProblem) {
+        let token = form.fields["csrf_token"] ?? product.flatMap { form.fields["\($0)-csrf_token"] } ?? ""
         let date = String(token.prefix(14))
-        let yesterday = (service.now() - .seconds(86_400)).iso8601.filter { $0.isNumber }.prefix(14)
-        guard token == Self.token(date, account), date >= yesterday else {
+        guard token == Self.token(date, account), date >= Self.digits(service.now()) else {
             throw StepProblem.invalid("csrf_token is missing or old", code: "csrf")
         }
     }
@@ -132,9 +135,10 @@ extension ReleasesAPI {
     private func submit(_ request: APIRequest) async throws -> APIResponse {
         let account = try await basic(request)
         let form = FormBody(request.rawBody)
-        try check(form, account)
         let named = form.fields.first { $0.key.hasSuffix("-product") && !$0.value.isEmpty }?.value
-        guard let product = form.fields["product"] ?? named else { throw StepProblem.invalid("product is missing") }
+        let chosen = form.fields["product"] ?? named
+        try check(form, of: chosen, account)
+        guard let product = chosen else { throw StepProblem.invalid("product is missing") }
         try account.caller.require("add_release", product, groups: groups(product))
         var fields = form.fields(of: product)
         let missing = ["version", "buildNumber", "branch", "mozillaRevision"].filter { fields[$0, default: ""].isEmpty }
@@ -166,7 +170,7 @@ extension ReleasesAPI {
         try check(form, account)
         let known = try await submission(request)
         try account.caller.require("update_release_status", groups: groups(known.product))
-        let shipped = form.fields["shippedAt"].flatMap { Timestamp($0) }
+        let shipped = try Self.moment(form.fields["shippedAt"] ?? "")
         let starter = account.caller.name
         let changed = try await service.submissions.change(known.name) { submission in
             let ready = form.flag("ready")
@@ -195,5 +199,14 @@ extension ReleasesAPI {
         }
         guard let changed else { throw StepProblem(404, "not_found", "There is no release \(known.name)") }
         return .json(changed.json)
+    }
+
+    /// The moment that a field names: in UTC if it does not say where, as scripts write it; nil if it is empty.
+    private static func moment(_ text: String) throws(StepProblem) -> Timestamp? {
+        guard !text.isEmpty else { return nil }
+        guard let moment = Timestamp(text) ?? Timestamp("\(text)Z") else {
+            throw StepProblem.invalid("shippedAt has to be a date and a time")
+        }
+        return moment
     }
 }
