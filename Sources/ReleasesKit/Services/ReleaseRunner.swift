@@ -58,7 +58,11 @@ struct ReleaseRunner: Sendable {
 
     private func say(_ status: String, _ submission: Submission) async throws {
         guard submission.status != status else { return }
-        _ = try await service.submissions.change(submission.name) { $0.status = status }
+        _ = try await service.submissions.change(submission.name) { submission in
+            // Another process may have begun the release since, or somebody has called it back.
+            guard submission.isReady, !submission.isComplete else { return }
+            submission.status = status
+        }
     }
 
     private func run(_ submission: Submission, _ product: Product, _ rules: RunnerRules) async throws {
