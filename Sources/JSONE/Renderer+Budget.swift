@@ -44,6 +44,24 @@ struct Budget {
         try spend((text.utf8.count >> 4) * (1 + part.utf8.count >> 4))
     }
 
+    /// For comparing a text, or looking for a member by it: where texts are alike, all of them is gone through.
+    mutating func compare(_ text: String, times: Int = 1) throws(JSONEError) {
+        try spend((text.utf8.count >> 4) * times)
+    }
+
+    /// For putting texts in order.
+    mutating func sort(_ texts: [String]) throws(JSONEError) {
+        let rounds = Int.bitWidth - texts.count.leadingZeroBitCount
+        try spend(texts.reduce(0) { $0 + $1.utf8.count >> 4 } * rounds)
+    }
+
+    /// For members that are added to others: each is looked for by its name.
+    mutating func add(_ members: JSONObject) throws(JSONEError) {
+        var amount = members.count
+        for (key, _) in members { amount += key.utf8.count >> 4 }
+        try spend(amount)
+    }
+
     /// For looking at the arguments of a function.
     mutating func look(at value: JSONValue) throws(JSONEError) {
         switch value {

@@ -63,7 +63,9 @@ extension Renderer {
             var members = JSONObject()
             for link in stride(from: links.range.lowerBound, to: links.range.upperBound, by: 2) {
                 let value = try evaluate(program.links[link + 1])
-                if case .string(let key) = program.constants[Int(program.links[link])] { members[key] = value }
+                guard case .string(let key) = program.constants[Int(program.links[link])] else { continue }
+                try budget.compare(key)
+                members[key] = value
             }
             return .object(members)
         case .plus(let inner):
@@ -88,6 +90,7 @@ extension Renderer {
         guard case .object(let members) = try evaluate(base) else {
             throw JSONEError(.interpreter, "infix: . expects objects")
         }
+        try budget.compare(name)
         guard let value = members[name] else {
             throw JSONEError(.interpreter, "object has no property \"\(name)\"")
         }
@@ -106,6 +109,7 @@ extension Renderer {
     private mutating func areEqual(_ left: JSONValue, _ right: JSONValue) throws(JSONEError) -> Bool {
         switch (left, right) {
         case (.array, .array), (.object, .object): try budget.read(left)
+        case (.string(let a), .string(let b)) where a.utf8.count == b.utf8.count: try budget.compare(a)
         default: break
         }
         return Self.isEqual(left, right)
@@ -172,6 +176,7 @@ extension Renderer {
             let sign = operation.sign
             throw JSONEError(.interpreter, "infix: \(sign) expects numbers/strings \(sign) numbers/strings")
         }
+        try budget.compare(a.utf8.count < b.utf8.count ? a : b)
         return switch operation {
         case .less: precedesByBytes(a, b)
         case .greater: precedesByBytes(b, a)
@@ -186,6 +191,7 @@ extension Renderer {
             guard case .string(let key) = value else {
                 throw JSONEError(.interpreter, "Infix: in-object expects string on left side")
             }
+            try budget.compare(key)
             return members.contains(key)
         case .string(let text):
             guard case .string(let part) = value else {
@@ -198,6 +204,10 @@ extension Renderer {
                 try budget.read(collection)
             } else {
                 try budget.look(at: collection)
+                if case .string(let text) = value, text.utf8.count >= 16 {
+                    let alike = elements.count { $0.string?.utf8.count == text.utf8.count }
+                    try budget.compare(text, times: alike)
+                }
             }
             return elements.contains { Self.isEqual(value, $0) }
         default:
@@ -220,6 +230,7 @@ extension Renderer {
             guard case .string(let key) = position else {
                 throw JSONEError(.interpreter, "object keys must be strings")
             }
+            try budget.compare(key)
             return members[key] ?? .null
         default:
             throw JSONEError(.interpreter, "infix: \"[..]\" expects object, array, or string")

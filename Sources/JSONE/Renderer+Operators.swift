@@ -57,7 +57,7 @@ extension Renderer {
                 let each = "each(\(name(of: loop.first)))"
                 throw JSONEError(.template, "$map on objects expects \(each) to evaluate to an object")
             }
-            try budget.spend(object.count)
+            try budget.add(object)
             for (key, value) in object { results[key] = value }
         }
         if let symbol = loop.second { variables[Int(symbol)] = second }
@@ -147,7 +147,7 @@ extension Renderer {
         let objects = try objects(node, for: "$merge")
         guard var result = objects.first else { return JSONObject() }
         for object in objects.dropFirst() {
-            try budget.spend(object.count)
+            try budget.add(object)
             for (key, value) in object { result[key] = value }
         }
         return result
@@ -216,7 +216,7 @@ extension Renderer {
 
     mutating func sorted(_ node: Int32) throws(JSONEError) -> [JSONValue] {
         let elements = try elements(node, Self.sortComplaint)
-        return try Self.sorted(elements, by: elements)
+        return try sorted(elements, by: elements)
     }
 
     mutating func sorted(_ node: Int32, _ symbol: Int32, _ key: Int32) throws(JSONEError) -> [JSONValue] {
@@ -229,19 +229,20 @@ extension Renderer {
             keys.append(try evaluate(key))
         }
         variables[Int(symbol)] = saved
-        return try Self.sorted(elements, by: keys)
+        return try sorted(elements, by: keys)
     }
 
     private static let sortComplaint = "$sorted values to be sorted must have the same type"
 
-    private static func sorted(_ elements: [JSONValue], by keys: [JSONValue]) throws(JSONEError) -> [JSONValue] {
-        let numbers = keys.compactMap(number)
+    private mutating func sorted(_ elements: [JSONValue], by keys: [JSONValue]) throws(JSONEError) -> [JSONValue] {
+        let numbers = keys.compactMap(Self.number)
         if numbers.count == keys.count {
             let order = numbers.indices.sorted { numbers[$0] < numbers[$1] || numbers[$0] == numbers[$1] && $0 < $1 }
             return order.map { elements[$0] }
         }
         let texts = keys.compactMap(\.string)
-        guard texts.count == keys.count else { throw JSONEError(.template, sortComplaint) }
+        guard texts.count == keys.count else { throw JSONEError(.template, Self.sortComplaint) }
+        try budget.sort(texts)
         let order = texts.indices.sorted {
             precedesByBytes(texts[$0], texts[$1]) || hasSameBytes(texts[$0], texts[$1]) && $0 < $1
         }

@@ -170,6 +170,7 @@ struct Renderer {
             object.append(new: key, value)
             return
         }
+        try budget.compare(key)
         switch kind {
         case .written: object[key] = value
         case .unescaped: object[String(key.dropFirst())] = value
@@ -242,7 +243,10 @@ struct Renderer {
             throw JSONEError(.template, "top level keys of $let must follow /[a-zA-Z_][a-zA-Z0-9_]*/")
         }
         guard let body else { throw JSONEError(.template, "$let operator requires an `in` clause") }
-        for (_, value) in members { try budget.keep(value) }
+        for (key, value) in members {
+            try budget.compare(key)
+            try budget.keep(value)
+        }
         var saved: [(symbol: Int32, value: JSONValue?)] = []
         saved.reserveCapacity(members.count)
         for (key, value) in members {

@@ -84,6 +84,26 @@ struct BudgetTests {
         #expect(try render(#"{"$eval": "'b' in part"}"#, context) == true)
     }
 
+    @Test func `comparing long texts a thousand times ends`() throws {
+        let text = String(repeating: "a", count: 1_000_000)
+        let named: JSONValue = .object(["a" + text: 1])
+        let context: JSONObject = ["a": .string(text + "b"), "b": .string(text + "b"), "named": named]
+        for expression in ["a == b", "a < b", "a in ['c', b]", "a in named", "named[a]"] {
+            let error = #expect(throws: JSONEError.self, "\(expression)") {
+                try render(#"{"$map": {"$eval": "range(0, 5000)"}, "each(x)": {"$eval": "\#(expression)"}}"#, context)
+            }
+            #expect(error?.message.hasPrefix("rendering takes too much") == true, "\(expression)")
+        }
+        let others = [
+            #"{"$sort": {"$map": {"$eval": "range(0, 1000)"}, "each(x)": {"$eval": "a"}}}"#,
+            #"{"$merge": {"$map": {"$eval": "range(0, 1000)"}, "each(x)": {"$eval": "named"}}}"#,
+        ]
+        for template in others {
+            #expect(throws: JSONEError.self, "\(template.prefix(10))") { try render(template, context) }
+        }
+        #expect(try render(#"{"$eval": "a == b && a <= b && a in [b] && !(a in named)"}"#, context) == true)
+    }
+
     @Test func `what is large and makes sense is rendered`() throws {
         let numbers = try render(#"{"$map": {"$eval": "range(0, 50000)"}, "each(x)": {"$eval": "x * 2"}}"#)
         #expect(numbers.array?.count == 50_000)
