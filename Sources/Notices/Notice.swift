@@ -71,12 +71,23 @@ public struct Notice: Sendable, Hashable {
         self.digest = digest
     }
 
-    /// Several notices to one target as one.
+    /// How many bytes of text go out at once; what rooms and mails are refused for is longer.
+    private static let longest = 30_000
+
+    /// Several notices to one target as one; what gets too long is counted and not told.
     static func together(_ notices: [Notice]) -> Notice? {
         guard var notice = notices.first else { return nil }
         guard notices.count > 1 else { return notice }
-        notice.subject = "\(notices.count) things: \(notice.subject) and more"
-        notice.text = notices.map(\.text).joined(separator: "\n\n---\n\n")
+        notice.subject = "\(notices.count) things: \(notice.subject.prefix(200)) and more"
+        var texts: [String] = []
+        var left = longest
+        for text in notices.map(\.text) {
+            left -= text.utf8.count + 9
+            guard left >= 0 || texts.isEmpty else { break }
+            texts.append(text)
+        }
+        if texts.count < notices.count { texts.append("and \(notices.count - texts.count) more") }
+        notice.text = texts.joined(separator: "\n\n---\n\n")
         notice.document = .array(notices.map(\.document))
         return notice
     }

@@ -72,6 +72,32 @@ struct NoticeLimitTests {
         }
     }
 
+    @Test func `what is too much for one message is counted in it`() async throws {
+        let listeners = NoticeTests.Listeners()
+        try await listeners.serve { url in
+            try await PipelineWorld.with { world in
+                let limit = NoticeStore.Limit(count: 3, window: .seconds(3600))
+                let store = NoticeStore(schema: "shipit_pipeline", pool: world.pool, limit: limit)
+                try await world.pool.execute(
+                    """
+                    insert into shipit_pipeline.notices (dedup_key, channel, target, subject, body, document, state)
+                    select 'key ' || n, 'email', 'a@example.com', 'thing ' || n, repeat('x', 1000), '{}', 'pending'
+                    from generate_series(1, 300) n
+                    """
+                )
+                let courier = NoticeTests.courier(world, url, store: store)
+                while try await courier.deliverDue() > 0 {}
+                let mail = try #require(listeners.all("/email").first?.json)
+                #expect(listeners.all("/email").count == 1)
+                #expect(mail["subject"]?.string?.hasPrefix("300 things: ") == true)
+                // The notify service takes no more in one mail.
+                let text = mail["content"]?.string ?? ""
+                #expect(text.utf8.count <= 102_400)
+                #expect(text.hasSuffix("and 271 more"))
+            }
+        }
+    }
+
     @Test func `a digest tells everything of its time at once`() async throws {
         let listeners = NoticeTests.Listeners()
         try await listeners.serve { url in

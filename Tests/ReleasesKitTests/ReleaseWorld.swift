@@ -35,6 +35,8 @@ final class Surroundings: Sendable {
         var taskPuts: [String: Int] = [:]
         /// Whether the queue makes tasks and never says so.
         var isMute = false
+        /// Whether the queue refuses every task, also those that it has.
+        var refusesTasks = false
     }
 
     static let decision = "DecisionDecisionDecisi"
@@ -82,6 +84,7 @@ final class Surroundings: Sendable {
             let (id, body) = (request.parameter("task"), try JSONValue(parsing: request.rawBody))
             let answer = state.withLock { state -> Int? in
                 state.taskPuts[id, default: 0] += 1
+                if state.refusesTasks { return 400 }
                 if let known = state.tasks[id], known != body { return 409 }
                 state.tasks[id] = body
                 return state.isMute ? nil : 200
@@ -92,8 +95,14 @@ final class Surroundings: Sendable {
             }
             return .json(["status": ["taskId": .string(id)]], status: answer)
         }
+        let status = endpoint(.get, "/task/<task>/status") { [self] request in
+            let id = request.parameter("task")
+            let isKnown = state.withLock { $0.tasks[id] != nil }
+            return .json(["status": ["taskId": .string(id)]], status: isKnown ? 200 : 404)
+        }
         return [
-            api("index", .versioned, [index]), api("queue", .versioned, [queue, create]), api("steps", .root, steps),
+            api("index", .versioned, [index]), api("queue", .versioned, [queue, create, status]),
+            api("steps", .root, steps),
         ]
     }
 

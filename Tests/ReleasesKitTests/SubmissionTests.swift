@@ -234,6 +234,38 @@ struct SubmissionTests {
         }
     }
 
+    @Test func `a task that the queue refuses is planned anew, one that it has is not`() async throws {
+        try await ReleaseWorld.with(catalogue: Self.catalogue(Self.planning)) { world in
+            _ = try await Self.post(world, "/v1/submit_release.html", Self.fields)
+            let path = "/v1/releases/\(Self.name)"
+            let runner = ReleaseRunner(service: world.service)
+            func row() async throws -> JSONValue { try await world.call("GET", path, as: Self.account).body }
+            func beReady() async throws {
+                #expect(try await Self.post(world, path, [("ready", "1")]).status == 200)
+                try await runner.runOnce()
+            }
+            world.around.state.withLock { $0.refusesTasks = true }
+            try await beReady()
+            #expect(try await row()["ready"] == false)
+            #expect(try await row()["status"]?.string?.hasPrefix("the queue answered 400") == true)
+            let refused = try #require(world.around.state.withLock { $0.taskPuts.keys.first })
+
+            // The reason is removed, but whoever makes the next one never hears of it, and then the queue refuses again.
+            world.around.state.withLock { ($0.refusesTasks, $0.isMute) = (false, true) }
+            #expect(try await Self.post(world, path, [("ready", "1")]).status == 200)
+            let unheard = Task { try await runner.runOnce() }
+            try await eventually("a task is made") { world.around.state.withLock { $0.tasks.count } == 1 }
+            unheard.cancel()
+            _ = await unheard.result
+            world.around.state.withLock { ($0.refusesTasks, $0.isMute) = (true, false) }
+            try await runner.runOnce()
+            let made = try #require(world.around.state.withLock { $0.tasks.keys.first })
+            #expect(made != refused)
+            #expect(try await row()["taskGroupId"] == .string(made))
+            #expect(try await row()["complete"] == true)
+        }
+    }
+
     @Test func `a release that makes no sense is made unready and says why, another one is begun all the same`()
         async throws
     {
@@ -289,6 +321,15 @@ struct SubmissionTests {
             }
             #expect(try await status("60.0b9") == "Started")
             #expect(try await status("60.0b8") == "display_version: the source says that it is 60.0b9")
+            let elsewhere = Self.fields.map { name, value in
+                let astray = ["firefox-version": "60.0b7", "firefox-mozillaRevision": "../../other/raw-file/abc"]
+                return (name, astray[name] ?? value)
+            }
+            #expect(try await Self.post(world, "/v1/submit_release.html", elsewhere).status == 302)
+            let path = "/v1/releases/Firefox-60.0b7-build1"
+            #expect(try await Self.post(world, path, [("ready", "1")]).status == 200)
+            try await ReleaseRunner(service: world.service).runOnce()
+            #expect(try await status("60.0b7")?.hasPrefix("There is no revision ../../other") == true)
         }
     }
 }

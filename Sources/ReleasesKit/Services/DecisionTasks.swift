@@ -90,6 +90,11 @@ struct DecisionTasks: Sendable {
         return StepProblem.invalid("Taskcluster answered \(status) \(error.code)")
     }
 
+    /// Whether a part of an address leads nowhere but down; branches and revisions come from whoever asks.
+    private static func isPlain(_ text: String) -> Bool {
+        !text.contains("..") && text.utf8.allSatisfy { (0x21...0x7e).contains($0) && !"?#%@\\".utf8.contains($0) }
+    }
+
     /// A file of a source at a revision.
     private func file(
         _ path: String,
@@ -97,6 +102,12 @@ struct DecisionTasks: Sendable {
         _ revision: String,
         code: String
     ) async throws -> HTTPResponse {
+        guard Self.isPlain(repository), Self.isPlain(revision) else {
+            throw StepProblem.invalid(
+                "There is no revision \(revision.prefix(80)) of \(repository.prefix(200))",
+                code: code
+            )
+        }
         let url = "\(repository)/raw-file/\(revision)/\(path)"
         let response: HTTPResponse
         do {

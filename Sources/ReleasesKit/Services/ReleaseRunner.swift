@@ -47,10 +47,14 @@ struct ReleaseRunner: Sendable {
         }
     }
 
-    /// Nothing more happens until somebody makes it ready again.
-    private func refuse(_ name: String, _ text: String) async throws {
+    /// Nothing more happens until somebody makes it ready again; then a task that is not there is planned anew.
+    private func refuse(_ name: String, _ text: String, forgetting task: String? = nil) async throws {
         _ = try await service.submissions.change(name) { submission in
             guard !submission.isComplete else { return }
+            if let task, submission.graph == task {
+                submission.graph = nil
+                submission.graphTask = nil
+            }
             submission.isReady = false
             submission.status = String(text.prefix(250))
         }
@@ -87,12 +91,30 @@ struct ReleaseRunner: Sendable {
         let name = submission.name
         guard let task, let id = try await service.submissions.find(name)?.graph else { return }
         try await say("Submitting tasks", submission)
-        _ = try await service.decisions.client.queue.createTask(id, task)
+        do throws(TaskclusterError) {
+            _ = try await service.decisions.client.queue.createTask(id, task)
+        } catch {
+            guard let text = Self.refusal(error) else { throw error }
+            // It may have been made before, and only the answer was lost.
+            guard try await isThere(id) else { return try await refuse(name, text, forgetting: id) }
+        }
         _ = try await service.submissions.change(name) { submission in
-            guard !submission.isComplete else { return }
+            guard !submission.isComplete, submission.graph == nil || submission.graph == id else { return }
+            submission.graph = id
+            submission.graphTask = task
             submission.isComplete = true
             submission.isPending = true
             submission.status = "Started"
+        }
+    }
+
+    private func isThere(_ task: String) async throws(TaskclusterError) -> Bool {
+        do {
+            _ = try await service.decisions.client.queue.status(task)
+            return true
+        } catch {
+            guard error.status == 404 else { throw error }
+            return false
         }
     }
 
