@@ -233,6 +233,20 @@ def test_a_machine_that_does_not_answer_twice_is_taken_out_of_service_and_others
     quiet, awake = lab.host("health-quiet", on=False), lab.host("health-awake")
     machines = [site.machine(host) for host in (quiet, awake)]
     chat = Chat(lab)
+    # At first nobody can be told, and then nothing is done either.
+    site.query(
+        """
+        create sequence roller.untold;
+        create function roller.no_alerts() returns trigger language plpgsql as $$ begin
+            if new.body like '%did not answer twice%' and nextval('roller.untold') <= 2 then
+                raise exception 'nobody can be told';
+            end if;
+            return new;
+        end $$;
+        create trigger no_alerts before insert on roller.notifications
+            for each row execute function roller.no_alerts();
+        """
+    )
     for _ in range(2):
         site.worker(HEALTH_CHECK_INTERVAL="1s", NOTIFY_WEBHOOK_URL=chat.url)
     state = "select state from roller.machines where id = '{}'"

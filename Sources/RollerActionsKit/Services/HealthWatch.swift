@@ -24,12 +24,10 @@ package struct HealthWatch: Sendable {
     package func sweep() async throws {
         for id in try await dispatch.unseenMachines(for: interval) { try await look(id) }
         for silent in try await dispatch.silentMachines() {
-            guard try await dispatch.takeOutOfService(silent) else { continue }
-            try await jobs.alert(
-                silent.job,
-                key: "health",
-                text: "\(silent.name) did not answer twice and is in maintenance now"
-            )
+            let text = "\(silent.name) did not answer twice and is in maintenance now"
+            try await dispatch.takeOutOfService(silent) { connection in
+                try await jobs.alert(silent.job, key: "health", text: text, on: connection)
+            }
         }
     }
 

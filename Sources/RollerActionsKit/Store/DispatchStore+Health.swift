@@ -54,8 +54,12 @@ extension DispatchStore {
         return machines
     }
 
-    /// Takes a machine out of service; false if somebody else has done something about it meanwhile.
-    func takeOutOfService(_ machine: SilentMachine) async throws -> Bool {
+    /// Takes a machine out of service and says so in the same transaction; nothing happens if somebody else has done
+    /// something about it meanwhile.
+    func takeOutOfService(
+        _ machine: SilentMachine,
+        saying: @Sendable (PostgresConnection) async throws -> Void
+    ) async throws {
         try await pool.transaction { connection in
             let reason = "did not answer twice, last to job \(machine.job)"
             let changed = try await connection.execute(
@@ -66,7 +70,7 @@ extension DispatchStore {
                     and updated < (select created from roller.jobs where id = \(machine.job)::uuid)
                 """
             )
-            guard changed == 1 else { return false }
+            guard changed == 1 else { return }
             try await AuditStore.add(
                 AuditEntry(
                     clientID: "roller",
@@ -78,7 +82,7 @@ extension DispatchStore {
                 ),
                 on: connection
             )
-            return true
+            try await saying(connection)
         }
     }
 }

@@ -2,7 +2,7 @@
 
 package import JSON
 import Outbox
-import Postgres
+package import Postgres
 import Pulse
 
 extension JobStore {
@@ -156,18 +156,18 @@ extension JobStore {
 
     /// Tells people something about a running job, once for each key.
     package func alert(_ id: String, key: String, text: String) async throws {
-        try await pool.transaction { connection in
-            let rows = try await connection.query(
-                "select \(Self.columns) from roller.jobs where id = \(id)::uuid for share"
-            )
-            guard let job = try rows.first.map(Job.init(row:)) else { return }
-            let machine = try await machine(job.machine, on: connection)
-            try await NotificationStore.add(
-                rules.alert(job, machine: machine, key: key, text: text),
-                on: connection
-            )
-            try await note(id, "alert", ["text": .string(Self.storable(text, limit: 4000))], on: connection)
-        }
+        try await pool.transaction { try await alert(id, key: key, text: text, on: $0) }
+    }
+
+    /// The same in the transaction of what people are told of.
+    package func alert(_ id: String, key: String, text: String, on connection: PostgresConnection) async throws {
+        let rows = try await connection.query(
+            "select \(Self.columns) from roller.jobs where id = \(id)::uuid for share"
+        )
+        guard let job = try rows.first.map(Job.init(row:)) else { return }
+        let machine = try await machine(job.machine, on: connection)
+        try await NotificationStore.add(rules.alert(job, machine: machine, key: key, text: text), on: connection)
+        try await note(id, "alert", ["text": .string(Self.storable(text, limit: 4000))], on: connection)
     }
 
     /// Whether a claim is the last one of a job that has not ended; keeps it so for the transaction.
