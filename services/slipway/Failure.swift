@@ -6,17 +6,25 @@ import TaskclusterClient
 struct Failure: Error {
     let message: String
     let status: Int32
+    /// Whether the arguments or the environment are wrong.
+    var isUsage = false
 
     /// The work cannot be done.
-    init(_ message: String) {
+    init(_ message: String, status: Int32 = 1) {
         self.message = message
-        status = 1
+        self.status = status
     }
 
     /// The arguments or the environment are wrong.
     init(usage message: String) {
         self.message = message
         status = 2
+        isUsage = true
+    }
+
+    /// The other side could not do it; commands about machines tell that from mistakes.
+    init(remote message: String) {
+        self.init(message, status: 2)
     }
 
     /// What a service's answer means for the person who asked.

@@ -12,7 +12,9 @@ struct JobCommand: ParsableCommand {
         commandName: "job",
         abstract: "Have roller work on a machine, and see what became of it.",
         discussion: "The service is named by ROLLER_URL, the credentials as for every other command.",
-        subcommands: [Run.self, Watch.self, List.self, Log.self, Cancel.self, Actions.self, Register.self, Check.self]
+        subcommands: [
+            Run.self, Watch.self, List.self, Show.self, Log.self, Cancel.self, Actions.self, Register.self, Check.self,
+        ]
     )
 
     /// Jobs as a table.
@@ -27,19 +29,28 @@ struct JobCommand: ParsableCommand {
         )
     }
 
-    /// Prints the changes of a job until it is over; ends with status 1 if it did not succeed.
+    /// Whether nothing can happen to a job any more.
+    static func isOver(_ job: JSONValue) -> Bool {
+        ["COMPLETE", "FAILED", "CANCELED"].contains(job["status"]?.string ?? "")
+    }
+
+    /// How a job ended, in a few words.
+    static func ending(_ job: JSONValue) -> String {
+        ["status", "reason", "error_class", "bug_url"].compactMap { job[$0]?.string }.joined(separator: " ")
+    }
+
+    /// Prints the changes of a job until it is over; ends with status 2 if it did not succeed.
     static func watch(_ id: String, _ session: RollerSession, output: OutputOptions) async throws {
         var last = ""
         while true {
             let job = try await session.call("GET", ["jobs", id], query: [("wait", last.isEmpty ? "0" : "20")])
             let state = job["state"]?.string ?? "?"
-            let status = job["status"]?.string ?? "?"
             let line = "\(state)\(job["waiting_for"]?.string.map { " (waiting for \($0))" } ?? "")"
             if line != last, !output.json { print(line) }
             last = line
-            guard ["COMPLETE", "FAILED", "CANCELED"].contains(status) else { continue }
+            guard isOver(job) else { continue }
             output.print(job, text: summary(job))
-            if status != "COMPLETE" { throw ExitCode(1) }
+            if job["status"]?.string != "COMPLETE" { throw ExitCode(2) }
             return
         }
     }
@@ -49,8 +60,7 @@ struct JobCommand: ParsableCommand {
             let words = ["method", "control", "outcome", "error_class", "summary"].compactMap { attempt[$0]?.string }
             return "  " + words.joined(separator: "  ")
         }
-        let words = ["status", "reason", "error_class", "bug_url"].compactMap { job[$0]?.string }
-        lines.append(words.joined(separator: " "))
+        lines.append(ending(job))
         if let result = job["result"]?.object, !result.isEmpty { lines.append(JSONValue.object(result).text()) }
         return lines.joined(separator: "\n")
     }
@@ -118,7 +128,7 @@ extension JobCommand {
             }
             let session = try RollerSession()
             let job = try await session.call("POST", ["workers", worker, "jobs"], query: query, key: Slugid.make())
-            guard let id = job["task_id"]?.string else { throw Failure("roller answered without a job") }
+            guard let id = job["task_id"]?.string else { throw Failure(remote: "roller answered without a job") }
             guard watch else {
                 output.print(job, text: id)
                 return
@@ -130,7 +140,7 @@ extension JobCommand {
 
     struct Watch: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Wait until a job is over; exit status 1 unless it succeeded.",
+            abstract: "Wait until a job is over; exit status 2 unless it succeeded.",
             discussion: "Example:\n  slipway job watch e62c4d06-8101-4074-b3c2-c639005a4430"
         )
 
@@ -180,18 +190,48 @@ extension JobCommand {
         }
     }
 
+    struct Show: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Show a job with all that was tried.",
+            discussion: "Example:\n  slipway job show e62c4d06-8101-4074-b3c2-c639005a4430"
+        )
+
+        @OptionGroup var job: JobOptions
+        @OptionGroup var output: OutputOptions
+
+        func run() async throws {
+            let answer = try await RollerSession().call("GET", ["jobs", job.job])
+            output.print(answer, text: JobCommand.table([answer]) + "\n" + JobCommand.summary(answer))
+        }
+    }
+
     struct Log: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Print what happened in a job.",
+            abstract: "Print what happened in a job; --follow until it is over.",
             discussion: "Example:\n  slipway job log e62c4d06-8101-4074-b3c2-c639005a4430"
         )
 
         @OptionGroup var job: JobOptions
 
+        @Flag(help: "Go on until the job is over.")
+        var follow = false
+
         func run() async throws {
-            let answer = try await RollerSession().send("GET", ["jobs", job.job, "log"])
-            guard answer.status == 200 else { throw RollerSession.failure(answer) }
-            try Bytes.write(answer.body)
+            let session = try RollerSession()
+            var shown = 0
+            while true {
+                // The state is read first: what is written before the end is then seen for certain.
+                let pause = shown == 0 ? "0" : "2"
+                let isLast =
+                    follow
+                    ? JobCommand.isOver(try await session.call("GET", ["jobs", job.job], query: [("wait", pause)]))
+                    : true
+                let answer = try await session.send("GET", ["jobs", job.job, "log"])
+                guard answer.status == 200 else { throw RollerSession.failure(answer) }
+                try Bytes.write(Array(answer.body.dropFirst(shown)))
+                shown = max(shown, answer.body.count)
+                if isLast { return }
+            }
         }
     }
 
@@ -251,7 +291,7 @@ extension JobCommand {
                 let summary: JSONValue
                 do {
                     summary = try await RollerSession().call("GET", ["summary"])
-                } catch let failure as Failure where failure.status == 1 {
+                } catch let failure as Failure where !failure.isUsage {
                     return (.critical, failure.message)
                 }
                 func number(_ name: String) -> Int { summary[name]?.int ?? 0 }

@@ -8,10 +8,13 @@ import JSON
 struct MachineCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "machine",
-        abstract: "Import, list and show machines, take them out of service and back.",
+        abstract: "Import, list, show and change machines, take them out of service and back.",
         discussion: "The service is named by ROLLER_URL, the credentials as for every other command.",
         subcommands: [
-            Import.self, Export.self, List.self, Show.self, Maintenance.self, Window.self, Audit.self, Check.self,
+            Import.self, Export.self, Lint.self, List.self, Show.self, Add.self, Set.self, Remove.self, Link.self,
+            Unlink.self, GroupThings.self, ControllerThings.self, ProbeControls.self, Maintenance.self, Window.self,
+            Audit.self,
+            Check.self,
         ]
     )
 

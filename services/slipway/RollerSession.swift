@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import JSON
+import Taskcluster
 
 /// Roller, whose refusals are texts of its own.
 struct RollerSession {
@@ -33,7 +34,11 @@ struct RollerSession {
         request.contentType = contentType
         request.timeout = timeout
         request.attempts = method == "GET" || key != nil ? 4 : 1
-        return try await service.send(request)
+        do {
+            return try await service.send(request)
+        } catch let failure as Failure where !failure.isUsage {
+            throw Failure(remote: failure.message)
+        }
     }
 
     /// Sends a request whose answer has to be good.
@@ -76,7 +81,25 @@ struct RollerSession {
                 return "\(field): \(messages)"
             }.joined(separator: "; ")
         }
-        return Failure("\(text ?? "roller answered") (\(answer.status))")
+        let status: Int32 =
+            switch answer.status {
+            case 400, 413: 1
+            case 404: 4
+            case 405, 501: 3
+            case 409: 5
+            default: 2
+            }
+        return Failure("\(text ?? "roller answered") (\(answer.status))", status: status)
+    }
+
+    /// Has a worker look at a machine, and answers with the job when it is over.
+    func look(_ task: String, at name: String) async throws -> JSONValue {
+        let job = try await call("POST", ["workers", name, "jobs"], query: [("task_name", task)], key: Slugid.make())
+        guard let id = job["task_id"]?.string else { throw Failure(remote: "roller answered without a job") }
+        while true {
+            let now = try await call("GET", ["jobs", id], query: [("wait", "20")])
+            if JobCommand.isOver(now) { return now }
+        }
     }
 }
 

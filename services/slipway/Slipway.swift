@@ -25,7 +25,8 @@ struct Slipway: AsyncParsableCommand {
         version: Release.version,
         subcommands: [
             HookCommand.self, TaskCommand.self, GroupCommand.self, WorkerCommand.self, RoleCommand.self,
-            ClientCommand.self, BridgeCommand.self, MachineCommand.self, JobCommand.self,
+            ClientCommand.self, BridgeCommand.self, MachineCommand.self, JobCommand.self, LocksCommand.self,
+            HostKeysCommand.self, CredentialCommand.self,
             PipelineCommand.self, SignoffCommand.self, ReleaseCommand.self, JSONECommand.self,
             CronCommand.self,
         ]
@@ -33,8 +34,16 @@ struct Slipway: AsyncParsableCommand {
 }
 
 /// Runs the command; exit status 1 is a failure of the work, 2 a mistake in the arguments or the environment.
+///
+/// Commands about machines have those of their predecessor: 1 a mistake, 2 a failure elsewhere, 3 impossible, 4 not there,
+/// 5 locked, 6 done in part.
 @main
 enum Main {
+    private static let usage: Int32 = {
+        let own: Set<String> = ["machine", "job", "locks", "hostkeys", "credential"]
+        return CommandLine.arguments.dropFirst().first.map(own.contains) == true ? 1 : 2
+    }()
+
     static func main() async {
         do {
             var command = try Slipway.parseAsRoot()
@@ -45,7 +54,7 @@ enum Main {
             }
         } catch let failure as Failure {
             StandardError.write("slipway: \(failure.message)\n")
-            exit(failure.status)
+            exit(failure.isUsage ? usage : failure.status)
         } catch let error as TaskclusterError {
             StandardError.write("slipway: \(Failure(error).message)\n")
             exit(1)
@@ -55,7 +64,7 @@ enum Main {
             // Help and version come as errors too; they belong on standard output.
             if Slipway.exitCode(for: error).isSuccess { Slipway.exit(withError: error) }
             StandardError.write(Slipway.fullMessage(for: error) + "\n")
-            exit(2)
+            exit(usage)
         }
     }
 }

@@ -15,6 +15,7 @@ final class DatabaseConduct: JobConduct {
     private let jobs: JobStore
     private let dispatch: DispatchStore
     private let reason = Mutex<ActionError?>(nil)
+    private let whenLost = Mutex<(@Sendable () -> Void)?>(nil)
     private static let pauseBetweenTries = Duration.milliseconds(250)
 
     init(_ job: Job, jobs: JobStore, dispatch: DispatchStore) {
@@ -30,7 +31,11 @@ final class DatabaseConduct: JobConduct {
             let passed = error.kind == .hardTimeLimit && reason?.kind == .softTimeLimit
             if reason == nil || error.kind == .lost || passed { reason = error }
         }
+        if error.kind == .lost { whenLost.withLock { $0 }?() }
     }
+
+    /// Has something done, perhaps more than once, as soon as the job is known to be somebody else's.
+    func onLoss(_ body: @escaping @Sendable () -> Void) { whenLost.withLock { $0 = body } }
 
     /// Why the job is to stop, if it is.
     var stopReason: ActionError? { reason.withLock { $0 } }

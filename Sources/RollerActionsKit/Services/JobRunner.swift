@@ -56,8 +56,15 @@ package struct JobRunner: Sendable {
         } catch {
             end = Self.end(error)
         }
-        guard let end else { return }
+        guard let end else { return await letGo(job) }
         await finish(job, conduct, end, redactor)
+    }
+
+    /// Says that nothing of a lost job goes on here; whoever waits for the machine need not wait for the lease to end.
+    private func letGo(_ job: Job) async {
+        do { try await dispatch.letGo(job) } catch {
+            Logger.current.debug("a lost job's locks end with its lease", metadata: ["error": "\(error)"])
+        }
     }
 
     private func perform(_ job: Job, _ conduct: DatabaseConduct, _ redactor: Redactor) async throws(ActionError)
@@ -88,6 +95,8 @@ package struct JobRunner: Sendable {
             registry: registry,
             memory: memory
         )
+        // What the job still runs has no right to an effect once the job is somebody else's.
+        conduct.onLoss { [tools = context.tools] in tools.kill() }
         let gate = quarantine.gate(job, detail)
         context.workers = gate
         let isolation = try await quarantine.begin(job, detail, conduct, extra: action.extraTime(settings))

@@ -55,6 +55,13 @@ extension DispatchStore {
         )
     }
 
+    /// Gives up the locks of a claim that was taken from us.
+    func letGo(_ job: Job) async throws {
+        _ = try await pool.execute(
+            "delete from roller.resource_locks where job = \(job.id)::uuid and fence = \(job.fence)"
+        )
+    }
+
     // MARK: - Runners
 
     /// Says that this worker lives.

@@ -26,7 +26,8 @@ package struct ActionRegistry: Sendable {
     /// All there are.
     package static let standard = ActionRegistry(
         [
-            PingAction(), StatusAction(), UptimeAction(), RebootAction(), SSHReboot(), XenAPIReboot(), ProxmoxReboot(),
+            PingAction(), StatusAction(), ProbeAction(), UptimeAction(), HostKeyScan(), RebootAction(), SSHReboot(),
+            XenAPIReboot(), ProxmoxReboot(),
             ILOReboot(), WakeOnLAN(), ExecReboot(), FileBugzillaBug(), RecoverAction(), LoanAction(),
         ] + IPMIAction.all + RedfishAction.all + SNMPAction.all + ReimageAction.all + QuarantineAction.all
     )

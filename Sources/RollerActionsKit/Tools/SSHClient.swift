@@ -53,8 +53,9 @@ struct SSHClient {
         }
         var knownHosts = context.settings.knownHosts
         let alias = Self.alias(control, context.target)
-        if let alias, let keys = Self.pinnedKeys(control) {
-            knownHosts = try files.write("known_hosts", keys.map { "\(alias) \($0)\n" }.joined())
+        if let alias {
+            let keys = Self.pinnedKeys(control, context.target)
+            knownHosts = try files.write("known_hosts", keys.map { "\(alias) \($0.line)\n" }.joined())
         }
         guard let knownHosts else {
             throw ActionError(.config, "no host key of \(context.target.name) is known; accept one first")
@@ -70,17 +71,20 @@ struct SSHClient {
         return ToolInvocation(arguments, limit: limit)
     }
 
-    private static func pinnedKeys(_ control: Control) -> [String]? {
-        let keys = control.setting("host_keys")?.array?.compactMap(\.string) ?? []
-        // A key is one line of a type and base64; anything else could add lines of its own to the file.
-        let sound = keys.filter { $0.utf8.allSatisfy { $0 >= 0x20 && $0 < 0x7f } }
-        return sound.isEmpty ? nil : sound
+    /// The keys that were accepted: those of the machine, else those of the controller.
+    ///
+    /// What is no key is left out; it could add lines of its own to the file.
+    static func pinnedKeys(_ control: Control, _ target: ActionTarget) -> [HostKey] {
+        let own = HostKey.pinned(target.properties)
+        return own.isEmpty ? HostKey.list(control.setting("host_keys")) : own
     }
 
     /// Pinned keys belong to the machine, whatever address it has today.
     private static func alias(_ control: Control, _ target: ActionTarget) -> String? {
-        pinnedKeys(control) == nil ? nil : target.name
+        pinnedKeys(control, target).isEmpty ? nil : target.name
     }
+
+    static func port(_ control: Control) -> Int { control.port ?? control.setting("port")?.int ?? 22 }
 
     static func login(_ control: Control) throws(ActionError) -> String {
         let login = control.setting("login")?.string ?? control.setting("user")?.string ?? "roller"
@@ -110,7 +114,7 @@ struct SSHClient {
         ]
         if let alias { options.append("HostKeyAlias=\(try HostName.validated(alias))") }
         return ["ssh", "-F", "/dev/null", "-T"] + options.flatMap { ["-o", $0] } + [
-            "-i", keyFile, "-l", try login(control), "-p", "\(control.port ?? control.setting("port")?.int ?? 22)",
+            "-i", keyFile, "-l", try login(control), "-p", "\(port(control))",
             "--", host, command,
         ]
     }

@@ -17,6 +17,8 @@ extension RollerAPI {
         switch route {
         case .machineImport: scope = "inventory:import"
         case .audit: scope = "audit:read"
+        case .lockBreak: scope = "override"
+        case .credentials: scope = "inventory:secrets"
         default: scope = method == "GET" ? "inventory:read" : "inventory:write"
         }
         try gate.require(scope, of: caller)
@@ -33,13 +35,18 @@ extension RollerAPI {
         case .workers, .worker: return try await workers(request, route, method, caller)
         case .windows, .window: return try await windows(request, route, method, caller)
         case .audit: return try await listAudit(request)
-        case .locks: return Self.json(200, ["locks": .array(try await inventory.locks().map(JSONValue.object))])
+        case .locks: return Self.json(200, ["locks": .array(try await jobs.locks().map(JSONValue.object))])
+        case .lockBreak: return try await breakLock(request, caller)
+        case .machineLint: return try await lint()
+        case .hostKeys: return try await hostKeys(request)
+        case .credentials: return try await listCredentials()
+        case .credential(let name): return try await setCredential(name, request, caller)
         case .summary: return Self.json(200, .object(try await inventory.summary()))
         default: throw Refusal.notFound
         }
     }
 
-    private func options(_ request: RollerRequest, _ caller: Caller, verb: String) -> InventoryImport {
+    func options(_ request: RollerRequest, _ caller: Caller, verb: String) -> InventoryImport {
         var options = InventoryImport(clientID: caller.clientID)
         options.sourceAddress = request.sourceAddress
         options.requestID = request.id
@@ -96,7 +103,7 @@ extension RollerAPI {
     }
 
     /// A machine by id or any of its names.
-    private func find(_ name: String) async throws -> MachineDetail? {
+    func find(_ name: String) async throws -> MachineDetail? {
         if JobID.isValid(name), let found = try await inventory.machine(id: name) { return found }
         return try await inventory.machine(name: name)
     }

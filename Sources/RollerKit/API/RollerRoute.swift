@@ -15,6 +15,7 @@ enum RollerRoute: Sendable, Hashable {
     case machine(String)
     case machineImport
     case machineExport
+    case machineLint
     case groups
     case group(String)
     case controllers
@@ -25,6 +26,10 @@ enum RollerRoute: Sendable, Hashable {
     case window(Int)
     case audit
     case locks
+    case lockBreak
+    case hostKeys
+    case credentials
+    case credential(String)
     case summary
     case slave(String)
     case slaveResults
@@ -71,7 +76,7 @@ enum RollerRoute: Sendable, Hashable {
     private static let lists: [String: RollerRoute] = [
         "jobs": .jobs, "actions": .actions, "ping": .ping, "machines": .machines, "groups": .groups,
         "controllers": .controllers, "workers": .workers, "windows": .windows, "audit": .audit, "locks": .locks,
-        "summary": .summary,
+        "summary": .summary, "hostkeys": .hostKeys, "credentials": .credentials,
     ]
 
     private static func item(_ kind: String, _ name: String) -> RollerRoute? {
@@ -79,6 +84,9 @@ enum RollerRoute: Sendable, Hashable {
         case "jobs" where JobID.isValid(name): .job(name)
         case "machines" where name == "import": .machineImport
         case "machines" where name == "export": .machineExport
+        case "machines" where name == "lint": .machineLint
+        case "locks" where name == "break": .lockBreak
+        case "credentials" where CredentialName.isValid(name): .credential(name)
         case "machines" where Names.isInventoryName(name): .machine(name)
         case "groups" where Names.isInventoryName(name): .group(name)
         case "controllers" where Names.isInventoryName(name): .controller(name)
@@ -92,9 +100,12 @@ enum RollerRoute: Sendable, Hashable {
     func methods(strict: Bool) -> [String] {
         switch self {
         case .jobs, .workerJobs, .workerGroupJobs: strict ? ["POST"] : ["GET", "POST"]
-        case .job, .jobLog, .actions, .ping, .audit, .locks, .summary, .machineExport, .slave, .slaveResults: ["GET"]
+        case .job, .jobLog, .actions, .ping, .audit, .locks, .summary, .machineExport, .machineLint, .hostKeys,
+            .credentials, .slave, .slaveResults:
+            ["GET"]
         case .slaveAction: ["GET", "POST"]
-        case .jobCancel, .jobCallback, .machineImport: ["POST"]
+        case .jobCancel, .jobCallback, .machineImport, .lockBreak: ["POST"]
+        case .credential: ["PUT"]
         case .machines, .groups, .controllers, .workers: ["GET"]
         case .windows: ["GET", "POST"]
         case .machine, .group, .controller, .worker: ["DELETE", "GET", "PATCH", "PUT"]

@@ -232,17 +232,6 @@ extension InventoryStore {
 
     // MARK: - How things stand
 
-    /// Who holds what now.
-    func locks() async throws -> [JSONObject] {
-        try await pool.query("select * from roller.resource_locks order by resource limit 1000").map { row in
-            [
-                "resource": .string(try row.string("resource")), "job": .string(try row.string("job")),
-                "runner": .string(try row.string("runner")),
-                "expires_at": .string(try row.timestamp("expires_at").iso8601),
-            ]
-        }
-    }
-
     /// Numbers that tell whether somebody has to look.
     func summary() async throws -> JSONObject {
         let row = try await pool.query(

@@ -133,6 +133,7 @@ extension JobStore {
             """
         )
         _ = try await pool.execute("delete from roller.rate_windows where started < now() - interval '1 day'")
+        try await sweepLocks()
         try await NotificationStore(pool: pool).sweep()
     }
 }
