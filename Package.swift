@@ -314,7 +314,7 @@ let package = Package(
             ]
         ),
         tests("Core", ["JSON", "Schedules", .lifecycle, .logging, .metrics]),
-        tests("HTTPClient", ["Core", "JSON", .logging]),
+        tests("HTTPClient", ["Core", "JSON", "TestSupport", .logging]),
         tests(
             "HooksKit",
             [

@@ -5,6 +5,7 @@ import Glibc
 import HTTPClient
 import JSON
 import Synchronization
+import TestSupport
 import Testing
 
 @Suite(.timeLimit(.minutes(5)))

@@ -46,6 +46,7 @@ struct PipelineWorld: Sendable {
         webhooks: [String] = [],
         exchange: String = "exchange/nowhere/v1/step-status",
         lease: Duration = .seconds(30),
+        timeout: Duration = .seconds(20),
         bus: (pulse: PulseConnection, queue: String)? = nil,
         _ body: @Sendable @escaping (PipelineWorld) async throws -> Void
     ) async throws {
@@ -67,7 +68,8 @@ struct PipelineWorld: Sendable {
                     services: services,
                     webhooks: webhooks,
                     exchange: exchange,
-                    lease: lease
+                    lease: lease,
+                    timeout: timeout
                 )
                 try await withThrowingTaskGroup(of: Void.self) { group in
                     var replicas: [Replica] = []
@@ -99,6 +101,7 @@ struct PipelineWorld: Sendable {
         let webhooks: [String]
         let exchange: String
         let lease: Duration
+        let timeout: Duration
     }
 
     private static func start(
@@ -125,7 +128,7 @@ struct PipelineWorld: Sendable {
         // Pipelines nest in replicas whose address is known already.
         let service = PipelineService(
             store: store,
-            client: StepClient(transport: setting.curl, credentials: credentials),
+            client: StepClient(transport: setting.curl, credentials: credentials, timeout: setting.timeout),
             services: [setting.labURL] + setting.services + earlier,
             webhooks: setting.webhooks
         )

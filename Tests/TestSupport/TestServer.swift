@@ -5,33 +5,38 @@ import Glibc
 import Synchronization
 
 /// A server of few words on a loopback port or a unix socket: one thread per connection, raw bytes as answers.
-final class TestServer: Sendable {
-    struct Request: Sendable {
-        var head: String
-        var body: [UInt8]
+package final class TestServer: Sendable {
+    /// What somebody sent.
+    package struct Request: Sendable {
+        package var head: String
+        package var body: [UInt8]
 
-        var line: String { head.split(separator: "\r\n").first.map(String.init) ?? "" }
+        /// The first line.
+        package var line: String { head.split(separator: "\r\n").first.map(String.init) ?? "" }
     }
 
-    enum Reaction: Sendable {
+    /// What is done about a request.
+    package enum Reaction: Sendable {
         case answer(String)
         /// A head announcing this many bytes, then as many bytes of 0x61.
         case stream(Int)
         /// Some bytes, then nothing for ever.
         case hang(String)
+        /// Some bytes, then one more now and then, for ever.
+        case drip(String)
         /// Some bytes, then the end of the connection.
         case hangUp(String)
     }
 
-    let port: Int
+    package let port: Int
     private let listener: Int32
     private let handler: @Sendable (Request) -> Reaction
     private let state = Mutex((connections: 0, requests: [Request]()))
 
-    var connections: Int { state.withLock { $0.connections } }
-    var requests: [Request] { state.withLock { $0.requests } }
+    package var connections: Int { state.withLock { $0.connections } }
+    package var requests: [Request] { state.withLock { $0.requests } }
 
-    init(unixSocket: String? = nil, _ handler: @escaping @Sendable (Request) -> Reaction) {
+    package init(unixSocket: String? = nil, _ handler: @escaping @Sendable (Request) -> Reaction) {
         self.handler = handler
         (listener, port) = unixSocket.map(Self.unixSocket) ?? Self.loopback()
         listen(listener, 64)
@@ -66,9 +71,9 @@ final class TestServer: Sendable {
         return (descriptor, Int(UInt16(bigEndian: address.sin_port)))
     }
 
-    func url(_ path: String) -> String { "http://127.0.0.1:\(port)\(path)" }
+    package func url(_ path: String) -> String { "http://127.0.0.1:\(port)\(path)" }
 
-    func close() {
+    package func close() {
         shutdown(listener, Int32(SHUT_RDWR))
     }
 
@@ -96,6 +101,12 @@ final class TestServer: Sendable {
                 while left > 0, write(connection, Array(chunk.prefix(left))) { left -= min(left, chunk.count) }
             case .hang(let text):
                 write(connection, Array(text.utf8))
+            case .drip(let text):
+                var isHeard = write(connection, Array(text.utf8))
+                while isHeard {
+                    usleep(50_000)
+                    isHeard = write(connection, [UInt8(ascii: " ")])
+                }
             case .hangUp(let text):
                 write(connection, Array(text.utf8))
                 Glibc.close(connection)
@@ -149,8 +160,9 @@ final class TestServer: Sendable {
 }
 
 /// A file name nobody else uses, removed by the caller.
-func temporaryPath() -> String { "/tmp/slipway-http-\(getpid())-\(UInt64.random(in: 0..<(.max)))" }
+package func temporaryPath() -> String { "/tmp/slipway-http-\(getpid())-\(UInt64.random(in: 0..<(.max)))" }
 
-func ok(_ body: String, _ headers: String = "") -> TestServer.Reaction {
+/// An answer that all is well.
+package func ok(_ body: String, _ headers: String = "") -> TestServer.Reaction {
     .answer("HTTP/1.1 200 OK\r\nContent-Length: \(body.utf8.count)\r\n\(headers)\r\n\(body)")
 }

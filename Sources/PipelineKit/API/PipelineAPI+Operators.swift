@@ -103,20 +103,29 @@ extension PipelineAPI {
         return String(reason.prefix(2000))
     }
 
-    private func call(_ request: APIRequest, _ actor: StepActor) async throws -> APIResponse {
+    /// Decides about a step, for a reason that may be given.
+    private func decide(
+        _ kind: String,
+        _ request: APIRequest,
+        _ actor: StepActor,
+        _ body: (inout Evaluation, _ step: String, _ reason: String?) throws -> Void
+    ) async throws -> APIResponse {
         let step = request.parameter("step")
+        let said = try request.jsonObject()
+        try said.allowOnly(["reason"])
+        let reason = try said["reason"] == nil ? nil : Self.reason(said)
         return try await operate(request, actor) { evaluation, change in
-            try evaluation.call(for: step)
-            change.record("call", subject: step)
+            try body(&evaluation, step, reason)
+            change.record(kind, subject: step, reason.map { ["reason": .string($0)] } ?? [:])
         }
     }
 
+    private func call(_ request: APIRequest, _ actor: StepActor) async throws -> APIResponse {
+        try await decide("call", request, actor) { evaluation, step, _ in try evaluation.call(for: step) }
+    }
+
     private func skip(_ request: APIRequest, _ actor: StepActor) async throws -> APIResponse {
-        let step = request.parameter("step")
-        return try await operate(request, actor) { evaluation, change in
-            try evaluation.skip(step)
-            change.record("skip", subject: step)
-        }
+        try await decide("skip", request, actor) { try $0.skip($1, $2) }
     }
 
     private func resolve(_ request: APIRequest, _ actor: StepActor) async throws -> APIResponse {
@@ -137,17 +146,14 @@ extension PipelineAPI {
     }
 
     private func cancelStep(_ request: APIRequest, _ actor: StepActor) async throws -> APIResponse {
-        let step = request.parameter("step")
-        return try await operate(request, actor) { evaluation, change in
-            try evaluation.cancel(step)
-            change.record("cancel", subject: step)
-        }
+        try await decide("cancel", request, actor) { evaluation, step, _ in try evaluation.cancel(step) }
     }
 
     private func setParameters(_ request: APIRequest, _ actor: StepActor) async throws -> APIResponse {
         let step = request.parameter("step")
         let body = try request.jsonObject()
         return try await operate(request, actor) { evaluation, change in
+            try DefinitionReader.check(body, of: step, in: evaluation.definition)
             try evaluation.setParameters(step, body)
             let digest = CanonicalJSON.digest(.object(body))
             change.record("parameters", subject: step, ["sha256": .string(Hexadecimal.encoded(digest))])

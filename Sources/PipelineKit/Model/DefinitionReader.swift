@@ -35,24 +35,22 @@ struct DefinitionReader {
     ) throws(StepProblem) -> PipelineDefinition {
         var reader = DefinitionReader(services: services, webhooks: webhooks)
         let definition = reader.definition(body, uid: uid)
-        guard reader.problems.isEmpty else {
-            throw StepProblem(
-                400,
-                "invalid_pipeline",
-                "The pipeline is not valid: " + reader.problems.prefix(5).map(\.message).joined(separator: "; "),
-                members: [
-                    "errors": .array(
-                        reader.problems.prefix(1000).map {
-                            [
-                                "path": .string($0.path), "code": .string($0.code),
-                                "message": .string($0.message),
-                            ]
-                        }
-                    )
-                ]
-            )
-        }
+        try reader.refuseProblems("The pipeline is not valid", code: "invalid_pipeline")
         return definition
+    }
+
+    /// Refuses what anything is wrong with, and says all of it.
+    func refuseProblems(_ text: String, code: String) throws(StepProblem) {
+        guard !problems.isEmpty else { return }
+        let errors = problems.prefix(1000).map { problem -> JSONValue in
+            ["path": .string(problem.path), "code": .string(problem.code), "message": .string(problem.message)]
+        }
+        throw StepProblem(
+            400,
+            code,
+            "\(text): " + problems.prefix(5).map(\.message).joined(separator: "; "),
+            members: ["errors": .array(errors)]
+        )
     }
 
     mutating func fail(_ path: String, _ code: String, _ message: String) {
@@ -138,11 +136,15 @@ struct DefinitionReader {
                 return step
             }
             step.parameters = object
-            if parameters.bytes().count > 64 << 10 {
-                fail("\(path).parameters", "too_long", "\(path).parameters is longer than 64 KiB")
+            checkSize(step, path)
+        }
+        if let schema = json["parameters_schema"] {
+            step.parametersSchema = schema
+            if schema.string == nil, schema.object == nil {
+                fail("\(path).parameters_schema", "type", "\(path).parameters_schema is neither a schema nor text")
             }
         }
-        checkSchema(json["parameters_schema"], &step, path)
+        checkSchema(step, path)
         step.requires = strings(json, "requires", path)
         step.mode = word(json, "requires_mode", path, StepSpecification.Mode.init) ?? .all
         step.when = word(json, "when", path, StepSpecification.Condition.init) ?? .success
@@ -177,29 +179,6 @@ struct DefinitionReader {
         guard let problem = ServiceAddress.problem(text, allowed: services) else { return text }
         fail("\(path).api_url", problem.code, "\(path).api_url \(problem.message)")
         return text
-    }
-
-    private mutating func checkSchema(_ json: JSONValue?, _ step: inout StepSpecification, _ path: String) {
-        guard let json else { return }
-        step.parametersSchema = json
-        if json.string != nil { return }
-        guard json.object != nil else {
-            fail("\(path).parameters_schema", "type", "\(path).parameters_schema is neither a schema nor text")
-            return
-        }
-        let schema: JSONSchema
-        do {
-            schema = try JSONSchema(json, unknownKeywords: .ignore)
-        } catch {
-            let place = "\(path).parameters_schema"
-            fail(place, "invalid_schema", "\(place) is no schema: \(error)")
-            return
-        }
-        // What is only known when the step starts cannot be checked now.
-        guard !Templates.areIn(.object(step.parameters)) else { return }
-        for problem in schema.validate(.object(step.parameters)) {
-            fail("\(path).parameters", "schema", "\(path).\(problem.described(root: "parameters"))")
-        }
     }
 
     private mutating func retries(_ json: JSONObject, _ path: String) -> StepSpecification.Retries {
@@ -242,7 +221,11 @@ struct DefinitionReader {
                 if !seen.insert(name).inserted { fail(path, "duplicate", "\(step.uid) requires \(name) twice") }
             }
         }
-        if let cycle = StepGraph(definition.steps).cycle, cycle.count > 2 {
+        let graph = StepGraph(definition.steps)
+        for (index, step) in definition.steps.enumerated() {
+            checkReferences(step, graph, "parameters.steps[\(index)]")
+        }
+        if let cycle = graph.cycle, cycle.count > 2 {
             let text = cycle.joined(separator: " → ")
             fail("parameters.steps", "cycle", "steps wait for each other: \(text)")
         }

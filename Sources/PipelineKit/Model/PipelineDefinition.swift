@@ -61,8 +61,11 @@ struct PipelineDefinition: Sendable {
     }
 
     /// The name of a step at its service.
-    func remoteUID(of step: StepSpecification, attempt: Int) -> String {
-        let name = step.remoteUID ?? (namespacesSteps ? "\(uid).\(step.uid)" : step.uid)
+    ///
+    /// A pipeline whose name was used before must not be given the steps of the earlier one, so its steps have other names.
+    func remoteUID(of step: StepSpecification, attempt: Int, incarnation: Int = 1) -> String {
+        var name = step.remoteUID ?? (namespacesSteps ? "\(uid).\(step.uid)" : step.uid)
+        if incarnation > 1, step.remoteUID == nil { name += ".i\(incarnation)" }
         return attempt > 1 ? "\(name).r\(attempt)" : name
     }
 }

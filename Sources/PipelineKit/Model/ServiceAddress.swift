@@ -13,6 +13,9 @@ enum ServiceAddress {
         if text.contains("?") || text.contains("#") { return ("query", "must not hold a query or a fragment") }
         if rest.contains("\\") || rest.split(separator: "/").contains("..") { return ("path", "must not climb") }
         guard let allowed else { return nil }
+        // What is spelled otherwise than it is meant could be allowed here and lead elsewhere there.
+        let spelled = text.lowercased()
+        if ["%2e", "%2f", "%5c"].contains(where: { spelled.contains($0) }) { return ("path", "must not climb") }
         let isAllowed = allowed.contains { prefix in
             var prefix = prefix[...]
             while prefix.last == "/" { prefix.removeLast() }

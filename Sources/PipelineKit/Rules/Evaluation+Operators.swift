@@ -24,8 +24,8 @@ extension Evaluation {
         guard !chosen.isEmpty else { throw StepProblem.conflict("nothing_to_retry", "No step has failed") }
         let completed = chosen.filter { steps[$0]?.state == .completed }
         let later = graph.descendants(of: chosen).filter { name in
-            guard let state = steps[name]?.state else { return false }
-            if state == .skipped { return true }
+            guard let run = steps[name] else { return false }
+            if run.state == .skipped { return !run.skippedByHand }
             // What is built upon something that is made anew is made anew.
             return !graph.ancestors(of: name).isDisjoint(with: completed)
         }
@@ -51,11 +51,11 @@ extension Evaluation {
         steps[uid]?.isCalledFor = true
     }
 
-    /// Skips a step that has not been started.
-    mutating func skip(_ uid: String) throws(StepProblem) {
+    /// Leaves out a step that has not been started: what requires it goes on as if it had been completed.
+    mutating func skip(_ uid: String, _ reason: String? = nil) throws(StepProblem) {
         guard steps[uid]?.state == .pending else { throw closed(uid) }
         steps[uid]?.skippedByHand = true
-        move(uid, .skipped, "skipped by an operator")
+        move(uid, .skipped, reason.map { "skipped by an operator: \($0)" } ?? "skipped by an operator")
     }
 
     /// Ends a step as an operator says.

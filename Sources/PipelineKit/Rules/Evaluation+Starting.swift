@@ -17,7 +17,8 @@ extension Evaluation {
         let required = step.requires.compactMap { steps[$0] }
         guard !required.isEmpty else { return .met }
         func isFine(_ run: StepRun) -> Bool {
-            run.state == .completed || (run.state.isTerminal && specifications[run.uid]?.isOptional == true)
+            run.state == .completed || run.skippedByHand
+                || (run.state.isTerminal && specifications[run.uid]?.isOptional == true)
         }
         func hasFailed(_ run: StepRun) -> Bool { run.state == .failed || run.state == .exception }
         let allOver = required.allSatisfy(\.state.isTerminal)
@@ -72,7 +73,7 @@ extension Evaluation {
             move(uid, .exception, "parameters: \(error)")
             return
         }
-        let name = definition.remoteUID(of: step, attempt: run.attempt)
+        let name = definition.remoteUID(of: step, attempt: run.attempt, incarnation: incarnation)
         var request = parameters
         request["uid"] = .string(name)
         run.request = request

@@ -23,6 +23,8 @@ struct Evaluation: Sendable {
     /// Whether another pipeline of the same key goes first.
     var isQueued = false
     var isCancelled = false
+    /// Which pipeline of its name this is.
+    var incarnation = 1
     var freezes: [Freeze] = []
     var steps: [String: StepRun]
     private(set) var notes: [Note] = []

@@ -13,6 +13,9 @@ struct StepGraph: Sendable {
         ) { first, _ in first }
     }
 
+    /// Whether there is a step of that name.
+    func contains(_ name: String) -> Bool { requires[name] != nil }
+
     /// The steps in waves, each of which waits for those before it alone; steps of a cycle are in none.
     var waves: [[String]] {
         var left = names

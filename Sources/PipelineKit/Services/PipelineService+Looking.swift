@@ -9,6 +9,8 @@ extension PipelineService {
     /// How long a pipeline is left alone at most that waits for others, and one whose steps go on.
     private static let patience = (waiting: Duration.seconds(30), running: Duration.seconds(60))
 
+    private static let forbidden = "its address is not one of the step services that are allowed"
+
     /// What a look came to.
     private struct Outlook: Sendable {
         var effects: [Effect] = []
@@ -48,6 +50,9 @@ extension PipelineService {
                     mailbox.begin(effect.step)
                     if definition.isDryRun {
                         mailbox.put(effect.played)
+                    } else if ServiceAddress.problem(effect.apiURL, allowed: services) != nil {
+                        // It was allowed when the pipeline was made; credentials are for what is allowed now.
+                        mailbox.put(effect.observation(.unreachable(Self.forbidden, retryAfter: nil)))
                     } else {
                         group.addTask { mailbox.put(await client.perform(effect, for: claim.step)) }
                     }
@@ -108,6 +113,7 @@ extension PipelineService {
         )
         let (run, before) = try RunStore.scene(rows)
         var evaluation = Evaluation(definition, before, now: change.now)
+        evaluation.incarnation = change.step.incarnation
         evaluation.isPaused = run.isPaused
         evaluation.isCancelled = run.isCancelled
         evaluation.freezes = try freezes.freezes(rows[2])
@@ -117,7 +123,7 @@ extension PipelineService {
             if definition.concurrencyPolicy == .cancelOldest { outlook.toCancel = others.map(\.uid) }
         }
         evaluation.apply(observations)
-        outlook.freedLocks = try await settle(&evaluation, before, &change)
+        outlook.freedLocks = try await settle(&evaluation, &change)
         try await finish(evaluation, before, &change)
         if change.step.state.isTerminal { outlook.freedKey = definition.concurrencyKey }
         outlook.effects = evaluation.effects(besides: busy)
@@ -131,7 +137,6 @@ extension PipelineService {
     /// Draws all conclusions, starts what can start, and gives back the locks of what has ended.
     private func settle(
         _ evaluation: inout Evaluation,
-        _ before: [StepRun],
         _ change: inout StepTransaction
     ) async throws -> [String] {
         let id = change.step.id
@@ -156,13 +161,10 @@ extension PipelineService {
             // A step whose parameters make no sense ends here, and others with it.
             evaluation.settle()
         }
-        let old = Dictionary(before.map { ($0.uid, $0) }) { first, _ in first }
-        let ended = locking.compactMap { step -> String? in
-            guard let run = evaluation.steps[step.uid], let previous = old[step.uid] else { return nil }
-            let isOver = run.state.isTerminal && !previous.state.isTerminal
-            return isOver || run.attempt != previous.attempt ? step.uid : nil
-        }
-        return try await runs.release(ended, of: id, on: change.connection)
+        // Locks are for steps that go on, places in line for steps that could start: whoever has ended, is paused or is
+        // held back by a freeze keeps nobody else waiting.
+        let idle = locking.map(\.uid).filter { evaluation.steps[$0]?.state.isRemote != true }
+        return try await runs.release(idle, inLine: inLine, of: id, on: change.connection)
     }
 
     /// Writes what has changed, and moves the pipeline with its steps.

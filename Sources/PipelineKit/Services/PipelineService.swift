@@ -19,7 +19,7 @@ public struct PipelineService: StepService {
     let notices: PipelineNotices
     let client: StepClient
     let board: StatusBoard
-    private let services: [String]
+    let services: [String]
     private let webhooks: [String]
 
     /// How deep pipelines may be nested.

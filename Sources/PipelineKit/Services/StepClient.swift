@@ -12,12 +12,18 @@ public import Taskcluster
 public struct StepClient: Sendable {
     private let transport: any HTTPTransport
     private let credentials: Hawk.Credentials?
+    private let timeout: Duration
     private let gate = HostGate()
 
-    /// Calls step services with credentials of Taskcluster's kind.
-    public init(transport: any HTTPTransport, credentials: Hawk.Credentials?) {
+    /// Calls step services with credentials of Taskcluster's kind; a call whose answer is not there in time has failed.
+    public init(
+        transport: any HTTPTransport,
+        credentials: Hawk.Credentials?,
+        timeout: Duration = .seconds(20)
+    ) {
         self.transport = transport
         self.credentials = credentials
+        self.timeout = timeout
     }
 
     /// Makes the call of an effect on behalf of a pipeline.
@@ -87,6 +93,7 @@ public struct StepClient: Sendable {
         case .success(let response):
             switch response.status {
             case 200..<300: return .status(RemoteStatus(response.body, uid: effect.remoteUID))
+            case 300..<400: return .refused("the service answered with a redirect, which is not followed")
             case 404, 410: return .unknown
             default: return Self.unreachable(response)
             }
@@ -137,8 +144,8 @@ public struct StepClient: Sendable {
     ) async -> Result<HTTPResponse, HTTPClientError> {
         let url = "\(effect.apiURL)/\(effect.remoteUID)\(path)"
         var request = HTTPRequest(method: method, url: url, headers: ["Accept": "application/json"])
-        request.timeout = .seconds(20)
-        request.connectTimeout = .seconds(5)
+        request.timeout = timeout
+        request.connectTimeout = min(.seconds(5), timeout)
         request.sink = .memory(limit: 1 << 20)
         let bytes = body?.bytes()
         if let bytes {

@@ -65,18 +65,26 @@ extension RunStore {
         return true
     }
 
-    /// Gives back the locks of steps that have ended, and their places in line; answers the names that others may want.
-    func release(_ steps: [String], of pipeline: Int, on connection: PostgresConnection) async throws -> [String] {
+    /// Gives back the locks of steps that do not go on, and the places in line of those that are not to wait; answers the
+    /// names that others may want.
+    func release(
+        _ steps: [String],
+        inLine waiting: Set<String>,
+        of pipeline: Int,
+        on connection: PostgresConnection
+    ) async throws -> [String] {
         guard !steps.isEmpty else { return [] }
+        let leaving = steps.filter { !waiting.contains($0) }
         let rows = try await connection.pipeline([
             """
             delete from shipit_pipeline.locks where pipeline_id = \(pipeline) and step_uid = any(\(steps)) returning name
             """,
             """
-            delete from shipit_pipeline.lock_waiters where pipeline_id = \(pipeline) and step_uid = any(\(steps))
+            delete from shipit_pipeline.lock_waiters where pipeline_id = \(pipeline) and step_uid = any(\(leaving))
             returning name
             """,
         ])
+        if rows.last?.isEmpty == false { try await connection.execute(Self.revise(pipeline)) }
         return try Array(Set(rows.joined().map { try $0.string("name") })).sorted()
     }
 
