@@ -86,22 +86,25 @@ struct BudgetTests {
 
     @Test func `comparing long texts a thousand times ends`() throws {
         let text = String(repeating: "a", count: 1_000_000)
-        let named: JSONValue = .object(["a" + text: 1])
-        let context: JSONObject = ["a": .string(text + "b"), "b": .string(text + "b"), "named": named]
-        for expression in ["a == b", "a < b", "a in ['c', b]", "a in named", "named[a]"] {
-            let error = #expect(throws: JSONEError.self, "\(expression)") {
-                try render(#"{"$map": {"$eval": "range(0, 5000)"}, "each(x)": {"$eval": "\#(expression)"}}"#, context)
-            }
-            #expect(error?.message.hasPrefix("rendering takes too much") == true, "\(expression)")
-        }
-        let others = [
-            #"{"$sort": {"$map": {"$eval": "range(0, 1000)"}, "each(x)": {"$eval": "a"}}}"#,
-            #"{"$merge": {"$map": {"$eval": "range(0, 1000)"}, "each(x)": {"$eval": "named"}}}"#,
+        let context: JSONObject = [
+            "a": .string(text + "b"), "b": .string(text + "b"), "named": .object(["a" + text: 1]),
+            "absent": .string(String(repeating: "c", count: 1200)),
         ]
-        for template in others {
-            #expect(throws: JSONEError.self, "\(template.prefix(10))") { try render(template, context) }
+        let expressions = [
+            #"{"$eval": "a == b"}"#, #"{"$eval": "a < b"}"#, #"{"$eval": "a in ['c', b]"}"#,
+            #"{"$eval": "a in named"}"#, #"{"$eval": "named[a]"}"#, #"{"$merge": [{}, {"$eval": "named"}]}"#,
+            #"{"$sort": {"$eval": "[a, b]"}}"#,
+        ]
+        for expression in expressions {
+            // Most of what a template may take is used up by then, so that the test takes less.
+            let template = #"""
+                {"$let": {"used": {"$eval": "[absent in a, absent in b]"}},
+                "in": {"$map": {"$eval": "range(0, 5000)"}, "each(x)": \#(expression)}}
+                """#
+            let error = #expect(throws: JSONEError.self, "\(expression)") { try render(template, context) }
+            #expect(error?.message.hasPrefix("rendering takes too much") == true, "\(expression)")
+            _ = try render(expression, context)
         }
-        #expect(try render(#"{"$eval": "a == b && a <= b && a in [b] && !(a in named)"}"#, context) == true)
     }
 
     @Test func `what is large and makes sense is rendered`() throws {
