@@ -236,6 +236,14 @@ let package = Package(
             migrations: true
         ),
         library(
+            "TriggersKit",
+            [
+                "APIServer", "BridgesKit", "Core", "HTTPClient", "HooksKit", "JSON", "JSONSchema", "Notices", "Postgres",
+                "Pulse", "Schedules", "Taskcluster", "TaskclusterClient", .crypto, .lifecycle, .logging, .metrics,
+            ],
+            migrations: true
+        ),
+        library(
             "WorkerKit",
             [
                 "CLinux", "CZlib", "Core", "HTTPClient", "JSON", "Processes", "Schedules", "Taskcluster",
@@ -254,7 +262,7 @@ let package = Package(
 
         // Deployables.
         service("hooks-service", ["HooksKit"]),
-        service("pulse-listener", ["BridgesKit", "HooksKit"]),
+        service("pulse-listener", ["BridgesKit", "HooksKit", "TriggersKit"]),
         service("roller-api", ["RollerActionsKit", "RollerKit"]),
         service("roller-worker", ["APIServer", "JSON", "Postgres", "RollerActionsKit", "RollerKit"]),
         service("scheduler", ["HooksKit"]),
@@ -382,6 +390,13 @@ let package = Package(
             [
                 "APIServer", "Core", "HTTPClient", "JSON", "Outbox", "Postgres", "Pulse", "Schedules", "StepKit",
                 "StepTestSupport", "Taskcluster", "TaskclusterClient", "TestSupport", .lifecycle, .logging,
+            ]
+        ),
+        tests(
+            "TriggersKit",
+            [
+                "APIServer", "BridgesKit", "Core", "HTTPClient", "HooksKit", "JSON", "JSONSchema", "Notices", "Postgres",
+                "Pulse", "Schedules", "Taskcluster", "TaskclusterClient", "TestSupport", .lifecycle, .logging,
             ]
         ),
         tests(

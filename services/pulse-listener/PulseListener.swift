@@ -9,6 +9,7 @@ import Postgres
 import Pulse
 import ServiceLifecycle
 import TaskclusterClient
+import TriggersKit
 
 /// The daemon that fires hooks when messages on the bus match their bindings, and carries events from outside onto it.
 enum PulseListener: DaemonDescription {
@@ -16,7 +17,8 @@ enum PulseListener: DaemonDescription {
     static let abstract = "Fires hooks upon bus messages."
     static let discussion = """
         Keeps a durable queue for every hook with bindings; any number of replicas share the work. With BRIDGES_CONFIG it \
-        also receives webhooks, announces the minutes of the clock and watches Mercurial repositories.
+        also receives webhooks, announces the minutes of the clock and watches Mercurial repositories. With \
+        TRIGGERS_CONFIG it watches code review and builds, and triggers hooks.
         """
 
     static var migrate: (@Sendable (DaemonContext) async throws -> Void)? {
@@ -24,6 +26,7 @@ enum PulseListener: DaemonDescription {
             let pool = PostgresPool(PostgresConfiguration(settings: context.settings, applicationName: name))
             try context.settings.check()
             try await BridgesMigrations.migrate(pool)
+            try await TriggersMigrations.migrate(pool)
         }
     }
 
@@ -77,6 +80,21 @@ enum PulseListener: DaemonDescription {
             pulse: pulse,
             transport: foundation.transport
         )
+        let triggers = Triggers(
+            settings: settings,
+            health: context.health,
+            Triggers.Surroundings(
+                pool: foundation.pool,
+                pulse: pulse,
+                transport: foundation.transport,
+                client: foundation.client,
+                door: foundation.door,
+                clientID: foundation.clientID,
+                rootURL: foundation.rootURL,
+                longestPause: foundation.pollingDelay,
+                queueKind: PulseQueue.Kind(rawValue: kind) ?? .classic
+            )
+        )
         try settings.check()
         let store = ListenerStore(pool: foundation.pool)
         let hooks = HookListeners(
@@ -111,12 +129,12 @@ enum PulseListener: DaemonDescription {
             configuration: configuration,
             name: context.name,
             rootURL: foundation.rootURL,
-            apis: bridges?.apis ?? [],
+            apis: (bridges?.apis ?? []) + (triggers?.apis ?? []),
             authenticator: RemoteAuthenticator(rootURL: foundation.rootURL, transport: foundation.transport),
             health: context.health,
-            raw: bridges?.routes ?? []
+            raw: (bridges?.routes ?? []) + (triggers?.routes ?? [])
         )
-        return listeners + (bridges?.services ?? []) + [server]
+        return listeners + (bridges?.services ?? []) + (triggers?.services ?? []) + [server]
     }
 }
 

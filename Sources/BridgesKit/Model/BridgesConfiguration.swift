@@ -45,14 +45,6 @@ struct BridgesConfigurationError: Error, Equatable {
 // MARK: - Reading
 
 extension BridgesConfiguration {
-    /// Where the values of secrets come from.
-    struct SecretSources {
-        /// The value of an environment variable.
-        var environment: (String) -> String?
-        /// The text of a file.
-        var file: (String) -> String?
-    }
-
     /// Reads a configuration, checks it against the schema and fetches the secrets; reports every problem at once.
     init(_ text: [UInt8], schema: JSONSchema, secrets: SecretSources) throws(BridgesConfigurationError) {
         let value: JSONValue
@@ -186,19 +178,7 @@ extension BridgesConfiguration {
         }
 
         private mutating func secret(_ reference: JSONValue, _ place: String) -> Secret? {
-            if let variable = reference["environment"]?.string {
-                if let text = secrets.environment(variable), !text.isEmpty { return Secret(text) }
-                problems.append("\(place): the environment variable \(variable) is not set")
-                return nil
-            }
-            let path = reference["file"]?.string ?? ""
-            guard var text = secrets.file(path) else {
-                problems.append("\(place): the file \(path) cannot be read")
-                return nil
-            }
-            while let last = text.last, last.isNewline { text.removeLast() }
-            if text.isEmpty { problems.append("\(place): the file \(path) is empty") }
-            return text.isEmpty ? nil : Secret(text)
+            secrets.secret(reference, place, &problems)
         }
 
         private mutating func repository(_ value: JSONValue, into list: inout [HgRepository]) {

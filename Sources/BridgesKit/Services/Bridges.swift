@@ -2,7 +2,6 @@
 
 package import APIServer
 package import Core
-import Glibc
 package import HTTPClient
 import Outbox
 package import Postgres
@@ -33,7 +32,7 @@ package struct Bridges {
         let configuration: BridgesConfiguration
         let schemas: SchemaStore
         do {
-            guard let text = Self.contents(of: path) else {
+            guard let text = SecretSources.contents(of: path) else {
                 settings.fail("bridges.config", "names \(path), which cannot be read")
                 return nil
             }
@@ -41,10 +40,7 @@ package struct Bridges {
             configuration = try BridgesConfiguration(
                 text,
                 schema: schemas.schema("bridges", "v1/configuration.json"),
-                secrets: BridgesConfiguration.SecretSources(
-                    environment: { settings.optional($0, secret: true, "a secret of a webhook source") },
-                    file: { Self.contents(of: $0).map { String(decoding: $0, as: UTF8.self) } }
-                )
+                secrets: SecretSources(settings)
             )
         } catch let error as BridgesConfigurationError {
             let list = error.problems.map { "\n  \($0)" }.joined()
@@ -124,19 +120,6 @@ package struct Bridges {
             configuration.sources.isEmpty
             ? [] : [WebhookReceiver(sources: configuration.sources, store: deliveries).route]
         apis = [BridgesAPI(deliveries: deliveries, repositories: repositories).api(schemas: schemas)]
-    }
-
-    private static func contents(of path: String) -> [UInt8]? {
-        guard let stream = fopen(path, "re") else { return nil }
-        defer { fclose(stream) }
-        var bytes: [UInt8] = []
-        var chunk = [UInt8](repeating: 0, count: 16_384)
-        while bytes.count < 16 << 20 {
-            let count = fread(&chunk, 1, chunk.count, stream)
-            guard count > 0 else { break }
-            bytes += chunk[..<count]
-        }
-        return ferror(stream) == 0 ? bytes : nil
     }
 }
 

@@ -43,6 +43,11 @@ package struct Fire: Sendable {
     package let failures: Int
 }
 
+extension Fire {
+    /// Whether nobody waits for the outcome.
+    var mayBeRepeated: Bool { firedBy.mayBeRepeated || origin == .trigger }
+}
+
 /// Why a fire happens at its time.
 package enum FireOrigin: String, Sendable {
     /// Its schedule came due.
@@ -55,6 +60,8 @@ package enum FireOrigin: String, Sendable {
     case request
     /// A message of the bus.
     case message
+    /// Something that was observed elsewhere and written down; nobody waits, so it may be repeated.
+    case trigger
 
     /// The usual origin of what fires this way.
     init(_ firedBy: FiredBy) {

@@ -120,7 +120,7 @@ package struct FirePerformer: Sendable {
                     definition: definition,
                     authorizedScopes: ["assume:\(taken.name.role)"]
                 ),
-                retry: taken.firedBy.mayBeRepeated ? Self.once : .taskcluster
+                retry: taken.mayBeRepeated ? Self.once : .taskcluster
             )
             return .created
         } catch {
@@ -148,7 +148,7 @@ package struct FirePerformer: Sendable {
 
     /// What an error that may pass means: another attempt, as long as somebody may still need the task.
     private func later(_ fire: Fire, _ failure: FireFailure) -> FireOutcome {
-        guard fire.firedBy.mayBeRepeated, fire.giveUp.map({ now() < $0 }) ?? true else { return .failed(failure) }
+        guard fire.mayBeRepeated, fire.giveUp.map({ now() < $0 }) ?? true else { return .failed(failure) }
         return .postponed(failure)
     }
 
@@ -216,6 +216,6 @@ extension Fire {
 
     /// Whether the caller of the API chose the id of the task; such an id may be taken by another task.
     fileprivate var hasChosenTaskID: Bool {
-        !firedBy.mayBeRepeated && context["payload"]?["taskId"]?.string == taskID
+        !mayBeRepeated && context["payload"]?["taskId"]?.string == taskID
     }
 }

@@ -14,6 +14,8 @@ package struct HooksFoundation {
     package let pool: PostgresPool
     package let transport: CurlTransport
     package let rootURL: String
+    /// Whose credentials these daemons have.
+    package let clientID: String
     package let client: TaskclusterClient
     package let outbox: Outbox
     package let hooks: HookStore
@@ -21,6 +23,7 @@ package struct HooksFoundation {
     package let schedules: ScheduleStore
     package let programs: HookPrograms
     package let dispatcher: FireDispatcher
+    package let door: HookDoor
     package let pollingDelay: Duration
     /// The middle part of the names of the exchanges that announce changes of hooks.
     package let exchangeNamespace: String
@@ -29,7 +32,7 @@ package struct HooksFoundation {
     package init(_ context: DaemonContext) throws {
         let settings = context.settings
         rootURL = settings.rootURL("taskcluster.root.url", "the deployment whose queue gets the tasks")
-        let clientID = settings.required("taskcluster.client.id", "the credentials that tasks are created with")
+        clientID = settings.required("taskcluster.client.id", "the credentials that tasks are created with")
         let accessToken = settings.required("taskcluster.access.token", secret: true, "the key of these credentials")
         let certificate = settings.optional("taskcluster.certificate", secret: true, "their certificate, if temporary")
         pollingDelay = settings.duration(
@@ -66,6 +69,7 @@ package struct HooksFoundation {
                 longestPause: pollingDelay
             )
         )
+        door = HookDoor(fires: fires, programs: programs, dispatcher: dispatcher)
         let pool = pool
         context.health.register("database") { try await pool.checkHealth() }
     }

@@ -2,16 +2,20 @@
 
 import Core
 import JSON
-import TaskclusterClient
+package import TaskclusterClient
 
 /// The present states of tasks, as the queue knows them.
-struct TaskStates {
+package struct TaskStates {
     let client: TaskclusterClient
+
+    package init(client: TaskclusterClient) {
+        self.client = client
+    }
 
     /// Asks for all tasks at once; those the queue does not know, or does not tell in time, are left out.
     ///
     /// Deployments whose queue cannot do that are asked for each task, a few at a time.
-    func states(of taskIDs: [String]) async -> [String: String] {
+    package func states(of taskIDs: [String]) async -> [String: String] {
         guard !taskIDs.isEmpty else { return [:] }
         var states: [String: String] = [:]
         var token: String?

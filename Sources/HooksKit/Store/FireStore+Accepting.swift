@@ -149,7 +149,7 @@ extension FireStore {
         var failure: FireFailure?
         if case .failed(let reason) = draft.rendering { failure = reason }
         // A failed or declined request may be made again with the same task id, so its key is not kept.
-        let key = draft.firedBy.mayBeRepeated ? draft.deduplicationKey : nil
+        let key = draft.mayBeRepeated ? draft.deduplicationKey : nil
         let ended = draft.rendered ?? draft.started
         var mail: SQL = ""
         if let failure, draft.firedBy == .schedule { mail = FailureMailStore.noting(failure, at: ended) + "," }
@@ -186,6 +186,8 @@ extension FireDraft {
 
     fileprivate var isBackfill: Bool { origin == .backfill }
 
+    fileprivate var mayBeRepeated: Bool { firedBy.mayBeRepeated || origin == .trigger }
+
     /// The text of the task, for drafts that make one.
     fileprivate var definition: String? {
         if case .task(let task) = rendering { task.text() } else { nil }
@@ -193,7 +195,7 @@ extension FireDraft {
 
     /// The deadline of the task; later than that nobody needs it any more.
     fileprivate var giveUp: Timestamp? {
-        guard firedBy.mayBeRepeated, case .task(let task) = rendering else { return nil }
+        guard mayBeRepeated, case .task(let task) = rendering else { return nil }
         return task["deadline"]?.string.flatMap { Timestamp($0) } ?? created + .seconds(24 * 3600)
     }
 

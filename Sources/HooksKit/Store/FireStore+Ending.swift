@@ -74,7 +74,7 @@ extension FireStore {
             failure = reason
         }
         let hasHistory = text == "created" || text == "failed"
-        let forgetsKey = failure != nil && !fire.firedBy.mayBeRepeated
+        let forgetsKey = failure != nil && !fire.mayBeRepeated
         var mail: SQL = ""
         if let failure, fire.firedBy == .schedule { mail = FailureMailStore.noting(failure, at: ending.time) + "," }
         return """

@@ -202,7 +202,10 @@ public struct LocalTaskcluster: Sendable {
             }
         }
         let bridges = configuration.bridgesUpstream.map { upstream in
-            ["/api/bridges/", "/references/bridges/", "/webhooks/"].map {
+            [
+                "/api/bridges/", "/references/bridges/", "/webhooks/", "/api/triggers/", "/references/triggers/",
+                "/codereview/",
+            ].map {
                 ProxyRoute(
                     prefix: $0,
                     upstream: upstream,

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: MPL-2.0
+
+import Core
+import HooksKit
+import Logging
+import Metrics
+import Notices
+import ServiceLifecycle
+
+/// Follows the tasks that triggers made: asks the queue once a second for a few of them, in turns, whatever the number
+/// of processes.
+struct TaskWatch: Service {
+    let tasks: TaskStore
+    let places: PlaceStore
+    let states: TaskStates
+
+    /// How many tasks one question is about.
+    private static let width = 20
+    /// How long the other tasks have their turn.
+    private static let pause = Duration.seconds(10)
+
+    func run() async throws {
+        try await PeriodicService(name: "states of triggered tasks", every: .seconds(1)) { try await look() }.run()
+    }
+
+    /// Asks for some tasks if nobody has this second.
+    func look() async throws {
+        guard try await places.take(.tasks, lease: .milliseconds(900)) != nil else { return }
+        let taskIDs = try await tasks.take(limit: Self.width, pause: Self.pause)
+        guard !taskIDs.isEmpty else { return }
+        for (state, count) in try await tasks.note(await states.states(of: taskIDs)) {
+            Counter(label: "triggers_tasks_total", dimensions: [("state", state)]).increment(by: count)
+        }
+    }
+}
+
+/// Writes a letter about how the tasks of a period ended, unless all of them completed.
+struct Reporter: Service {
+    let addresses: [String]
+    let interval: Duration
+    let rootURL: String
+    let places: PlaceStore
+    let tasks: TaskStore
+    let runs: RunStore
+    let letters: LetterStore
+    let notices: NoticeStore
+
+    func run() async throws {
+        try await PeriodicService(name: "report of triggers", every: min(.seconds(30), interval)) {
+            try await report()
+        }.run()
+    }
+
+    /// Reports if it is time; answers how many letters it wrote.
+    @discardableResult
+    func report() async throws -> Int {
+        try await places.pool.transaction { connection -> Int in
+            // A period ends here unless the first one begins.
+            guard let taken = try await places.take(.report, lease: interval, on: connection), !taken.isNew else {
+                return 0
+            }
+            let report = Report(
+                endings: try await tasks.report(on: connection),
+                stuck: try await runs.stuck(on: connection),
+                letters: try await letters.unanswered(within: interval, on: connection)
+            )
+            guard !report.isQuiet else { return 0 }
+            let number = try await connection.query("select nextval('triggers.reports') as number").first?.int("number")
+            let text = report.text(rootURL: rootURL)
+            for address in addresses {
+                _ = try await notices.add(
+                    Notice(
+                        key: "report \(number ?? 0) \(address)",
+                        channel: .email,
+                        target: address,
+                        subject: "Pulse listener tasks",
+                        text: text,
+                        document: .null
+                    ),
+                    on: connection
+                )
+            }
+            return addresses.count
+        }
+    }
+}
