@@ -123,7 +123,7 @@ private final class Liar: Sendable {
         "other-tongue": .hangUp("SSH-2.0-OpenSSH_9.2\r\n"),
         "put-flood": .stream(1 << 30),
         "put-drip": .drip(head("200 OK", 1 << 20)),
-        "put-cut": .hangUp("HTTP/1.1 200 OK\r\nContent-Le"),
+        "put-cut": .hangUp(head("200 OK", 100) + "{"),
         "put-later": text("503 Service Unavailable", "later"),
     ]
 

@@ -103,4 +103,29 @@ struct ExtensionTests {
             #expect(try await world.call("DELETE", one, as: ReleaseWorld.script).status == 409)
         }
     }
+
+    @Test func `the list of releases tells where the package is that a phase has signed`() async throws {
+        try await ReleaseWorld.with(flavors: ["promote", "ship"]) { world in
+            #expect(try await Self.release(world).status == 201)
+            let one = "/xpi/releases/\(Self.name)"
+            #expect(try await world.call("PUT", "\(one)/promote", as: ReleaseWorld.script).status == 200)
+            try await eventually("the task is there") {
+                try await world.call("GET", "\(one)/promote").body["submitted"] == true
+            }
+            func phases() async throws -> [JSONValue] {
+                try await world.call("GET", "/xpi/releases").body[0]?["phases"]?.array ?? []
+            }
+            // Nothing is signed before the phase is done, and nobody is asked.
+            #expect(try await phases().allSatisfy { $0["xpiUrl"] == nil })
+            #expect(world.around.state.withLock { $0.listings } == 0)
+            world.around.state.withLock { _ = $0.completed.insert("\(Self.name).promote") }
+            try await eventually("the package is told of") { try await phases()[0]["xpiUrl"] != nil }
+            let address = try await phases()[0]["xpiUrl"]
+            #expect(address == .string("\(world.aroundURL)/api/queue/v1/task/signing/artifacts/signing%2Fhelper.xpi"))
+            #expect(try await phases()[1]["xpiUrl"] == nil)
+            #expect(try await world.call("GET", one).body["phases"]?[0]?["xpiUrl"] == address)
+            // The tasks are listed once, however many read.
+            #expect(world.around.state.withLock { $0.listings } == 1)
+        }
+    }
 }

@@ -27,6 +27,9 @@ final class Surroundings: Sendable {
         var bodies: [String: JSONValue] = [:]
         var puts: [String: Int] = [:]
         var cancelled: [String] = []
+        var completed: Set<String> = []
+        /// How often somebody has asked for the tasks of a group.
+        var listings = 0
         var hooks: [(body: [UInt8], signature: String?, delivery: String?)] = []
         var hookRefusals = 0
         var mails: [JSONValue] = []
@@ -42,6 +45,12 @@ final class Surroundings: Sendable {
     static let decision = "DecisionDecisionDecisi"
     static let flavors = ["promote_firefox", "push_firefox", "ship_firefox"]
     let state = Mutex(State())
+    private let offered: [String]
+
+    /// Makes surroundings whose sources can carry out some phases.
+    init(offering flavors: [String]) {
+        offered = flavors
+    }
 
     func puts(_ uid: String) -> Int { state.withLock { $0.puts[uid] ?? 0 } }
     func body(_ uid: String) -> JSONValue? { state.withLock { $0.bodies[uid] } }
@@ -74,9 +83,9 @@ final class Surroundings: Sendable {
             guard isKnown else { return .json(["code": "ResourceNotFound", "message": ""], status: 404) }
             return .json(["taskId": .string(Self.decision)])
         }
-        let queue = endpoint(.get, "/task/<task>/artifacts/<name*>") { request in
+        let queue = endpoint(.get, "/task/<task>/artifacts/<name*>") { [self] request in
             guard request.parameter("name") == "public/actions.json" else { return .json([:], status: 404) }
-            let flavors: JSONValue = ["enum": JSONValue(Self.flavors + ["something_else"])]
+            let flavors: JSONValue = ["enum": JSONValue(offered + ["something_else"])]
             let schema: JSONValue = ["properties": ["release_promotion_flavor": flavors]]
             return .json(["actions": [["name": "release-promotion", "kind": "hook", "schema": schema]]])
         }
@@ -100,8 +109,25 @@ final class Surroundings: Sendable {
             let isKnown = state.withLock { $0.tasks[id] != nil }
             return .json(["status": ["taskId": .string(id)]], status: isKnown ? 200 : 404)
         }
+        let group = endpoint(.get, "/task-group/<group>/list") { [self] request in
+            state.withLock { $0.listings += 1 }
+            func member(_ task: String, _ state: JSONValue, _ kind: JSONValue) -> JSONValue {
+                ["status": ["taskId": .string(task), "state": state], "task": ["tags": ["kind": kind]]]
+            }
+            return .json([
+                "tasks": [
+                    member("building", "completed", "build"), member("failing", "failed", "release-signing"),
+                    member("signing", "completed", "release-signing"),
+                ]
+            ])
+        }
+        let artifacts = endpoint(.get, "/task/<task>/artifacts") { request in
+            let folder = request.parameter("task")
+            return .json(["artifacts": [["name": "public/logs/live.log"], ["name": .string("\(folder)/helper.xpi")]]])
+        }
         return [
-            api("index", .versioned, [index]), api("queue", .versioned, [queue, create, status]),
+            api("index", .versioned, [index]),
+            api("queue", .versioned, [queue, create, status, group, artifacts]),
             api("steps", .root, steps),
         ]
     }
@@ -110,6 +136,18 @@ final class Surroundings: Sendable {
         [
             endpoint(.get, "/releases/mozilla-beta/raw-file/abc/browser/config/version_display.txt") { _ in
                 .text("60.0b9\n", contentType: "text/plain")
+            },
+            endpoint(.get, "/pub/firefox/<kind>/<version>/SHA512SUMS") { request in
+                let version = request.parameter("version")
+                guard version != "60.0b2" else { return .json([:], status: 404) }
+                return .text("0123  \(version)/firefox.tar.bz2\n", contentType: "text/plain")
+            },
+            endpoint(.get, "/pub/firefox/candidates/<folder>/<build>/SHA512SUMS") { request in
+                // The second build of each version was released; nothing is known of a third.
+                guard request.parameter("build") != "build3" else { return .json([:], status: 404) }
+                let version = request.parameter("folder").split(separator: "-").first ?? ""
+                let digest = request.parameter("build") == "build2" ? "0123" : "4567"
+                return .text("\(digest)  \(version)/firefox.tar.bz2\n", contentType: "text/plain")
             },
             endpoint(.get, "/manifests/<revision>/manifests/<file>") { request in
                 let manifests = [
@@ -138,8 +176,10 @@ final class Surroundings: Sendable {
                     guard state.isUp else { return .json([:], status: 503) }
                     guard state.bodies[uid] != nil else { return .json([:], status: 404) }
                     let isCancelled = state.cancelled.contains(uid)
+                    let isCompleted = state.completed.contains(uid)
                     return .json([
-                        "uid": .string(uid), "state": isCancelled ? "cancelled" : "running",
+                        "uid": .string(uid),
+                        "state": isCancelled ? "cancelled" : isCompleted ? "completed" : "running",
                         "info": ["task_id": state.makesTasks ? .string("task-of-\(uid)") : .null],
                     ])
                 }
@@ -232,6 +272,7 @@ struct ReleaseWorld: Sendable {
 
     static func with(
         catalogue: JSONValue = ReleaseWorld.catalogue,
+        flavors: [String] = Surroundings.flavors,
         _ body: @Sendable @escaping (ReleaseWorld) async throws -> Void
     ) async throws {
         try await OwnDatabase.with("releases") { database in
@@ -245,7 +286,7 @@ struct ReleaseWorld: Sendable {
             defer { curl.shutdown() }
             try await withThrowingTaskGroup(of: Void.self) { group in
                 defer { group.cancelAll() }
-                let around = Surroundings()
+                let around = Surroundings(offering: flavors)
                 let aroundServer = server(around.apis)
                 let issuer = try TestIssuer()
                 let keys = try issuer.keySet()
@@ -280,7 +321,8 @@ struct ReleaseWorld: Sendable {
                     place: ReleaseService.Place(
                         taskclusterSteps: "\(aroundURL)/steps",
                         repositories: aroundURL,
-                        detailsExchange: "exchange/nowhere/shipit/api"
+                        detailsExchange: "exchange/nowhere/shipit/api",
+                        archive: "\(aroundURL)/pub"
                     ),
                     login: LoginRules(requiresSecondFactor: true, longestLogin: 43_200),
                     client: TaskclusterClient(rootURL: aroundURL, credentials: { nil }, transport: curl),

@@ -59,7 +59,15 @@ struct SubmissionTests {
             let submitted = try await Self.post(world, "/v1/submit_release.html", Self.fields)
             #expect(submitted.status == 302)
             #expect(submitted.headers["Location"] == "/v1/releases/\(Self.name)")
-            #expect(try await Self.post(world, "/v1/submit_release.html", Self.fields).status == 400)
+            // The same form once more is the same release, another one of its name is refused.
+            let again = try await Self.post(world, "/v1/submit_release.html", Self.fields)
+            #expect(again.status == 302)
+            #expect(again.headers["Location"] == submitted.headers["Location"])
+            let changed = Self.fields.map { ($0.0, $0.0 == "firefox-mozillaRevision" ? "def" : $0.1) }
+            let refused = try await Self.post(world, "/v1/submit_release.html", changed)
+            #expect(refused.status == 400)
+            #expect(refused.body["code"] == "duplicate_release")
+            #expect(try await world.pool.query("select * from shipit_releases.submissions").count == 1)
 
             // The names of the fields without the product do as well.
             let bare = Self.fields.map { ($0.0.split(separator: "-").last.map(String.init) ?? "", $0.1) }
@@ -286,15 +294,21 @@ struct SubmissionTests {
                 try await submit("60.0b2", ["l10nChangesets": "de"]),
                 try await submit("60.0b3", ["partials": "59.0"]),
                 try await submit("60.0", ["partials": "59.0build1"]),
+                try await submit("60.0b6", ["partials": "60.0b1build2,60.0b3build1"]),
+                try await submit("60.0b7", ["partials": "60.0b1build3"]),
+                try await submit("60.0b8", ["partials": "60.0b2build2"]),
             ]
             let early = try await submit("60.0b4", ["mozillaRevision": "def"])
-            let good = try await submit("60.0b5", ["partials": "60.0b1build1"])
+            let good = try await submit("60.0b5", ["partials": "60.0b1build2, 60.0b3build2"])
             try await ReleaseRunner(service: world.service).runOnce()
-            let words = ["check_allowed_branches", "l10n_changesets", "partial_updates", "partial_updates"]
+            let words = [
+                "check_allowed_branches: ", "l10n_changesets: ", "partial_updates: ", "partial_updates: ",
+                "partial_updates: the build 1 of 60.0b3 is not what was released", "http", "http",
+            ]
             for (path, word) in zip(bad, words) {
                 let row = try await world.call("GET", path, as: Self.account).body
                 #expect(row["ready"] == false)
-                #expect(row["status"]?.string?.hasPrefix("\(word): ") == true, "\(path): \(row["status"] ?? .null)")
+                #expect(row["status"]?.string?.hasPrefix(word) == true, "\(path): \(row["status"] ?? .null)")
             }
             let waiting = try await world.call("GET", early, as: Self.account).body
             #expect(waiting["ready"] == true)

@@ -167,7 +167,12 @@ enum ShipItPipeline: DaemonDescription {
                 default: "https://hg.mozilla.org",
                 "where the repositories of branches are"
             ),
-            detailsExchange: "exchange/\(foundation.pulse.namespace)/shipit/api"
+            detailsExchange: "exchange/\(foundation.pulse.namespace)/shipit/api",
+            archive: settings.string(
+                "shipit.archive.url",
+                default: "https://archive.mozilla.org/pub",
+                "where what was released and its candidates are, in folders of products"
+            )
         )
         let login = LoginRules(
             requiresSecondFactor: settings.bool(

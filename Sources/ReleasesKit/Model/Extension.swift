@@ -34,19 +34,33 @@ struct Extension: Sendable {
         ]
     }
 
+    /// The phase whose tasks sign the package.
+    static let signingPhase = "promote"
+
     /// The product that stands for extensions of a kind, where permissions and signatures are concerned.
     static func product(_ type: String) -> String { "xpi/\(type)" }
 }
 
 extension Release {
-    /// The release of an extension as its clients know it.
-    func json(_ extension: Extension, _ steps: [PipelineDoor.StepView]) -> JSONObject {
-        [
+    /// The release of an extension as its clients know it, with the addresses of packages by the tasks they come from.
+    func json(
+        _ extension: Extension,
+        _ steps: [PipelineDoor.StepView],
+        _ packages: [String: String]
+    ) -> JSONObject {
+        let phases = phases.map { phase -> JSONValue in
+            var json = json(phase, steps)
+            if let task = json["actionTaskId"]?.string, let package = packages[task] {
+                json["xpiUrl"] = .string(package)
+            }
+            return .object(json)
+        }
+        return [
             "name": .string(name), "revision": .string(revision), "xpi_name": .string(`extension`.name),
             "xpi_revision": .string(`extension`.revision), "xpi_version": .string(`extension`.version),
             "build_number": JSONValue(buildNumber), "status": .string(status.rawValue),
             "created": .string(created.iso8601), "completed": .string(completed?.iso8601 ?? ""),
-            "phases": .array(phases.map { .object(json($0, steps)) }),
+            "phases": .array(phases),
         ]
     }
 }

@@ -59,14 +59,10 @@ struct RunnerRules: Sendable {
 
     /// Versions with their build, as `59.0b3build1`; a candidate updates from betas and from what was released.
     private func partials(_ submission: Submission) -> String? {
-        let list = submission.text("partials").split(whereSeparator: { $0 == "," || $0.isWhitespace })
         var versions: [ReleaseVersion] = []
-        for word in list {
-            let text = String(word)
-            guard let range = text.firstRange(of: "build"), Int(text[range.upperBound...]) ?? 0 > 0,
-                let version = ReleaseVersion(String(text[..<range.lowerBound]))
-            else { return "\(text) is not a version and a build" }
-            versions.append(version)
+        for word in submission.partials {
+            guard let partial = Partial(word) else { return "\(word) is not a version and a build" }
+            versions.append(partial.version)
         }
         guard let own = ReleaseVersion(submission.text("version")), own.isFirstOfItsKind, !versions.isEmpty else {
             return nil
@@ -79,7 +75,27 @@ struct RunnerRules: Sendable {
     }
 }
 
+/// An earlier release that a release updates from.
+struct Partial: Sendable {
+    let version: ReleaseVersion
+    let build: Int
+
+    /// Reads a version with its build, such as `59.0b3build1`.
+    init?(_ text: String) {
+        guard let range = text.firstRange(of: "build"), let build = Int(text[range.upperBound...]), build > 0,
+            let version = ReleaseVersion(String(text[..<range.lowerBound]))
+        else { return nil }
+        self.version = version
+        self.build = build
+    }
+}
+
 extension Submission {
+    /// The words for what it updates from.
+    var partials: [String] {
+        text("partials").split { $0 == "," || $0.isWhitespace }.map(String.init)
+    }
+
     /// A field as text; empty if it is absent.
     func text(_ name: String) -> String {
         fields[name].map { $0.string ?? $0.text() } ?? ""

@@ -108,20 +108,31 @@ struct DecisionTasks: Sendable {
                 code: code
             )
         }
-        let url = "\(repository)/raw-file/\(revision)/\(path)"
+        return try await file("\(repository)/raw-file/\(revision)/\(path)", code: code)
+    }
+
+    private func file(_ url: String, code: String) async throws -> HTTPResponse {
         let response: HTTPResponse
         do {
             var request = HTTPRequest(url: url, timeout: .seconds(10))
             request.redirects = 3
             response = try await transport.send(request)
         } catch {
-            throw StepProblem(503, "repository_unavailable", "\(repository) cannot be reached")
+            throw StepProblem(503, "repository_unavailable", "\(url) cannot be reached")
         }
         if response.status >= 500 { throw StepProblem(503, "repository_unavailable", "\(url): \(response.status)") }
         guard response.status == 200 else {
             throw StepProblem.invalid("\(url) answered \(response.status)", code: code)
         }
         return response
+    }
+
+    /// The digests of the files in a folder of the archive, which stand in one of them.
+    func sums(_ folder: String) async throws -> [UInt8] {
+        guard Self.isPlain(folder) else {
+            throw StepProblem.invalid("There is nothing at \(folder.prefix(200))", code: "no_sums")
+        }
+        return try await file("\(folder)/SHA512SUMS", code: "no_sums").body
     }
 
     /// The first line of a file of a source at a revision, without the blanks around it.

@@ -80,6 +80,9 @@ struct ReleaseRunner: Sendable {
             if let problem = try await displayProblem(submission, product, rules) {
                 return try await refuse(submission.name, problem)
             }
+            if let problem = try await partialsProblem(submission, rules) {
+                return try await refuse(submission.name, problem)
+            }
             let project = submission.text("branch").split(separator: "/").last.map(String.init) ?? ""
             let domain = DecisionTasks.trustDomain(product, project: project)
             let revision = submission.text("mozillaRevision")
@@ -160,5 +163,22 @@ struct ReleaseRunner: Sendable {
         let found = try await service.decisions.line(path, repository: repository, revision: revision)
         guard found != submission.text("version") else { return nil }
         return "display_version: the source says that it is \(found.prefix(40))"
+    }
+
+    /// What is wrong with what it updates from: what was released of a version has to be the candidate that is named.
+    private func partialsProblem(_ submission: Submission, _ rules: RunnerRules) async throws -> String? {
+        guard rules.checks.contains(.partials) else { return nil }
+        for partial in submission.partials.compactMap(Partial.init) {
+            let version = partial.version.text
+            let root = "\(service.place.archive)/\(submission.product)"
+            let released = try await service.decisions.sums("\(root)/releases/\(version)")
+            let candidate = try await service.decisions.sums(
+                "\(root)/candidates/\(version)-candidates/build\(partial.build)"
+            )
+            guard released == candidate else {
+                return "partial_updates: the build \(partial.build) of \(version) is not what was released"
+            }
+        }
+        return nil
     }
 }

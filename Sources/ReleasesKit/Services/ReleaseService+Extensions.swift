@@ -26,18 +26,27 @@ extension ReleaseService {
 
     func json(ofExtension name: String) async throws -> JSONValue {
         let (release, found) = try await extensionRelease(name)
-        let steps = try await pipelines.steps(ofPipelines: [name])
-        return .object(release.json(found, steps[name] ?? []))
+        return try await json(ofExtensions: [(release, found)])[0] ?? .null
+    }
+
+    /// Releases as their clients know them; phases that are done tell where the package is that they have signed.
+    private func json(ofExtensions found: [(release: Release, extension: Extension)]) async throws -> JSONValue {
+        let steps = try await pipelines.steps(ofPipelines: found.map(\.release.name))
+        let done = found.flatMap { release, _ in
+            release.phases.compactMap { phase -> String? in
+                guard phase.name == Extension.signingPhase else { return nil }
+                let step = steps[release.name]?.first { $0.uid == phase.name && $0.state == "completed" }
+                return step?.info["task_id"]?.string
+            }
+        }
+        let packages = await packages.addresses(of: done, at: now())
+        return .array(found.map { .object($0.release.json($0.extension, steps[$0.release.name] ?? [], packages)) })
     }
 
     /// The releases of extensions, oldest first.
     func listExtensions(_ filter: ReleaseStore.Filter) async throws -> JSONValue {
         let found = try await store.list(filter)
-        let steps = try await pipelines.steps(ofPipelines: found.map(\.name))
-        return .array(
-            found.compactMap { release in release.extension.map { .object(release.json($0, steps[release.name] ?? [])) }
-            }
-        )
+        return try await json(ofExtensions: found.compactMap { release in release.extension.map { (release, $0) } })
     }
 
     /// The kind of an extension, which the manifests tell.

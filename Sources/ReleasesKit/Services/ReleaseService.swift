@@ -21,12 +21,15 @@ public struct ReleaseService: Sendable {
         public var repositories: String
         /// The exchange on which the rebuilding of product details is asked for.
         public var detailsExchange: String
+        /// Where what was released and what may be are, in folders of products.
+        public var archive: String
 
         /// Describes a place.
-        public init(taskclusterSteps: String, repositories: String, detailsExchange: String) {
+        public init(taskclusterSteps: String, repositories: String, detailsExchange: String, archive: String) {
             self.taskclusterSteps = taskclusterSteps
             self.repositories = repositories
             self.detailsExchange = detailsExchange
+            self.archive = archive
         }
     }
 
@@ -40,6 +43,7 @@ public struct ReleaseService: Sendable {
     let merges: MergeStore
     let decisions: DecisionTasks
     let manifests: (any ExtensionManifests)?
+    let packages: PackageAddresses
 
     /// Opens releases beside the pipelines they are made of.
     public init(
@@ -61,6 +65,7 @@ public struct ReleaseService: Sendable {
         switches = SwitchStore(pool: pipelines.pipelineStore.pool)
         merges = MergeStore(pool: pipelines.pipelineStore.pool)
         decisions = DecisionTasks(client: client, transport: transport)
+        packages = PackageAddresses(client: client)
     }
 
     func now() -> Timestamp { pipelines.pipelineStore.now() }
