@@ -56,12 +56,13 @@ func library(
     _ name: String,
     _ dependencies: [Target.Dependency] = [],
     migrations: Bool = false,
+    pages: Bool = false,
     settings: [SwiftSetting] = house
 ) -> Target {
     .target(
         name: name,
         dependencies: dependencies,
-        resources: migrations ? [.embedInCode("Store/Migrations")] : nil,
+        resources: (migrations ? [.embedInCode("Store/Migrations")] : []) + (pages ? [.embedInCode("Pages")] : []),
         swiftSettings: settings
     )
 }
@@ -192,7 +193,8 @@ let package = Package(
                 "APIServer", "Core", "HTTPClient", "JSON", "JSONSchema", "Notices", "Outbox", "Postgres", "Pulse",
                 "Schedules", "Taskcluster", "TaskclusterClient", .crypto, .lifecycle, .logging, .metrics,
             ],
-            migrations: true
+            migrations: true,
+            pages: true
         ),
         library(
             "PipelineKit",

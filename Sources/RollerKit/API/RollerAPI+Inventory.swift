@@ -84,7 +84,13 @@ extension RollerAPI {
         let limit = try limit(request)
         let after = try pageStart(request, \.string)
         let found = try await inventory.machines(filter, after: after, limit: limit + 1)
-        var answer: JSONObject = ["machines": .array(found.prefix(limit).map { .object(Self.view($0)) })]
+        let last = request.flag("last") ? try await inventory.last(found.prefix(limit).map(\.machine.id)) : [:]
+        let views = found.prefix(limit).map { detail -> JSONValue in
+            var view = Self.view(detail)
+            for (key, value) in last[detail.machine.id] ?? [:] { view[key] = value }
+            return .object(view)
+        }
+        var answer: JSONObject = ["machines": .array(views)]
         if found.count > limit, let last = found.prefix(limit).last {
             answer["continuationToken"] = .string(Continuation.encode([.string(last.machine.name)]))
         }

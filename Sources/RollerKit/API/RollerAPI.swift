@@ -47,7 +47,7 @@ package struct RollerAPI: Sendable {
         validClient = TextPattern(matchingFromStart: settings.validClient)
     }
 
-    /// The routes that answer all of it: one, and those of the predecessor where they are wanted.
+    /// The routes that answer all of it: one, the page of operators, and those of the predecessor where they are wanted.
     package var routes: [RawRoute] {
         let own = RawRoute(anyMethod: "/api/v1/", name: "roller") { request in
             await answer(request, "/api/v1/") { RollerRoute($0) }
@@ -57,7 +57,13 @@ package struct RollerAPI: Sendable {
                 await answer(request, "/") { RollerRoute(predecessor: $0) }
             }
         }
-        return settings.answersPredecessor ? [own] + old : [own]
+        let page = RawRoute(.get, prefix: RollerPages.path, name: "page") { [gate] request in
+            do { try gate.checkHost(request) } catch let refusal as Refusal {
+                return Self.json(refusal.status, refusal.body)
+            }
+            return RollerPages.answer(request)
+        }
+        return [own, page] + (settings.answersPredecessor ? old : [])
     }
 
     // MARK: - One request
@@ -152,6 +158,14 @@ package struct RollerAPI: Sendable {
             return try await slaveResults(caller)
         case .slaveAction(let name, let action):
             return try await slaveAction(name, action, request, method, caller)
+        case .caller:
+            return Self.json(
+                200,
+                [
+                    "client_id": .string(caller.clientID), "scopes": JSONValue(caller.scopes),
+                    "prefix": .string(settings.scopePrefix),
+                ]
+            )
         case .ping, .actions, .job, .jobCallback:
             throw Refusal.notFound
         default:

@@ -10,6 +10,7 @@ enum RollerRoute: Sendable, Hashable {
     case jobLog(String)
     case jobCallback(String)
     case actions
+    case caller
     case ping
     case machines
     case machine(String)
@@ -74,7 +75,7 @@ enum RollerRoute: Sendable, Hashable {
     }
 
     private static let lists: [String: RollerRoute] = [
-        "jobs": .jobs, "actions": .actions, "ping": .ping, "machines": .machines, "groups": .groups,
+        "jobs": .jobs, "actions": .actions, "caller": .caller, "ping": .ping, "machines": .machines, "groups": .groups,
         "controllers": .controllers, "workers": .workers, "windows": .windows, "audit": .audit, "locks": .locks,
         "summary": .summary, "hostkeys": .hostKeys, "credentials": .credentials,
     ]
@@ -100,7 +101,7 @@ enum RollerRoute: Sendable, Hashable {
     func methods(strict: Bool) -> [String] {
         switch self {
         case .jobs, .workerJobs, .workerGroupJobs: strict ? ["POST"] : ["GET", "POST"]
-        case .job, .jobLog, .actions, .ping, .audit, .locks, .summary, .machineExport, .machineLint, .hostKeys,
+        case .job, .jobLog, .actions, .caller, .ping, .audit, .locks, .summary, .machineExport, .machineLint, .hostKeys,
             .credentials, .slave, .slaveResults:
             ["GET"]
         case .slaveAction: ["GET", "POST"]
