@@ -183,8 +183,8 @@ let package = Package(
         library(
             "RollerActionsKit",
             [
-                "Core", "HTTPClient", "JSON", "Postgres", "Processes", "Pulse", "RollerKit", "Schedules", "Taskcluster",
-                "TaskclusterClient", .lifecycle, .logging, .metrics,
+                "Core", "HTTPClient", "JSON", "Outbox", "Postgres", "Processes", "Pulse", "RollerKit", "Schedules",
+                "Taskcluster", "TaskclusterClient", .lifecycle, .logging, .metrics,
             ]
         ),
         library(

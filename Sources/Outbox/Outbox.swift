@@ -39,20 +39,22 @@ public struct Outbox: Sendable {
         """
     }
 
-    /// Adds messages, in order, in the transaction that is open on the connection.
+    /// Adds messages, in order, in the transaction that is open on the connection: with its next statement or its commit.
     ///
     /// Bodies must be UTF-8 text, which JSON is. Throws `invalidArgument` for a message no broker would take.
     public func add(_ messages: [PulseMessage], on connection: PostgresConnection) async throws {
         guard !messages.isEmpty else { return }
         if let problem = messages.lazy.compactMap(\.problem).first { throw problem }
-        let statements = messages.map { message -> SQL in
+        connection.later([
             """
             insert into \(unsafe: schema).outbox (exchange, routing_key, cc, body)
-            values (\(message.exchange), \(message.routingKey), \(message.cc),
-                \(String(decoding: message.body, as: UTF8.self)))
+            select exchange, routing_key, cc::text[], body
+            from unnest(\(messages.map(\.exchange))::text[], \(messages.map(\.routingKey))::text[],
+                \(lists: messages.map(\.cc))::text[], \(messages.map { String(decoding: $0.body, as: UTF8.self) })::text[])
+                with ordinality as message (exchange, routing_key, cc, body, place)
+            order by place
             """
-        }
-        _ = try await connection.pipeline(statements)
+        ])
     }
 
     /// The id under which the message of a row is published, however often.

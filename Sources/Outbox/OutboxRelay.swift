@@ -134,9 +134,7 @@ public struct OutboxRelay: Service {
             try await measure(rows, on: connection)
             guard !rows.isEmpty else { return .published(0, more: false) }
             let (done, hasParked) = try await publish(rows)
-            _ = try await connection.execute(
-                "delete from \(unsafe: outbox.schema).outbox where id = any(\(done))"
-            )
+            connection.later(["delete from \(unsafe: outbox.schema).outbox where id = any(\(done))"])
             let available = try rows.first?.int("available") ?? 0
             // A full batch that led to nothing would be read again at once, and again.
             let isFull = available == Self.batchSize || available > rows.count

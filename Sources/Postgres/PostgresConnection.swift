@@ -20,6 +20,8 @@ public final class PostgresConnection: @unchecked Sendable {
     private let isBusy = Atomic(false)
     private var prepared: [String: Prepared] = [:]
     private var pendingBegin: String?
+    /// What goes ahead of the next statement.
+    private var deferred: [SQL] = []
     private var isBroken = false
     private var isPreparing = false
     /// When the pool got it back.
@@ -33,10 +35,10 @@ public final class PostgresConnection: @unchecked Sendable {
     }
 
     /// Whether the session may go back to the pool.
-    var isReturnable: Bool { !isBroken && pendingBegin == nil && handle.isIdle }
+    var isReturnable: Bool { !isBroken && pendingBegin == nil && deferred.isEmpty && handle.isIdle }
 
     /// Whether the session can be lent now.
-    var isUsable: Bool { !isBroken && pendingBegin == nil && handle.isAlive }
+    var isUsable: Bool { !isBroken && pendingBegin == nil && deferred.isEmpty && handle.isAlive }
 
     /// Makes the pool close this session when it comes back.
     func discard() {
@@ -67,10 +69,24 @@ public final class PostgresConnection: @unchecked Sendable {
         }
     }
 
+    /// Has statements run whose rows nobody needs: ahead of the next statement or of the commit, in its round trip.
+    ///
+    /// What goes wrong with them is thrown there. Without a transaction they run when the session is given back at the
+    /// latest.
+    public func later(_ statements: [SQL]) {
+        deferred += statements
+    }
+
+    /// Runs what was put off.
+    func settle() async throws(PostgresError) {
+        guard !deferred.isEmpty else { return }
+        _ = try await operation { () async throws(PostgresError) in try await self.runPipeline([]) }
+    }
+
     /// Runs a script of several statements without values, as migrations are.
     package func script(_ text: String) async throws(PostgresError) {
         try await operation { () async throws(PostgresError) in
-            if self.pendingBegin != nil { _ = try await self.runPipeline([]) }
+            if self.pendingBegin != nil || !self.deferred.isEmpty { _ = try await self.runPipeline([]) }
             guard PQsendQuery(self.handle.pointer, text) == 1 else { throw self.handle.lost() }
             var failure: PostgresError?
             try await self.handle.flush(shielded: false)
@@ -89,9 +105,9 @@ public final class PostgresConnection: @unchecked Sendable {
         pendingBegin = isolation.begin
     }
 
-    /// Commits; without effect when no statement was run.
+    /// Commits, with what was put off in the same round trip; without effect when there was no statement.
     func commit() async throws(PostgresError) {
-        guard pendingBegin == nil else {
+        guard pendingBegin == nil || !deferred.isEmpty else {
             pendingBegin = nil
             return
         }
@@ -104,6 +120,7 @@ public final class PostgresConnection: @unchecked Sendable {
 
     /// Rolls back even if the task was cancelled; a session that cannot is closed.
     func rollback() async {
+        deferred = []
         guard pendingBegin == nil else {
             pendingBegin = nil
             return
@@ -196,7 +213,7 @@ public final class PostgresConnection: @unchecked Sendable {
 
     private func single(_ sql: SQL) async throws(PostgresError) -> Answer {
         try await operation { () async throws(PostgresError) in
-            guard self.pendingBegin == nil, let known = self.prepared[sql.text] else {
+            guard self.pendingBegin == nil, self.deferred.isEmpty, let known = self.prepared[sql.text] else {
                 return try await self.runPipeline([sql])[0]
             }
             guard Self.sendPrepared(self.handle.pointer, known.name, sql) else { throw self.handle.lost() }
@@ -215,16 +232,18 @@ public final class PostgresConnection: @unchecked Sendable {
         }
     }
 
-    /// One round trip: a pending BEGIN, the preparations that are needed, the statements and a sync.
+    /// One round trip: a pending BEGIN, what was put off, the statements, the preparations they need and a sync.
     private func runPipeline(_ statements: [SQL]) async throws(PostgresError) -> [Answer] {
         if prepared.count > Self.maximumPrepared { try await forgetStatements() }
         let pointer = handle.pointer
+        let ahead = deferred
+        deferred = []
         guard PQenterPipelineMode(pointer) == 1 else { throw handle.lost() }
 
         enum Step {
             case begin
             case prepare(String)
-            case run(String)
+            case run(String, isAhead: Bool)
         }
         var steps: [Step] = []
         if let begin = pendingBegin {
@@ -232,7 +251,7 @@ public final class PostgresConnection: @unchecked Sendable {
             steps.append(.begin)
             pendingBegin = nil
         }
-        for sql in statements {
+        for (index, sql) in (ahead + statements).enumerated() {
             let name: String
             if let known = prepared[sql.text] {
                 name = known.name
@@ -245,7 +264,7 @@ public final class PostgresConnection: @unchecked Sendable {
                 steps.append(.prepare(sql.text))
             }
             guard Self.sendPrepared(pointer, name, sql) else { throw handle.lost() }
-            steps.append(.run(sql.text))
+            steps.append(.run(sql.text, isAhead: index < ahead.count))
         }
         guard PQpipelineSync(pointer) == 1 else { throw handle.lost() }
         try await handle.flush(shielded: false)
@@ -256,9 +275,10 @@ public final class PostgresConnection: @unchecked Sendable {
         for step in steps {
             while let result = try await handle.nextResult(shielded: false) {
                 switch step {
-                case .run(let text):
+                case .run(let text, let isAhead):
                     do throws(PostgresError) {
-                        answers.append(try answer(result, text))
+                        let answer = try answer(result, text)
+                        if !isAhead { answers.append(answer) }
                     } catch {
                         failure = failure ?? error
                     }

@@ -50,7 +50,14 @@ public final class PostgresPool: Service {
     ) async throws -> R {
         let connection = try await acquire()
         defer { release(connection) }
-        return try await body(connection)
+        do {
+            let result = try await body(connection)
+            try await connection.settle()
+            return result
+        } catch {
+            await connection.rollback()
+            throw error
+        }
     }
 
     /// Runs a body in a transaction: commits when it returns, rolls back when it throws.

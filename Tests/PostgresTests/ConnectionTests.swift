@@ -85,6 +85,80 @@ struct ConnectionTests {
         }
     }
 
+    @Test func `what was put off goes with the next statement, or with the commit`() async throws {
+        try await TestDatabase.with(poolSize: 1) { database in
+            let pool = database.pool
+            try await pool.execute("create table t (id int primary key)")
+            try await pool.transaction { connection in
+                connection.later(["insert into t values (\(1))", "insert into t values (\(2))"])
+                let seen = try await connection.query("select id from t")
+                #expect(seen.count == 2)
+                connection.later(["insert into t values (\(3))"])
+            }
+            #expect(try await pool.query("select id from t").count == 3)
+            // Without any other statement, and without a transaction.
+            try await pool.transaction { $0.later(["insert into t values (\(4))"]) }
+            try await pool.withConnection { $0.later(["insert into t values (\(5))"]) }
+            #expect(try await pool.query("select id from t").count == 5)
+        }
+    }
+
+    @Test func `what was put off and fails takes the transaction with it and leaves a usable session`() async throws {
+        try await TestDatabase.with(poolSize: 1) { database in
+            let pool = database.pool
+            try await pool.execute("create table t (id int primary key)")
+            let session = try await pool.query("select pg_backend_pid() as id").first?.int("id")
+            let atCommit = await #expect(throws: PostgresError.self) {
+                try await pool.transaction { connection in
+                    try await connection.execute("insert into t values (1)")
+                    connection.later([
+                        "insert into t values (\(2))", "insert into t values (\(1))", "insert into t values (3)",
+                    ])
+                }
+            }
+            #expect(atCommit?.isUniqueViolation == true)
+            let before = await #expect(throws: PostgresError.self) {
+                try await pool.transaction { connection in
+                    connection.later(["insert into t values (\(4))", "select \("x")::int"])
+                    _ = try await connection.query("select 1 as one")
+                }
+            }
+            #expect(before?.sqlState == "22P02")
+            await #expect(throws: CancellationError.self) {
+                try await pool.transaction { connection in
+                    connection.later(["insert into t values (\(5))"])
+                    throw CancellationError()
+                }
+            }
+            await #expect(throws: CancellationError.self) {
+                try await pool.withConnection { connection in
+                    connection.later(["insert into t values (\(6))"])
+                    throw CancellationError()
+                }
+            }
+            #expect(try await pool.query("select 1 from t").isEmpty)
+            let later = try await pool.query("select pg_backend_pid() as id").first?.int("id")
+            #expect(session != nil && later == session)
+        }
+    }
+
+    @Test func `a task that is cancelled before its commit has put nothing off for good`() async throws {
+        try await TestDatabase.with(poolSize: 1) { database in
+            let pool = database.pool
+            try await pool.execute("create table t (id int primary key)")
+            let task = Task {
+                try await pool.transaction { connection in
+                    try await connection.execute("insert into t values (1)")
+                    connection.later(["insert into t values (\(2))"])
+                    while !Task.isCancelled { await Task.yield() }
+                }
+            }
+            task.cancel()
+            await #expect(throws: PostgresError.self) { try await task.value }
+            #expect(try await pool.query("select 1 from t").isEmpty)
+        }
+    }
+
     @Test func `errors name the fault and no values`() async throws {
         try await TestDatabase.with { database in
             let error = await #expect(throws: PostgresError.self) {

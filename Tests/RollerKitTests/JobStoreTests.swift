@@ -39,6 +39,85 @@ struct JobStoreTests {
         }
     }
 
+    @Test func `requests that come together are stored together, and each gets its own answer`() async throws {
+        try await RollerWorld.with { world in
+            let (jobs, machine) = (world.jobs, try await world.machine())
+            let limits = JobLimits(perClientAndMinute: 5, perMachineAndHour: 100)
+            @Sendable func ask(_ client: String, _ name: String) async throws -> JobCreation {
+                let worker = WorkerName(name)
+                let new = NewJob(.ping, machine: nil, worker: worker, clientID: client, source: .api)
+                return try await jobs.create(new, limits: limits)
+            }
+            let answers = try await withThrowingTaskGroup(of: (String, JobCreation).self) { group in
+                for index in 0..<20 {
+                    group.addTask { ("eager", try await ask("eager", "w-\(index)")) }
+                    group.addTask { ("calm", try await ask("calm-\(index)", "v-\(index)")) }
+                    group.addTask { ("same", try await ask("same-\(index)", "one-worker")) }
+                }
+                group.addTask {
+                    // The database refuses it: nobody knows this machine.
+                    let id = "00000000-0000-4000-8000-000000000000"
+                    var new = NewJob(.ping, machine: id, worker: WorkerName("w"), clientID: "bad", source: .api)
+                    new.machineRecord = try await InventoryStore(pool: world.pool).machine(id: machine)?.machine
+                    await #expect(throws: PostgresError.self) { try await jobs.create(new) }
+                    return ("bad", .throttled(seconds: 0))
+                }
+                return try await group.reduce(into: [String: [JobCreation]]()) { $0[$1.0, default: []].append($1.1) }
+            }
+            func created(_ kind: String) -> [Job] {
+                (answers[kind] ?? []).compactMap { if case .created(let job) = $0 { job } else { nil } }
+            }
+            #expect(created("eager").count == 5)
+            let throttled = (answers["eager"] ?? []).filter { if case .throttled = $0 { true } else { false } }
+            #expect(throttled.count == 15)
+            #expect(created("calm").count == 20)
+            let joined = (answers["same"] ?? []).compactMap { if case .joined(let job) = $0 { job.id } else { nil } }
+            #expect(created("same").count == 1 && Set(joined) == [created("same").first?.id] && joined.count == 19)
+            #expect(try await world.count("jobs") == 26)
+            #expect(try await world.count("job_events") == 26)
+            #expect(try await world.count("audit_log") == 26)
+            #expect(try await world.count("outbox") == 52)
+        }
+    }
+
+    @Test func `jobs that end together keep what belongs to each, and an overtaken claim among them changes nothing`()
+        async throws
+    {
+        try await RollerWorld.with { world in
+            let jobs = world.jobs
+            var held: [Job] = []
+            for index in 0..<12 {
+                let job = try await world.newJob(.ping)
+                try await world.claim(job.id, fence: index == 7 ? 99 : index + 1)
+                held.append(job)
+            }
+            let ids = held.map(\.id)
+            let ours = try await withThrowingTaskGroup(of: (Int, Bool).self) { group in
+                for (index, id) in ids.enumerated() {
+                    group.addTask {
+                        let isBegun = try await jobs.transition(id, fence: index + 1, to: .running)
+                        let end = JobEnd(.succeeded, summary: "number \(index)", result: ["n": JSONValue(index)])
+                        let isEnded = try await jobs.finish(id, fence: index + 1, end)
+                        #expect(isBegun == isEnded)
+                        return (index, isEnded)
+                    }
+                }
+                return try await group.reduce(into: [Int: Bool]()) { $0[$1.0] = $1.1 }
+            }
+            for (index, id) in ids.enumerated() {
+                #expect(ours[index] == (index != 7))
+                let job = try #require(try await jobs.job(id))
+                #expect(job.state == (index == 7 ? .claimed : .succeeded))
+                #expect(job.result == (index == 7 ? nil : ["n": JSONValue(index)]))
+                let lines = try await jobs.events(of: id)
+                #expect(lines.map(\.kind) == (index == 7 ? ["queued"] : ["queued", "running", "succeeded"]))
+                #expect(index == 7 || lines.last?.data["summary"] == .string("number \(index)"))
+            }
+            // Two messages of each request; two more of each job that went on.
+            #expect(try await world.count("outbox") == 24 + 22)
+        }
+    }
+
     @Test func `a claim that was overtaken changes nothing`() async throws {
         try await RollerWorld.with { world in
             let job = try await world.newJob(.reboot)

@@ -114,6 +114,7 @@ package struct JobRunner: Sendable {
     }
 
     private func begin(_ job: Job) async throws(ActionError) {
+        guard job.state != .running else { return }
         do {
             guard try await jobs.transition(job.id, fence: job.fence, to: .running) else {
                 throw ActionError(.lost, "another worker has the job")

@@ -124,7 +124,7 @@ package enum RollerWorker {
         )
         let name = "\(hostName())-\(getpid())-\(String(UInt32.random(in: .min ... .max), radix: 36))"
         return DispatchStore(
-            pool: foundation.pool,
+            jobs: foundation.jobs,
             runner: name,
             poolName: poolName,
             lease: lease,

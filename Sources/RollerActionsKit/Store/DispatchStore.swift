@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 
 import JSON
+import Outbox
 package import Postgres
+import Pulse
 package import RollerKit
 
 /// Taking jobs: under a lease, with a fencing number, and with every lock that the job needs or none.
@@ -9,6 +11,8 @@ package import RollerKit
 /// Leases are measured by the clock of the database. A message of the broker only says that looking is worth while.
 package struct DispatchStore: Sendable {
     package let pool: PostgresPool
+    let outbox: Outbox
+    let exchanges: RollerExchanges
     /// The name of this worker process.
     package let runner: String
     /// The pool of workers it belongs to.
@@ -21,14 +25,16 @@ package struct DispatchStore: Sendable {
     package let siteLimit: Int
 
     package init(
-        pool: PostgresPool,
+        jobs: JobStore,
         runner: String,
         poolName: String = "default",
         lease: Duration = .seconds(30),
         groupLimit: Int = 10,
         siteLimit: Int = 100
     ) {
-        self.pool = pool
+        pool = jobs.pool
+        outbox = jobs.outbox
+        exchanges = jobs.exchanges
         self.runner = runner
         self.poolName = poolName
         self.lease = lease
@@ -37,10 +43,12 @@ package struct DispatchStore: Sendable {
     }
 
     /// Takes up to `limit` jobs; `isMoreWaiting` says that others wait for a lock or limit.
+    ///
+    /// Jobs that only look are begun at once: doing them twice harms nobody, should this worker end in between.
     package func claim(limit: Int) async throws -> (jobs: [Job], isMoreWaiting: Bool) {
-        var jobs = try await claimUnlocked(limit: limit)
-        var isMoreWaiting = false
-        if jobs.count < limit {
+        let first = try await claimUnlocked(limit: limit)
+        var (jobs, isMoreWaiting) = (first.jobs, first.isWaiting)
+        if first.isActing, jobs.count < limit {
             let rest = try await claimLocked(limit: limit - jobs.count)
             jobs += rest.jobs
             isMoreWaiting = rest.isMoreWaiting
@@ -51,10 +59,28 @@ package struct DispatchStore: Sendable {
     // MARK: - Jobs that only look
 
     /// Takes jobs that need no lock; they wait only while somebody has taken the machine's power away for a moment.
-    private func claimUnlocked(limit: Int) async throws -> [Job] {
-        try await pool.query(
-            """
-            update roller.jobs set \(claimed)
+    ///
+    /// Answers besides whether there are jobs that need locks, and whether any job waits.
+    private func claimUnlocked(limit: Int) async throws -> (jobs: [Job], isActing: Bool, isWaiting: Bool) {
+        let answer = try await pool.transaction { connection in
+            let answers = try await connection.pipeline([claimOfUnlocked(limit: limit), rest])
+            let found = try JobStore.jobs(answers[0])
+            let begun = found.filter { $0.job.state == .running }
+            try await outbox.add(begun.map { exchanges.eventMessage($0.job, machine: $0.machine) }, on: connection)
+            let (isActing, isWaiting) = (try answers[1].first?.bool("acting"), try answers[1].first?.bool("waiting"))
+            return (jobs: found.map(\.job), isActing: isActing == true, isWaiting: isWaiting == true)
+        }
+        if !answer.jobs.isEmpty { outbox.wake() }
+        return answer
+    }
+
+    private func claimOfUnlocked(limit: Int) -> SQL {
+        """
+        with taken as (
+            update roller.jobs set \(claimed),
+                state = case when is_read_only or dry_run then 'running' else 'claimed' end,
+                started = case when is_read_only or dry_run then coalesce(started, clock_timestamp()) else started end,
+                duplicate_key = case when is_read_only then null else duplicate_key end
             where id = any(array(
                 select j.id from roller.jobs j
                 where j.state in ('queued', 'waiting') and j.pool = \(poolName) and j.not_before <= clock_timestamp()
@@ -65,13 +91,29 @@ package struct DispatchStore: Sendable {
                         where i.machine = j.machine and s.state in ('claimed', 'running', 'verifying'))
                 order by j.priority desc, j.created limit \(limit) for update of j skip locked))
             returning \(JobStore.columns)
-            """
-        ).map(Job.init(row:))
+        ), lines as (
+            insert into roller.job_events (job, kind) select id, 'running' from taken where state = 'running'
+        )
+        select *, (select m.name from roller.machines m where m.id = taken.machine) as machine_name from taken
+        """
     }
 
+    /// Whether there are jobs that need locks, and whether any job waits.
+    private var rest: SQL {
+        """
+        select exists (
+            select 1 from roller.jobs j
+            where j.state in ('queued', 'waiting') and j.pool = \(poolName) and j.not_before <= clock_timestamp()
+                and (j.deadline is null or j.deadline > clock_timestamp())
+                and not (j.is_read_only or j.machine is null or j.dry_run)) as acting,
+            exists (select 1 from roller.jobs where state = 'waiting' and pool = \(poolName)) as waiting
+        """
+    }
+
+    /// What every claim changes, besides the state.
     private var claimed: SQL {
         """
-        state = 'claimed', fence = nextval('roller.fences'), runner = \(runner), attempts = attempts + 1,
+        fence = nextval('roller.fences'), runner = \(runner), attempts = attempts + 1,
         claimed = clock_timestamp(), updated = clock_timestamp(), waiting_for = null,
         lease_until = clock_timestamp() + \(lease.inSeconds) * interval '1 second'
         """
@@ -207,7 +249,7 @@ package struct DispatchStore: Sendable {
     private func take(_ candidate: Candidate, on connection: PostgresConnection) async throws -> Job? {
         let job = try await connection.query(
             """
-            update roller.jobs set \(claimed) where id = \(candidate.id)::uuid and state in ('queued', 'waiting')
+            update roller.jobs set state = 'claimed', \(claimed) where id = \(candidate.id)::uuid and state in ('queued', 'waiting')
             returning \(JobStore.columns)
             """
         ).first.map(Job.init(row:))

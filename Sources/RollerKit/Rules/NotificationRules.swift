@@ -20,12 +20,19 @@ package struct NotificationRules: Sendable {
         return chat(job, key: "accepted", subject: text, body: text)
     }
 
+    /// Whether nothing is said of the end of a job whatever its machine.
+    func isSilent(_ job: Job) -> Bool {
+        Self.isQuiet(job) && (!settings.mailsReadOnly || settings.address(job.clientID) == nil)
+    }
+
+    private static func isQuiet(_ job: Job) -> Bool { job.isReadOnly && job.state == .succeeded }
+
     /// What is said when a job has ended.
     ///
     /// Only those who asked hear of work that went well and changed nothing; of failures everybody does.
     func ended(_ job: Job, machine: Machine?, summary: String) -> [Notification] {
         let subject = Self.subject(job, machine)
-        let isQuiet = job.isReadOnly && job.state == .succeeded
+        let isQuiet = Self.isQuiet(job)
         let started = (job.started ?? job.created).iso8601
         var all: [Notification] = []
         var addresses: [String] = []

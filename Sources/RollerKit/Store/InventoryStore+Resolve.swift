@@ -16,51 +16,32 @@ extension InventoryStore {
     /// Finds the machine of a worker: by the names of workers, then by those of machines, then by the patterns that full
     /// names are made of.
     ///
-    /// No resolver is asked: the answer is as quick as the database. With `onlyWorkers` all names have to fit the record
-    /// of a worker exactly.
+    /// No resolver is asked: the answer is as quick as the database, and requests that come together ask it together.
+    /// With `onlyWorkers` all names have to fit the record of a worker exactly.
     package func resolve(
         _ worker: WorkerName,
         patterns: [String] = [],
         onlyWorkers: Bool = false
     ) async throws -> Resolution {
-        let rows = try await pool.query(
-            """
-            select w.provisioner_id, w.worker_type, w.worker_group, w.worker_id, wm.machine from roller.tc_workers w
-            left join roller.worker_machines wm on wm.worker = w.id where w.worker_id = \(worker.workerID)
-            """
-        ).map { row in
-            Known(
-                worker: WorkerName(
-                    try row.string("worker_id"),
-                    group: try row.optionalString("worker_group"),
-                    provisionerID: try row.optionalString("provisioner_id"),
-                    workerType: try row.optionalString("worker_type")
-                ),
-                machine: try row.optionalString("machine")
-            )
-        }
-        let fitting = rows.filter { $0.fits(worker, exactly: onlyWorkers) }
+        let found = try await byWorker.add(worker.workerID)
+        let fitting = found.workers.filter { $0.fits(worker, exactly: onlyWorkers) }
         let best = fitting.map { $0.rank(worker) }.max()
         let known = fitting.filter { $0.rank(worker) == best }
         let machines = Set(known.compactMap(\.machine))
         if machines.count > 1 { return .ambiguous(known.map(\.worker)) }
-        if let id = machines.first, let detail = try await machine(id: id) { return .machine(detail) }
+        if let id = machines.first, let detail = found.machines.first(where: { $0.machine.id == id }) {
+            return .machine(detail)
+        }
         guard !onlyWorkers else { return known.isEmpty ? .unknown : .unmanaged }
-        let named = try await named(worker, patterns)
+        let named = try await found.named.isEmpty ? self.machines(called: patterns, for: worker) : found.named
         if named.count > 1 { return .ambiguous(named.map { WorkerName($0.machine.name) }) }
         if let detail = named.first { return .machine(detail) }
         return known.isEmpty ? .unknown : .unmanaged
     }
 
-    private func named(_ worker: WorkerName, _ patterns: [String]) async throws -> [MachineDetail] {
-        let id = worker.workerID
-        let own = try await details(
-            where: """
-                m.id in (select id from roller.machines where lower(name) = \(id) or lower(fqdn) = \(id)
-                    union select machine from roller.machine_aliases where alias_lower = \(id))
-                """
-        )
-        guard own.isEmpty, !patterns.isEmpty else { return own }
+    /// The machines whose full names the patterns make of the worker's names.
+    private func machines(called patterns: [String], for worker: WorkerName) async throws -> [MachineDetail] {
+        guard !patterns.isEmpty else { return [] }
         let names = patterns.compactMap { Self.filled($0, worker)?.lowercased() }
         return try await details(where: "m.id in (select id from roller.machines where lower(fqdn) = any(\(names)))")
     }
@@ -80,9 +61,20 @@ extension InventoryStore {
 }
 
 /// A worker of the inventory.
-private struct Known: Sendable {
+struct KnownWorker: Sendable {
     let worker: WorkerName
+    /// The id of its machine.
     let machine: String?
+
+    init(row: PostgresRow) throws {
+        worker = WorkerName(
+            try row.string("worker_id"),
+            group: try row.optionalString("worker_group"),
+            provisionerID: try row.optionalString("provisioner_id"),
+            workerType: try row.optionalString("worker_type")
+        )
+        machine = try row.optionalString("machine")
+    }
 
     /// Pairs of what is asked for and what is known.
     private func pairs(_ asked: WorkerName) -> [(String?, String?)] {

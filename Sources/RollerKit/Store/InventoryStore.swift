@@ -7,14 +7,21 @@ package import Schedules
 /// The machines, what they hang on and what they are called.
 package struct InventoryStore: Sendable {
     package let pool: PostgresPool
+    private let byID: Gathering<String, MachineDetail?>
+    let byWorker: Gathering<String, Acquaintances>
 
     package init(pool: PostgresPool) {
         self.pool = pool
+        byID = Gathering(lanes: 2) { ids in
+            let found = try await Self.details(where: "m.id = any(\(Array(Set(ids)))::uuid[])", in: pool)
+            return ids.map { id in found.first { $0.machine.id == id } }
+        }
+        byWorker = Gathering(lanes: 2) { try await Self.acquaintances(of: $0, in: pool) }
     }
 
     /// A machine with all that hangs on it, or nil.
     package func machine(id: String) async throws -> MachineDetail? {
-        try await details(where: "m.id = \(id)::uuid").first
+        try await byID.add(id.lowercased())
     }
 
     /// The machine of a short name, full name or alias, in any case; nil if there is none.
@@ -30,9 +37,16 @@ package struct InventoryStore: Sendable {
 
     /// Machines with all that hangs on them, by name.
     func details(where condition: SQL, limit: Int = 10_000) async throws -> [MachineDetail] {
-        try await pool.withConnection { connection in
-            try await Self.details(where: condition, limit: limit, on: connection)
-        }
+        try await Self.details(where: condition, limit: limit, in: pool)
+    }
+
+    private static func details(
+        where condition: SQL,
+        limit: Int = 10_000,
+        in pool: PostgresPool
+    ) async throws -> [MachineDetail] {
+        let rows = try await pool.query(selection(where: condition, limit: limit))
+        return try rows.map(MachineDetail.init(row:))
     }
 
     /// Machines with all that hangs on them, read in the transaction of the connection if there is one.
@@ -41,27 +55,70 @@ package struct InventoryStore: Sendable {
         limit: Int = 10_000,
         on connection: PostgresConnection
     ) async throws -> [MachineDetail] {
-        let rows = try await connection.query(
-            """
-            select m.*,
-                coalesce((select json_agg(a.alias order by a.alias) from roller.machine_aliases a where a.machine = m.id),
-                    '[]') as aliases,
-                coalesce((select json_agg(json_build_object('name', g.name, 'priority', g.priority, 'properties', g.properties)
-                        order by g.priority, g.name)
-                    from roller.machine_groups mg join roller.groups g on g.name = mg.group_name where mg.machine = m.id),
-                    '[]') as groups,
-                coalesce((select json_agg(json_build_object('id', mc.id, 'locator', mc.locator, 'priority', mc.priority,
-                            'feedGroup', mc.feed_group, 'controller', to_jsonb(c)) order by mc.priority desc, mc.id)
-                    from roller.machine_controls mc join roller.controllers c on c.id = mc.controller
-                    where mc.machine = m.id), '[]') as controls,
-                coalesce((select json_agg(json_build_object('provisionerId', w.provisioner_id, 'workerType', w.worker_type,
-                            'workerGroup', w.worker_group, 'workerId', w.worker_id) order by w.id)
-                    from roller.worker_machines wm join roller.tc_workers w on w.id = wm.worker where wm.machine = m.id),
-                    '[]') as workers
-            from roller.machines m where \(condition) order by lower(m.name) limit \(limit)
-            """
-        )
+        let rows = try await connection.query(selection(where: condition, limit: limit))
         return try rows.map(MachineDetail.init(row:))
+    }
+
+    /// What `MachineDetail.init(row:)` reads.
+    private static func selection(where condition: SQL, limit: Int) -> SQL {
+        """
+        select m.*,
+            coalesce((select json_agg(a.alias order by a.alias) from roller.machine_aliases a where a.machine = m.id),
+                '[]') as aliases,
+            coalesce((select json_agg(json_build_object('name', g.name, 'priority', g.priority, 'properties', g.properties)
+                    order by g.priority, g.name)
+                from roller.machine_groups mg join roller.groups g on g.name = mg.group_name where mg.machine = m.id),
+                '[]') as groups,
+            coalesce((select json_agg(json_build_object('id', mc.id, 'locator', mc.locator, 'priority', mc.priority,
+                        'feedGroup', mc.feed_group, 'controller', to_jsonb(c)) order by mc.priority desc, mc.id)
+                from roller.machine_controls mc join roller.controllers c on c.id = mc.controller
+                where mc.machine = m.id), '[]') as controls,
+            coalesce((select json_agg(json_build_object('provisionerId', w.provisioner_id, 'workerType', w.worker_type,
+                        'workerGroup', w.worker_group, 'workerId', w.worker_id) order by w.id)
+                from roller.worker_machines wm join roller.tc_workers w on w.id = wm.worker where wm.machine = m.id),
+                '[]') as workers
+        from roller.machines m where \(condition) order by lower(m.name) limit \(limit)
+        """
+    }
+
+    /// What the inventory knows by the id of a worker.
+    struct Acquaintances: Sendable {
+        var workers: [KnownWorker]
+        /// The machines of these workers.
+        var machines: [MachineDetail]
+        /// Machines that are called so themselves.
+        var named: [MachineDetail]
+    }
+
+    /// Looks several ids of workers up in one round trip.
+    private static func acquaintances(of ids: [String], in pool: PostgresPool) async throws -> [Acquaintances] {
+        let wanted = Array(Set(ids))
+        let answers = try await pool.pipeline([
+            """
+            select w.provisioner_id, w.worker_type, w.worker_group, w.worker_id, wm.machine from roller.tc_workers w
+            left join roller.worker_machines wm on wm.worker = w.id where w.worker_id = any(\(wanted)::text[])
+            """,
+            selection(
+                where: """
+                    m.id in (select id from roller.machines
+                            where lower(name) = any(\(wanted)::text[]) or lower(fqdn) = any(\(wanted)::text[])
+                        union select machine from roller.machine_aliases where alias_lower = any(\(wanted)::text[])
+                        union select wm.machine from roller.worker_machines wm
+                            join roller.tc_workers w on w.id = wm.worker where w.worker_id = any(\(wanted)::text[]))
+                    """,
+                limit: 10_000
+            ),
+        ])
+        let workers = try answers[0].map(KnownWorker.init(row:))
+        let machines = try answers[1].map(MachineDetail.init(row:))
+        return ids.map { id in
+            let own = workers.filter { $0.worker.workerID == id }
+            return Acquaintances(
+                workers: own,
+                machines: machines.filter { machine in own.contains { $0.machine == machine.machine.id } },
+                named: machines.filter { $0.isCalled(id) }
+            )
+        }
     }
 
     /// The window that keeps a machine from being worked on now, if any.
@@ -132,6 +189,12 @@ extension Machine {
 }
 
 extension MachineDetail {
+    /// Whether it has a name, in lower case.
+    fileprivate func isCalled(_ name: String) -> Bool {
+        machine.name.lowercased() == name || machine.fqdn?.lowercased() == name
+            || aliases.contains { $0.lowercased() == name }
+    }
+
     fileprivate init(row: PostgresRow) throws {
         machine = try Machine(row: row)
         aliases = try row.json("aliases").array?.compactMap(\.string) ?? []

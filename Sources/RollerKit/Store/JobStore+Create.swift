@@ -15,10 +15,19 @@ extension JobStore {
         duplicates: DuplicatePolicy = .join,
         limits: JobLimits? = nil
     ) async throws -> JobCreation {
+        let wish = JobsTogether.Creation(new: new, duplicates: duplicates, limits: limits)
+        guard wish.goesWithOthers else { return try await createAlone(wish, isCounted: false) }
+        switch try await creations.add(wish) {
+        case .created(let job): return .created(job)
+        case .alone(let isCounted): return try await createAlone(wish, isCounted: isCounted)
+        }
+    }
+
+    private func createAlone(_ wish: JobsTogether.Creation, isCounted: Bool) async throws -> JobCreation {
         let creation: JobCreation
         do {
             creation = try await pool.transaction { connection in
-                try await create(new, duplicates, limits, on: connection)
+                try await create(wish.new, wish.duplicates, wish.limits, isCounted: isCounted, on: connection)
             }
         } catch let refusal as Throttled {
             // Thrown, so that nothing of the refused request is kept.
@@ -37,10 +46,11 @@ extension JobStore {
         _ new: NewJob,
         _ duplicates: DuplicatePolicy,
         _ limits: JobLimits?,
+        isCounted: Bool,
         on connection: PostgresConnection
     ) async throws -> JobCreation {
         if let key = new.idempotencyKey, let known = try await known(key, new, on: connection) { return known }
-        if let limits {
+        if let limits, !isCounted {
             try await count("client:\(new.clientID)", limits.perClientAndMinute, seconds: 60, on: connection)
         }
         // The other job may end between our failing to insert and our looking for it; then it is our turn again.
@@ -112,18 +122,7 @@ extension JobStore {
 
     /// Counts one more event of a window that begins with its first event; refuses what is too much.
     private func count(_ key: String, _ limit: Int, seconds: Int, on connection: PostgresConnection) async throws {
-        let counted = try await connection.query(
-            """
-            insert into roller.rate_windows as w (key, started, count) values (\(key), clock_timestamp(), 1)
-            on conflict (key) do update set
-                started = case when w.started <= clock_timestamp() - \(seconds)::int * interval '1 second'
-                    then clock_timestamp() else w.started end,
-                count = case when w.started <= clock_timestamp() - \(seconds)::int * interval '1 second'
-                    then 1 else w.count + 1 end
-            where w.count < \(limit) or w.started <= clock_timestamp() - \(seconds)::int * interval '1 second'
-            returning w.count
-            """
-        )
+        let counted = try await connection.query(Self.counting([key], limit, seconds: seconds))
         guard counted.isEmpty else { return }
         let left = try await connection.query(
             """
@@ -132,6 +131,32 @@ extension JobStore {
             """
         ).first?.double("left")
         throw Throttled(seconds: max(1, Int((left ?? 1).rounded(.up))))
+    }
+
+    /// The statement that counts events, each key as often as it occurs, and answers the keys that were not too many.
+    static func counting(_ keys: [String], _ limit: Int, seconds: Int) -> SQL {
+        """
+        insert into roller.rate_windows as w (key, started, count)
+        select key, clock_timestamp(), count(*) from unnest(\(keys)::text[]) as key
+        group by key having count(*) <= greatest(1, \(limit)::bigint) order by key
+        on conflict (key) do update set
+            started = case when w.started <= clock_timestamp() - \(seconds)::int * interval '1 second'
+                then clock_timestamp() else w.started end,
+            count = case when w.started <= clock_timestamp() - \(seconds)::int * interval '1 second'
+                then excluded.count else w.count + excluded.count end
+        where w.count + excluded.count <= \(limit)::bigint
+            or w.started <= clock_timestamp() - \(seconds)::int * interval '1 second'
+        returning w.key
+        """
+    }
+
+    /// What the audit log keeps of a job that was asked for.
+    static func auditRecord(_ new: NewJob, machine: String?) -> JSONValue {
+        [
+            "taskName": .string(new.action.name), "workerId": .string(new.worker.workerID),
+            "machine": machine.map { .string($0) } ?? .null, "dryRun": JSONValue(new.isDryRun),
+            "params": .object(new.parameters),
+        ]
     }
 
     /// The stored job; nil if another one stands for it.
@@ -161,20 +186,16 @@ extension JobStore {
 
     private func announce(_ job: Job, _ new: NewJob, on connection: PostgresConnection) async throws {
         let machine =
-            if let known = new.machineRecord { known } else { try await machine(job.machine, on: connection) }
+            if let known = new.machineRecord { known } else { try await Self.machine(job.machine, on: connection) }
         let entry = AuditEntry(
             clientID: job.clientID,
             sourceAddress: new.sourceAddress,
             verb: "job.create",
             object: "job:\(job.id)",
-            after: [
-                "taskName": .string(job.taskName), "workerId": .string(job.worker.workerID),
-                "machine": machine.map { .string($0.name) } ?? .null, "dryRun": JSONValue(job.isDryRun),
-                "params": .object(job.parameters),
-            ],
+            after: Self.auditRecord(new, machine: machine?.name),
             requestID: new.requestID
         )
-        _ = try await connection.pipeline([
+        connection.later([
             Self.line(job.id, "queued", ["clientId": .string(job.clientID)]), AuditStore.statement(entry),
         ])
         try await NotificationStore.add(rules.accepted(job, machine: machine), on: connection)

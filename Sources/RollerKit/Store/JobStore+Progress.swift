@@ -19,29 +19,7 @@ extension JobStore {
         note data: JSONObject = [:]
     ) async throws -> Bool {
         precondition(state == .running || state == .verifying, "workers begin and verify; finish() ends a job")
-        let isMine = try await pool.transaction { connection -> Bool in
-            let rows = try await connection.query(
-                """
-                update roller.jobs set state = \(state.rawValue), updated = clock_timestamp(), waiting_for = null,
-                    started = coalesce(started, clock_timestamp()),
-                    duplicate_key = case when is_read_only then null else duplicate_key end
-                where id = \(id)::uuid and fence = \(fence) and state in ('claimed', 'running', 'verifying')
-                    and state <> \(state.rawValue)
-                returning \(Self.columns)
-                """
-            )
-            guard let job = try rows.first.map(Job.init(row:)) else {
-                return try await holds(id, fence, on: connection)
-            }
-            try await note(id, state.rawValue, data, on: connection)
-            if state == .running {
-                let machine = try await machine(job.machine, on: connection)
-                try await outbox.add([exchanges.eventMessage(job, machine: machine?.name)], on: connection)
-            }
-            return true
-        }
-        outbox.wake()
-        return isMine
+        return try await moves.add(JobsTogether.Move(id: id, fence: fence, state: state, data: data))
     }
 
     /// Begins an attempt and answers its number.
@@ -53,7 +31,7 @@ extension JobStore {
         arguments: [String] = []
     ) async throws -> Int? {
         try await pool.transaction { connection in
-            guard try await holds(id, fence, on: connection) else { return nil }
+            guard try await Self.holds(id, fence, on: connection) else { return nil }
             let number = try await connection.query(
                 """
                 insert into roller.job_attempts (job, n, method, control, arguments)
@@ -85,7 +63,7 @@ extension JobStore {
     ) async throws -> Bool {
         let output = output.map { Self.storable($0, limit: 64 << 10) }
         return try await pool.transaction { connection in
-            guard try await holds(id, fence, on: connection) else { return false }
+            guard try await Self.holds(id, fence, on: connection) else { return false }
             let ended = try await connection.query(
                 """
                 update roller.job_attempts set finished = clock_timestamp(), outcome = \(outcome.rawValue),
@@ -124,32 +102,24 @@ extension JobStore {
     ///
     /// False means that the claim is not the last one any more, or that the job had ended before.
     package func finish(_ id: String, fence: Int, _ end: JobEnd) async throws -> Bool {
-        let isMine = try await pool.transaction { connection in
-            let rows = try await connection.query(
-                """
-                update roller.jobs set state = \(end.state.rawValue), reason = \(end.reason), error_class = \(end.errorClass),
-                    result = \(JSONValue.object(end.result)), bug_url = coalesce(\(end.bugURL), bug_url), waiting_for = null,
-                    finished = clock_timestamp(), updated = clock_timestamp(), lease_until = null
-                where id = \(id)::uuid and fence = \(fence)
-                    and state in ('queued', 'waiting', 'claimed', 'running', 'verifying')
-                returning \(Self.columns)
-                """
-            )
-            guard let job = try rows.first.map(Job.init(row:)) else { return false }
-            try await ended(job, summary: end.summary, on: connection)
-            return true
-        }
-        if isMine { outbox.wake() }
-        return isMine
+        try await ends.add(JobsTogether.Ending(id: id, fence: fence, end: end))
     }
 
-    /// What goes with the end of a job.
+    /// The line of a job's history that says how it ended.
+    static func endLine(summary: String, reason: String?) -> JSONValue {
+        var data: JSONObject = ["summary": .string(storable(summary, limit: 4000))]
+        if let reason { data["reason"] = .string(reason) }
+        return .object(data)
+    }
+
+    /// What goes with the end of a job that its worker does not report.
     func ended(_ job: Job, summary: String, on connection: PostgresConnection) async throws {
-        _ = try await connection.execute("delete from roller.resource_locks where job = \(job.id)::uuid")
-        var data: JSONObject = ["summary": .string(Self.storable(summary, limit: 4000))]
-        if let reason = job.reason { data["reason"] = .string(reason) }
-        try await note(job.id, job.state.rawValue, data, on: connection)
-        let machine = try await machine(job.machine, on: connection)
+        let line = Self.endLine(summary: summary, reason: job.reason)
+        connection.later([
+            "delete from roller.resource_locks where job = \(job.id)::uuid",
+            "insert into roller.job_events (job, kind, data) values (\(job.id)::uuid, \(job.state.rawValue), \(line))",
+        ])
+        let machine = try await Self.machine(job.machine, on: connection)
         try await NotificationStore.add(rules.ended(job, machine: machine, summary: summary), on: connection)
         try await outbox.add([exchanges.eventMessage(job, machine: machine?.name)], on: connection)
     }
@@ -165,13 +135,13 @@ extension JobStore {
             "select \(Self.columns) from roller.jobs where id = \(id)::uuid for share"
         )
         guard let job = try rows.first.map(Job.init(row:)) else { return }
-        let machine = try await machine(job.machine, on: connection)
+        let machine = try await Self.machine(job.machine, on: connection)
         try await NotificationStore.add(rules.alert(job, machine: machine, key: key, text: text), on: connection)
         try await note(id, "alert", ["text": .string(Self.storable(text, limit: 4000))], on: connection)
     }
 
     /// Whether a claim is the last one of a job that has not ended; keeps it so for the transaction.
-    private func holds(_ id: String, _ fence: Int, on connection: PostgresConnection) async throws -> Bool {
+    static func holds(_ id: String, _ fence: Int, on connection: PostgresConnection) async throws -> Bool {
         try await !connection.query(
             """
             select 1 as one from roller.jobs where id = \(id)::uuid and fence = \(fence)

@@ -14,12 +14,19 @@ package struct JobStore: Sendable {
     package let outbox: Outbox
     package let exchanges: RollerExchanges
     let rules: NotificationRules
+    let creations: Gathering<JobsTogether.Creation, JobsTogether.Created>
+    let moves: Gathering<JobsTogether.Move, Bool>
+    let ends: Gathering<JobsTogether.Ending, Bool>
 
     package init(pool: PostgresPool, outbox: Outbox, exchanges: RollerExchanges, notifications: NotificationSettings) {
         self.pool = pool
         self.outbox = outbox
         self.exchanges = exchanges
         rules = NotificationRules(notifications)
+        let together = JobsTogether(pool: pool, outbox: outbox, exchanges: exchanges, rules: rules)
+        creations = Gathering { try await together.create($0) }
+        moves = Gathering { try await together.move($0) }
+        ends = Gathering { try await together.end($0) }
     }
 
     // MARK: - Reading
@@ -59,12 +66,22 @@ package struct JobStore: Sendable {
         guard job.state == .queued || job.state == .waiting else { return nil }
         return try await pool.query(
             """
-            select count(*) as ahead from (
-                select 1 from roller.jobs
+            with own as (select created from roller.jobs where id = \(job.id)::uuid),
+            ahead as (
+                (select 1 from roller.jobs
                 where pool = \(job.pool) and state in ('queued', 'waiting')
-                    and (priority > \(job.priority) or (priority = \(job.priority)
-                        and created < (select created from roller.jobs where id = \(job.id)::uuid)))
-                limit 1000) ahead
+                    and not (is_read_only or machine is null or dry_run)
+                    and (priority > \(job.priority)
+                        or (priority = \(job.priority) and created < (select created from own)))
+                limit 1000)
+                union all
+                (select 1 from roller.jobs
+                where pool = \(job.pool) and state in ('queued', 'waiting')
+                    and (is_read_only or machine is null or dry_run)
+                    and (priority > \(job.priority)
+                        or (priority = \(job.priority) and created < (select created from own)))
+                limit 1000))
+            select least(count(*), 1000) as ahead from ahead
             """
         ).first?.int("ahead")
     }
@@ -77,10 +94,21 @@ package struct JobStore: Sendable {
         result, bug_url, parent_job
         """
 
+    /// A job that a statement answered with the name of its machine.
+    package typealias Found = (job: Job, machine: String?)
+
+    /// Jobs selected by `columns` and `machine_name`.
+    package static func jobs(_ rows: [PostgresRow]) throws -> [Found] {
+        var found: [Found] = []
+        found.reserveCapacity(rows.count)
+        for row in rows { found.append((try Job(row: row), try row.optionalString("machine_name"))) }
+        return found
+    }
+
     // MARK: - What goes with every change
 
     /// A machine as far as messages need it.
-    func machine(_ id: String?, on connection: PostgresConnection) async throws -> Machine? {
+    static func machine(_ id: String?, on connection: PostgresConnection) async throws -> Machine? {
         guard let id else { return nil }
         return try await connection.query("select * from roller.machines where id = \(id)::uuid")
             .first.map(Machine.init(row:))
@@ -88,7 +116,7 @@ package struct JobStore: Sendable {
 
     /// Adds a line to a job's history.
     func note(_ job: String, _ kind: String, _ data: JSONObject, on connection: PostgresConnection) async throws {
-        _ = try await connection.execute(Self.line(job, kind, data))
+        connection.later([Self.line(job, kind, data)])
     }
 
     /// The statement that adds a line to a job's history.

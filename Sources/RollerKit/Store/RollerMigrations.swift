@@ -13,6 +13,7 @@ package enum RollerMigrations {
             Migration(version: 1, name: "roller tables", bytes: PackageResources.V0001_roller_tables_sql),
             Migration(version: 2, name: "roller loans", bytes: PackageResources.V0002_roller_loans_sql),
             Migration(version: 3, name: "roller callbacks", bytes: PackageResources.V0003_roller_callbacks_sql),
+            Migration(version: 4, name: "roller claims", bytes: PackageResources.V0004_roller_claims_sql),
         ]
     }
 
