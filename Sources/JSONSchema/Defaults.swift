@@ -50,7 +50,8 @@ struct Defaults {
         }
         for name in members.keys where properties.positions[name] == nil {
             var isMatched = false
-            for (pattern, target) in properties.patterns where pattern.matches(name) {
+            // A name that takes too long gets no defaults; the validation that follows refuses it.
+            for (pattern, target) in properties.patterns where (try? pattern.matches(name, effort: .little)) == true {
                 isMatched = true
                 fillMember(&members, name, target, depth)
             }

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
+import Expressions
+
 /// The string formats that are checked.
 enum Format: String, Sendable {
     case dateTime = "date-time"
@@ -26,7 +28,7 @@ enum Format: String, Sendable {
         case .hostname: Self.isHostname(text)
         case .ipv4: Self.isIPv4(text)
         case .ipv6: Self.isIPv6(text)
-        case .regex: (try? Pattern(text)) != nil
+        case .regex: (try? RegularExpression(text, as: .ecmaScript)) != nil
         case .uuid: Self.isUUID(text)
         case .jsonPointer: Self.isPointer(text)
         }

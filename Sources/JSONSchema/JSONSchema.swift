@@ -5,7 +5,8 @@ public import JSON
 /// A compiled JSON schema of draft 4, 6 or 7.
 ///
 /// Messages, their order and the filling of defaults follow the validator of the original services, because clients
-/// print and match them.
+/// print and match them. Patterns are those of ECMA-262, see `RegularExpression.Dialect.ecmaScript`; a value for which a pattern would take
+/// too long is not valid.
 public struct JSONSchema: Sendable {
     /// What happens to keywords that the validator does not know.
     public enum UnknownKeywords: Sendable {
@@ -37,7 +38,7 @@ public struct JSONSchema: Sendable {
     public func validate(_ value: JSONValue) -> [JSONSchemaProblem] {
         var validator = Validator(nodes: nodes)
         validator.check(value, 0)
-        return validator.problems
+        return validator.problems + validator.undecided
     }
 
     /// Fills in `default`s of missing members and tuple elements, outside of `anyOf`, `oneOf`, `not` and `if`.

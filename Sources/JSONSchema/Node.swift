@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
+import Expressions
 import JSON
 
 /// A compiled subschema.
@@ -37,7 +38,7 @@ enum Rule: Sendable {
     case multipleOf(JSONNumber)
     case minLength(Int)
     case maxLength(Int)
-    case pattern(Pattern)
+    case pattern(RegularExpression)
     case format(Format)
     case reference(Int)
     case enumeration([JSONValue])
@@ -72,7 +73,7 @@ enum Rule: Sendable {
     struct Properties: Sendable {
         var named: [(name: String, node: Int)] = []
         var positions: [String: Int] = [:]
-        var patterns: [(pattern: Pattern, node: Int)] = []
+        var patterns: [(pattern: RegularExpression, node: Int)] = []
         var rest = Rest.anything
     }
 }

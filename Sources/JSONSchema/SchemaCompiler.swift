@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
+import Expressions
 import JSON
 
 /// Turns schema documents into nodes.
@@ -177,10 +178,10 @@ extension SchemaCompiler {
         }
     }
 
-    private func pattern(_ text: String?, _ missing: JSONSchemaError) throws(JSONSchemaError) -> Pattern {
+    private func pattern(_ text: String?, _ missing: JSONSchemaError) throws(JSONSchemaError) -> RegularExpression {
         guard let text else { throw missing }
-        do throws(Pattern.Problem) {
-            return try Pattern(text)
+        do throws(RegularExpression.Problem) {
+            return try RegularExpression(text, as: .ecmaScript)
         } catch {
             throw JSONSchemaError(path: missing.path, message: "must be a supported regex: \(error)")
         }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
+import Expressions
 import JSON
 
 /// Walks a value along the nodes of a schema and collects problems.
@@ -7,10 +8,17 @@ struct Validator {
     /// A schema that refers to itself without consuming anything would never end.
     private static let depthLimit = 2000
 
+    /// How many patterns may take long before the others must be decided quickly, so that a hostile value costs no more than its length.
+    private static let tryLimit = 100
+
     let nodes: [Node]
     private(set) var problems: [JSONSchemaProblem] = []
     private var path: [PathToken] = []
     private var depth = 0
+    private var tries = 0
+    /// What could not be decided; that is never valid, not even in `not` or beside an alternative that is.
+    private(set) var undecided: [JSONSchemaProblem] = []
+    private var told: Set<JSONSchemaProblem> = []
 
     private enum PathToken {
         case name(String)
@@ -22,6 +30,10 @@ struct Validator {
     }
 
     private mutating func report(_ message: String) {
+        problems.append(problem(message))
+    }
+
+    private func problem(_ message: String) -> JSONSchemaProblem {
         var text = ""
         for token in path {
             switch token {
@@ -29,13 +41,23 @@ struct Validator {
             case .index(let index): text += "/\(index)"
             }
         }
-        problems.append(JSONSchemaProblem(path: text, message: message))
+        return JSONSchemaProblem(path: text, message: message)
     }
 
     private mutating func check(_ value: JSONValue, _ position: Int, at token: PathToken) {
         path.append(token)
         check(value, position)
         path.removeLast()
+    }
+
+    /// Tells whether a pattern matches; not to know is a problem of the whole.
+    private mutating func matches(_ pattern: RegularExpression, _ text: String) -> Bool {
+        if let outcome = try? pattern.matches(text, effort: .little) { return outcome }
+        tries += 1
+        if tries <= Self.tryLimit, let outcome = try? pattern.matches(text) { return outcome }
+        let problem = problem("must match pattern \"\(pattern.text)\", which takes too long to tell")
+        if told.insert(problem).inserted { undecided.append(problem) }
+        return false
     }
 
     mutating func check(_ value: JSONValue, _ position: Int) {
@@ -138,7 +160,7 @@ struct Validator {
                 report("must NOT have more than \(limit) characters")
             }
         case .pattern(let pattern):
-            if !pattern.matches(text) { report("must match pattern \"\(pattern.text)\"") }
+            if !matches(pattern, text) { report("must match pattern \"\(pattern.text)\"") }
         case .format(let format):
             if !format.accepts(text) { report("must match format \"\(format.rawValue)\"") }
         default: return false
@@ -219,7 +241,7 @@ extension Validator {
     private mutating func check(_ members: JSONObject, _ properties: Rule.Properties) {
         for (name, value) in members {
             if properties.positions[name] != nil { continue }
-            if properties.patterns.contains(where: { $0.pattern.matches(name) }) { continue }
+            if matchesAny(of: properties.patterns, name) { continue }
             switch properties.rest {
             case .anything: break
             case .nothing: report("must NOT have additional properties")
@@ -230,7 +252,12 @@ extension Validator {
             if let value = members[name] { check(value, position, at: .name(name)) }
         }
         for (pattern, position) in properties.patterns {
-            for (name, value) in members where pattern.matches(name) { check(value, position, at: .name(name)) }
+            for (name, value) in members where matches(pattern, name) { check(value, position, at: .name(name)) }
         }
+    }
+
+    private mutating func matchesAny(of patterns: [(pattern: RegularExpression, node: Int)], _ name: String) -> Bool {
+        for (pattern, _) in patterns where matches(pattern, name) { return true }
+        return false
     }
 }

@@ -138,6 +138,7 @@ def test_the_image_has_the_libraries_that_the_build_needs():
         "libpq": ("libpq-dev", "libpq5"),
         "libcurl": ("libcurl4-openssl-dev", "libcurl4"),
         "librabbitmq": ("librabbitmq-dev", "librabbitmq4"),
+        "libpcre2-8": ("libpcre2-dev", "libpcre2-8-0"),
         "yaml-0.1": ("libyaml-dev", "libyaml-0-2"),
         # Debian's package manager needs it, so it is always there.
         "zlib": ("zlib1g-dev", None),

@@ -302,7 +302,7 @@ final class ReleaseGraph: HTTPTransport {
                 transport: self,
                 files: FileWork(),
                 schedule: fast,
-                isAllowed: { rules.allow($0, $1) },
+                isAllowed: { (try? rules.allow($0, $1)) ?? false },
                 onProblem: { log.warning($0) }
             ),
             host: SourceHost(

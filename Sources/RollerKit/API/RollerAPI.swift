@@ -2,6 +2,7 @@
 
 package import APIServer
 import Core
+import Expressions
 import JSON
 import Logging
 import Postgres
@@ -20,8 +21,8 @@ package struct RollerAPI: Sendable {
     let credentials: CredentialStore
     let audit: AuditStore
     let gate: RequestGate
-    let validWorker: TextPattern?
-    let validClient: TextPattern?
+    let validWorker: RegularExpression?
+    let validClient: RegularExpression?
     let started = ContinuousClock.now
 
     /// Asks the auth service for its verdict.
@@ -43,8 +44,8 @@ package struct RollerAPI: Sendable {
         self.credentials = credentials
         audit = AuditStore(pool: inventory.pool)
         gate = RequestGate(settings: settings, verify: verify)
-        validWorker = TextPattern(matchingFromStart: settings.validWorker)
-        validClient = TextPattern(matchingFromStart: settings.validClient)
+        validWorker = try? RegularExpression(settings.validWorker)
+        validClient = try? RegularExpression(settings.validClient)
     }
 
     /// The routes that answer all of it: one, the page of operators, and those of the predecessor where they are wanted.

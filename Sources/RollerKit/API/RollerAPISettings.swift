@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 package import Core
-import JSON
-import JSONSchema
+import Expressions
 
 /// What the API of roller lets in, and how it answers.
 ///
@@ -67,9 +66,12 @@ package struct RollerAPISettings: Sendable {
         taskNames = Self.list(settings, "task.names", "the actions that can be asked for")
         validWorker = settings.string("valid.worker.id.regex", default: validWorker, "workers that may be worked on")
         validClient = settings.string("client.id.regex", default: validClient, "clients that may ask")
-        for (key, pattern) in [("valid.worker.id.regex", validWorker), ("client.id.regex", validClient)]
-        where TextPattern(matchingFromStart: pattern) == nil {
-            settings.fail(key, "is not a regular expression")
+        for (key, pattern) in [("valid.worker.id.regex", validWorker), ("client.id.regex", validClient)] {
+            do throws(RegularExpression.Problem) {
+                _ = try RegularExpression(pattern)
+            } catch {
+                settings.fail(key, "is not a regular expression: \(error.message) at \(error.offset)")
+            }
         }
         fqdnPatterns = Self.list(settings, "fqdn.patterns", "full names made of a worker's names") ?? []
         let policy = settings.string("duplicate.policy", default: "join", "what a second request leads to")
@@ -114,23 +116,6 @@ package struct RollerAPISettings: Sendable {
             text.split(separator: ",").map { String($0).trimmed }.filter { !$0.isEmpty }
         }
     }
-}
-
-/// A regular expression of the configuration.
-struct TextPattern: Sendable {
-    private let schema: JSONSchema
-
-    /// Nil for what is no regular expression.
-    ///
-    /// It matches from the first character on, and need not reach the last.
-    init?(matchingFromStart pattern: String) {
-        guard let schema = try? JSONSchema(["type": "string", "pattern": .string("^(?:\(pattern))")]) else {
-            return nil
-        }
-        self.schema = schema
-    }
-
-    func matches(_ text: String) -> Bool { schema.validate(.string(text)).isEmpty }
 }
 
 extension StringProtocol {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
+import Expressions
 import JSON
 import Taskcluster
 
@@ -57,7 +58,7 @@ struct ConfigurationFile: Sendable {
         let pattern = #"/api/queue/v1/task/(?P<taskId>[^/]+)(/runs/\d+)?/artifacts/(?P<filepath>.*)$"#
         let rule: JSONValue = [
             "schemes": [.string(url.scheme)], "netlocs": [.string(url.authority)],
-            "path_regexes": [.string("^" + PathPattern.escaped(base) + pattern)],
+            "path_regexes": [.string("^" + RegularExpression.escaped(base) + pattern)],
         ]
         values["valid_artifact_rules"] = .array((values["valid_artifact_rules"]?.array ?? []) + [rule])
     }

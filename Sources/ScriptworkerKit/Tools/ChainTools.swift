@@ -166,7 +166,7 @@ public struct ChainReport: Sendable {
                 implementation: task.implementation.rawValue,
                 pool: task.pool,
                 signer: statement?.signer,
-                repository: task.source.flatMap { SourceURL($0) }.flatMap { trace.trustedPath($0) },
+                repository: task.source.flatMap { SourceURL($0) }.flatMap { try? trace.trustedPath($0) },
                 artifacts: statement?.count,
                 parent: task.parentID,
                 type: task.kind.name

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
+import Expressions
 import JSON
 
 extension ChainPolicy {
@@ -59,10 +60,11 @@ extension ChainPolicy {
             kinds[name] = TaskKind(name: name, checks: checks)
         }
         for value in file.values["vcs_file_url_templates"]?.array ?? [] {
-            guard let match = value["match"]?.string.flatMap(PathPattern.init), let url = value["url"]?.string else {
+            guard let text = value["match"]?.string, let url = value["url"]?.string else {
                 reader.fail("vcs_file_url_templates", "each entry needs match, a regular expression, and url")
                 continue
             }
+            guard let match = reader.expression("vcs_file_url_templates", text) else { continue }
             fileLocations.append(FileLocation(match: match, url: url))
         }
         templatePath = file.text("template_path")
@@ -114,6 +116,16 @@ private struct PolicyReader {
         return result
     }
 
+    /// An expression in Python's language.
+    mutating func expression(_ key: String, _ text: String) -> RegularExpression? {
+        do throws(RegularExpression.Problem) {
+            return try RegularExpression(text)
+        } catch {
+            fail(key, "\(text) is not a regular expression: \(error.message) at \(error.offset)")
+            return nil
+        }
+    }
+
     mutating func rules(_ key: String, group: String) -> [URLRule] {
         guard let value = value(key) else { return [] }
         guard let list = value.array else {
@@ -129,9 +141,8 @@ private struct PolicyReader {
                 return nil
             }
             let patterns = texts.compactMap { text in
-                let pattern = PathPattern(text)
-                if pattern == nil { fail(key, "\(text) is not a regular expression") }
-                if !text.contains("<\(group)>") { fail(key, "\(text) lacks the group \(group)") }
+                let pattern = expression(key, text)
+                if pattern?.names.contains(group) == false { fail(key, "\(text) lacks the group \(group)") }
                 return pattern
             }
             return URLRule(

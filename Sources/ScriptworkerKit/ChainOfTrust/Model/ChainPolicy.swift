@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 import Crypto
+import Expressions
 import JSON
 import Taskcluster
 
@@ -25,7 +26,7 @@ struct ChainPolicy: Sendable {
 
     /// Where files of a repository can be fetched other than from where the repository says.
     struct FileLocation: Sendable {
-        let match: PathPattern
+        let match: RegularExpression
         /// With `{repo}`, `{path}` and `{rev}`.
         let url: String
     }

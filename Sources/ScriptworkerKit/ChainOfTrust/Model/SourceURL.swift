@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-import Synchronization
+import Expressions
 
 /// The parts of a URL that decide whether it is trusted.
 struct SourceURL: Sendable, Hashable {
@@ -73,71 +73,19 @@ enum PercentText {
     }
 }
 
-/// A regular expression of a configuration; the same pattern is the same text.
-struct PathPattern: Sendable, Hashable {
-    let text: String
-    private let plain: PlainExpression?
-    private let compiled: CompiledPattern
-
-    /// Nil when the text is no regular expression.
-    init?(_ text: String) {
-        guard let regex = try? Regex(text) else { return nil }
-        self.text = text
-        plain = PlainExpression(text)
-        compiled = CompiledPattern(regex.matchingSemantics(.unicodeScalar))
-    }
-
-    static func == (left: Self, right: Self) -> Bool { left.text == right.text }
-
-    func hash(into hasher: inout Hasher) { hasher.combine(text) }
-
-    /// The text as a pattern that matches only itself.
-    static func escaped(_ text: String) -> String {
-        text.map { #"\^$.|?*+()[]{}"#.contains($0) ? "\\\($0)" : "\($0)" }.joined()
-    }
-
-    /// The named groups of the first place that matches.
-    func groups(in path: String) -> [String: String]? {
-        switch plain?.outcome(for: path) {
-        case .match(let groups): groups
-        case .noMatch: nil
-        case .notPlain, nil: compiled.groups(in: path)
-        }
-    }
-}
-
-/// What a pattern was compiled to, for one thread at a time.
-private final class CompiledPattern: Sendable {
-    private let regex: Mutex<Regex<AnyRegexOutput>>
-
-    init(_ regex: sending Regex<AnyRegexOutput>) { self.regex = Mutex(regex) }
-
-    func groups(in path: String) -> [String: String]? {
-        regex.withLock { regex in
-            guard let match = try? regex.firstMatch(in: path) else { return nil }
-            var groups: [String: String] = [:]
-            for index in match.indices {
-                guard let name = match[index].name, let value = match[index].substring else { continue }
-                groups[name] = String(value)
-            }
-            return groups
-        }
-    }
-}
-
 /// A rule of the form `{schemes, netlocs, path_regexes}`.
 struct URLRule: Sendable, Hashable {
     var schemes: Set<String>
     var hosts: Set<String>
-    var patterns: [PathPattern]
+    var patterns: [RegularExpression]
     /// Repositories under this rule cannot be looked at without a secret.
     var needsSecret = false
 
     /// The named groups of the first pattern that matches, when scheme and host are listed.
-    func groups(of url: SourceURL) -> [String: String]? {
+    func groups(of url: SourceURL) throws(RegularExpression.Undecided) -> [String: String]? {
         guard schemes.contains(url.scheme), hosts.contains(url.authority) else { return nil }
         for pattern in patterns {
-            if let groups = pattern.groups(in: url.decodedPath) { return groups }
+            if let match = try pattern.firstMatch(in: url.decodedPath) { return match.named }
         }
         return nil
     }

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
+import Expressions
+
 /// Traces the tasks of a chain to the repositories they say they come from.
 struct SourceTrace {
     let chain: Chain
@@ -68,11 +70,17 @@ struct SourceTrace {
     }
 
     /// The path by which the rules know a repository, if they do.
-    func trustedPath(_ source: SourceURL) -> String? {
-        for rule in policy.sourceRules {
-            if let path = rule.groups(of: source)?["path"] { return path }
+    ///
+    /// A source that the rules take too long for is an error, lest a later rule trusts what an earlier one is about.
+    func trustedPath(_ source: SourceURL) throws(ChainProblem) -> String? {
+        do throws(RegularExpression.Undecided) {
+            for rule in policy.sourceRules {
+                if let path = try rule.groups(of: source)?["path"] { return path }
+            }
+            return nil
+        } catch {
+            throw ChainProblem("\(source.text): trusted_vcs_rules \(error)")
         }
-        return nil
     }
 
     /// Checks repositories and restricted scopes; returns the restricted scopes found.
@@ -81,7 +89,7 @@ struct SourceTrace {
         var paths: [String: String?] = [:]
         for task in chain.all {
             do throws(ChainProblem) {
-                paths[task.taskID] = .some(trustedPath(try Self.source(of: task, policy)))
+                paths[task.taskID] = .some(try trustedPath(try Self.source(of: task, policy)))
             } catch {
                 error.lines.forEach { complaints.add($0) }
             }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
+import Expressions
 import HTTPClient
 import TaskclusterClient
 import WorkerKit
@@ -19,7 +20,14 @@ extension ConfigurationFile {
             timeout: seconds("artifact_download_timeout"),
             stallTimeout: seconds("download_stall_timeout"),
             schedule: .download.beginning(with: seconds("transfer_retry_delay")),
-            isAllowed: { url, taskID in rules?.allow(url, taskID) ?? true },
+            isAllowed: { url, taskID in
+                do throws(RegularExpression.Undecided) {
+                    return try rules?.allow(url, taskID) ?? true
+                } catch {
+                    onProblem("valid_artifact_rules: \(error)")
+                    return false
+                }
+            },
             onProblem: onProblem
         )
     }
@@ -54,10 +62,10 @@ extension ConfigurationFile {
 
 extension [URLRule] {
     /// Whether an artifact of a task may be fetched from a URL.
-    func allow(_ url: String, _ taskID: String) -> Bool {
+    func allow(_ url: String, _ taskID: String) throws(RegularExpression.Undecided) -> Bool {
         guard let url = SourceURL(url) else { return false }
         for rule in self {
-            guard let groups = rule.groups(of: url) else { continue }
+            guard let groups = try rule.groups(of: url) else { continue }
             let path = groups["filepath"] ?? ""
             let named = groups["taskId"]
             return TaskPayload.isSafe(path) && (named == nil || named == taskID)

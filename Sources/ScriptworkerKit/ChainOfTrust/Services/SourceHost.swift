@@ -2,6 +2,7 @@
 
 import Core
 import Crypto
+import Expressions
 import Glibc
 import HTTPClient
 import JSON
@@ -33,7 +34,7 @@ struct SourceHost: Sendable {
     func template(_ repository: String, _ revision: String, of task: ChainTask) async throws -> JSONValue {
         let url = SourceTrace.url(repository)
         let text: String
-        if let place = location(of: policy.templatePath, url, revision) {
+        if let place = try location(of: policy.templatePath, url, revision) {
             text = try await cached("\(digest(place))_taskcluster.yml", revision) { try await self.text(place) }
         } else if SourceTrace.isGitHub(url) {
             let (owner, name) = try SourceTrace.ownerAndName(url, task)
@@ -100,9 +101,17 @@ struct SourceHost: Sendable {
         return value
     }
 
-    private func location(of path: String, _ repository: String, _ revision: String) -> String? {
+    private func location(
+        of path: String,
+        _ repository: String,
+        _ revision: String
+    ) throws(ChainProblem) -> String? {
         for location in policy.fileLocations {
-            guard location.match.groups(in: repository) != nil else { continue }
+            do throws(RegularExpression.Undecided) {
+                guard try location.match.matches(repository) else { continue }
+            } catch {
+                throw ChainProblem("\(repository): vcs_file_url_templates \(error)")
+            }
             return location.url.replacing("{repo}", with: repository).replacing("{path}", with: path)
                 .replacing("{rev}", with: revision)
         }

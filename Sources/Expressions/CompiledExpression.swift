@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: MPL-2.0
+
+import CPCRE2
+
+/// Owns what PCRE2 makes of an expression.
+///
+/// SAFETY: the library never changes compiled code that is only matched with, and lets any number of threads do so; everything else that
+/// a match needs is made for that match. The code is freed when nothing refers to it any more.
+final class CompiledExpression: @unchecked Sendable {
+    /// A match ended before its outcome was known.
+    struct Limit: Error {
+        let message: String
+    }
+
+    private let code: OpaquePointer
+    let names: [(group: Int, name: String)]
+
+    init(_ text: String, _ dialect: RegularExpression.Dialect) throws(RegularExpression.Problem) {
+        var translation = ExpressionTranslation(text, dialect)
+        try translation.translate()
+        guard let context = pcre2_compile_context_create_8(nil) else {
+            throw RegularExpression.Problem(message: "out of memory", offset: 0, text: text)
+        }
+        defer { pcre2_compile_context_free_8(context) }
+        pcre2_set_newline_8(context, UInt32(PCRE2_NEWLINE_LF))
+        var (failure, offset) = (Int32(0), 0)
+        let compiled = translation.bytes.withUnsafeBufferPointer { bytes in
+            pcre2_compile_8(bytes.baseAddress, bytes.count, Self.options(dialect), &failure, &offset, context)
+        }
+        guard let compiled else {
+            throw RegularExpression.Problem(
+                message: Self.message(failure),
+                offset: translation.origin(of: offset),
+                text: text
+            )
+        }
+        code = compiled
+        names = Self.names(of: compiled)
+    }
+
+    deinit { pcre2_code_free_8(code) }
+
+    private static func options(_ dialect: RegularExpression.Dialect) -> UInt32 {
+        // Texts of Swift are well-formed already.
+        let common = PCRE2_UTF | PCRE2_NO_UTF_CHECK | PCRE2_DOLLAR_ENDONLY | PCRE2_NEVER_BACKSLASH_C
+        return switch dialect {
+        case .python: common | PCRE2_UCP
+        case .ecmaScript: common | PCRE2_ALLOW_EMPTY_CLASS | PCRE2_MATCH_UNSET_BACKREF
+        }
+    }
+
+    private static func message(_ code: Int32) -> String {
+        var buffer = [UInt8](repeating: 0, count: 256)
+        let length = pcre2_get_error_message_8(code, &buffer, buffer.count)
+        return length > 0 ? String(decoding: buffer.prefix(Int(length)), as: UTF8.self) : "error \(code)"
+    }
+
+    /// Reads the table of names: the number of the group in two bytes, the name, a zero, in entries of one length.
+    private static func names(of code: OpaquePointer) -> [(group: Int, name: String)] {
+        var (count, length, table) = (UInt32(0), UInt32(0), UnsafePointer<UInt8>?.none)
+        pcre2_pattern_info_8(code, UInt32(PCRE2_INFO_NAMECOUNT), &count)
+        pcre2_pattern_info_8(code, UInt32(PCRE2_INFO_NAMEENTRYSIZE), &length)
+        pcre2_pattern_info_8(code, UInt32(PCRE2_INFO_NAMETABLE), &table)
+        guard let table else { return [] }
+        return (0..<Int(count)).map { index in
+            let entry = table + index * Int(length)
+            return (Int(entry[0]) << 8 | Int(entry[1]), String(cString: entry + 2))
+        }
+    }
+
+    // MARK: - Matching
+
+    func matches(_ text: String, _ place: RegularExpression.Place, _ effort: RegularExpression.Effort) throws(Limit)
+        -> Bool
+    {
+        try match(text, place, effort, data: pcre2_match_data_create_8(1, nil)) { _, _ in true } ?? false
+    }
+
+    func firstMatch(_ text: String, _ place: RegularExpression.Place) throws(Limit) -> RegularExpression.Match? {
+        try match(text, place, .usual, data: pcre2_match_data_create_from_pattern_8(code, nil)) { bytes, data in
+            guard let ends = pcre2_get_ovector_pointer_8(data) else { return nil }
+            let groups = (0..<Int(pcre2_get_ovector_count_8(data))).map { group -> String? in
+                let (start, end) = (ends[2 * group], ends[2 * group + 1])
+                // A group that took no part has places below zero.
+                guard 0 <= start, start <= end, end <= bytes.count else { return nil }
+                return String(decoding: bytes[start..<end], as: UTF8.self)
+            }
+            var named: [String: String] = [:]
+            for (group, name) in names { named[name] = groups[group] }
+            return RegularExpression.Match(groups: groups, named: named)
+        }
+    }
+
+    private func match<Value>(
+        _ text: String,
+        _ place: RegularExpression.Place,
+        _ effort: RegularExpression.Effort,
+        data: OpaquePointer?,
+        _ read: (UnsafeBufferPointer<UInt8>, OpaquePointer) -> Value?
+    ) throws(Limit) -> Value? {
+        defer { pcre2_match_data_free_8(data) }
+        guard let data, let context = pcre2_match_context_create_8(nil) else { throw Limit(message: "out of memory") }
+        defer { pcre2_match_context_free_8(context) }
+        var text = text
+        var value: Value?
+        let outcome = text.withUTF8 { bytes in
+            let steps = Self.steps(bytes.count, effort)
+            pcre2_set_match_limit_8(context, steps)
+            pcre2_set_depth_limit_8(context, steps)
+            pcre2_set_heap_limit_8(context, Self.heapLimit)
+            let options =
+                switch place {
+                case .anywhere: PCRE2_NO_UTF_CHECK
+                case .start: PCRE2_NO_UTF_CHECK | PCRE2_ANCHORED
+                case .whole: PCRE2_NO_UTF_CHECK | PCRE2_ANCHORED | PCRE2_ENDANCHORED
+                }
+            let outcome = pcre2_match_8(code, bytes.baseAddress, bytes.count, 0, options, data, context)
+            if outcome >= 0 { value = read(bytes, data) }
+            return outcome
+        }
+        guard outcome >= 0 || outcome == PCRE2_ERROR_NOMATCH else { throw Limit(message: Self.message(outcome)) }
+        return value
+    }
+
+    /// What one match may take of the heap, in KiB.
+    private static let heapLimit: UInt32 = 16 * 1024
+
+    /// How many steps a match with a text may take.
+    ///
+    /// Expressions that are meant well take a few for each character; others grow with a power of the length. One step may look at the
+    /// whole text, so long texts get fewer.
+    private static func steps(_ length: Int, _ effort: RegularExpression.Effort) -> UInt32 {
+        let least = 1000
+        let base = effort == .little ? least : 100_000
+        return UInt32(max(least, min(base + 50 * length, 100_000_000 / max(length, 1))))
+    }
+}

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: MPL-2.0
+
+import Expressions
+import Testing
+
+struct RegularExpressionTests {
+    private static let places: [RegularExpression.Place] = [.anywhere, .start, .whole]
+
+    @Test func `groups tell what they took, by number and by name`() throws {
+        let expression = try RegularExpression(#"(?P<year>\d{4})-(?P<month>\d\d)(-(?P<day>\d\d))?"#)
+        let match = try #require(try expression.firstMatch(in: "on 2024-02, é"))
+        #expect(match.groups == ["2024-02", "2024", "02", nil, nil])
+        #expect(match.named == ["year": "2024", "month": "02"])
+        #expect(try expression.firstMatch(in: "on 24-02") == nil)
+        #expect(try RegularExpression("é").firstMatch(in: "aéb")?.groups == ["é"])
+    }
+
+    @Test func `a match may be wanted at the start or of the whole`() throws {
+        let expression = try RegularExpression("a|ab")
+        #expect(try Self.places.map { try expression.matches("ab", at: $0) } == [true, true, true])
+        #expect(try Self.places.map { try expression.matches("abc", at: $0) } == [true, true, false])
+        #expect(try Self.places.map { try expression.matches("xab", at: $0) } == [true, false, false])
+        #expect(try expression.firstMatch(in: "ab", at: .whole)?.groups == ["ab"])
+        let alternatives = try RegularExpression("b|^c")
+        #expect(try alternatives.matches("ab") && !alternatives.matches("ab", at: .start))
+    }
+
+    @Test(arguments: [RegularExpression.Dialect.python, .ecmaScript])
+    func `the end is the very end`(_ dialect: RegularExpression.Dialect) throws {
+        let expression = try RegularExpression("^[a-z]+$", as: dialect)
+        #expect(try expression.matches("abc"))
+        #expect(try !expression.matches("abc\n"))
+        #expect(try !expression.matches("abc\nd"))
+    }
+
+    @Test(arguments: [
+        ("a(b", "missing closing parenthesis", 3), ("é[b-a]", "range out of order in character class", 5),
+        ("ab\\q", "invalid escape", 2), ("(*ACCEPT)a", "nothing to repeat", 0), ("x(?C1)", "unknown extension", 1),
+        ("a**", "quantifier does not follow a repeatable item", 2),
+        ("(?P<n>a)(?P<n>b)", "two named subpatterns have", 14),
+        ("((a{1000}){1000}){9}", "regular expression is too large", 20),
+    ])
+    func `what is no expression is told with its place`(_ text: String, _ message: String, _ offset: Int) throws {
+        let problem = try #require(throws: RegularExpression.Problem.self) { try RegularExpression(text) }
+        #expect(problem.message.hasPrefix(message))
+        #expect(problem.offset == offset)
+        #expect(problem.text == text)
+        #expect(problem.description == "Invalid regular expression: /\(text)/: \(problem.message) at \(offset)")
+    }
+
+    /// Expressions that go back without end on a text that does not match, one for each limit that may be reached first.
+    @Test(arguments: [
+        ("(a+)+$", String(repeating: "a", count: 40) + "b"), ("^(a|aa)+$", String(repeating: "a", count: 60) + "b"),
+        (#"^(\w+\s?)*$"#, String(repeating: "word ", count: 20) + "!"),
+        ("(x+x+)+[yz]", String(repeating: "x", count: 50)),
+        ("^(?:.|\\n)*?z", String(repeating: "\n", count: 2_000_000)),
+        ("(a|b|ab)*[cd]", String(repeating: "ab", count: 500_000)),
+    ])
+    func `a match that takes too long is given up and neither yes nor no`(_ expression: String, _ text: String) throws {
+        for dialect in [RegularExpression.Dialect.python, .ecmaScript] {
+            let compiled = try RegularExpression(expression, as: dialect)
+            let undecided = try #require(throws: RegularExpression.Undecided.self) { try compiled.matches(text) }
+            #expect(undecided.reason.contains("limit exceeded"))
+            #expect(undecided.description.hasPrefix("cannot tell whether /\(expression)/ matches: "))
+            #expect(!undecided.description.contains(text))
+            #expect(throws: RegularExpression.Undecided.self) { try compiled.firstMatch(in: text) }
+            #expect(throws: RegularExpression.Undecided.self) { try compiled.matches(text, effort: .little) }
+        }
+    }
+
+    @Test func `little effort is enough for long texts and common expressions`() throws {
+        let text = String(repeating: "some/words-of_a.path ", count: 50_000)
+        for expression in ["^[^\\0]*$", "^[\\x20-\\x7e]+$", ".*path $", "zzz|path", "^(?!\\s)", "\\.p[a-z]th"] {
+            #expect(try RegularExpression(expression, as: .ecmaScript).matches(text, effort: .little), "\(expression)")
+        }
+        let groups = try RegularExpression("^([a-z]+[/.-]?_?)+$")
+        #expect(try groups.matches("some/words-of_a.path", effort: .little))
+    }
+
+    @Test func `an escaped text matches only itself`() throws {
+        let texts = ["a.b", "a+b", "[x]", "{2}", "^$", "(?:a)", "a\\b/c", "é|ü", "#-&~ ", "a\nb"]
+        for dialect in [RegularExpression.Dialect.python, .ecmaScript] {
+            for text in texts {
+                let expression = try RegularExpression(RegularExpression.escaped(text), as: dialect)
+                for other in texts {
+                    #expect(try expression.matches(other, at: .whole) == (other == text), "\(text) \(other)")
+                }
+            }
+        }
+    }
+
+    @Test func `expressions written alike are equal`() throws {
+        let expression = try RegularExpression("a")
+        #expect(try expression == RegularExpression("a"))
+        #expect(try expression != RegularExpression("a", as: .ecmaScript))
+        #expect(try Set([expression, RegularExpression("a"), RegularExpression("b")]).count == 2)
+    }
+
+    @Test func `one expression serves many tasks at a time`() async throws {
+        let expression = try RegularExpression("^(?P<word>[a-z]+)-(?P<number>[0-9]+)$")
+        await withTaskGroup(of: Bool.self) { group in
+            for task in 0..<8 {
+                group.addTask {
+                    (0..<2000).allSatisfy { number in
+                        (try? expression.firstMatch(in: "w-\(number + task)"))?.named["number"] == "\(number + task)"
+                    }
+                }
+            }
+            for await isRight in group { #expect(isRight) }
+        }
+    }
+}
