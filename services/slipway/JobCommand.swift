@@ -114,12 +114,10 @@ extension JobCommand {
         @OptionGroup var output: OutputOptions
 
         func run() async throws {
-            var query = [("task_name", task)]
-            if let group { query.append(("worker_group", group)) }
-            if let provisioner { query.append(("provisioner_id", provisioner)) }
-            if let workerType { query.append(("worker_type", workerType)) }
-            if let confirm { query.append(("confirm", confirm)) }
-            if dryRun { query.append(("dry_run", "1")) }
+            var query = RollerSession.query([
+                "task_name": task, "worker_group": group, "provisioner_id": provisioner, "worker_type": workerType,
+                "confirm": confirm, "dry_run": dryRun ? "1" : nil,
+            ])
             for parameter in parameters {
                 guard let equals = parameter.firstIndex(of: "=") else {
                     throw Failure(usage: "--param wants NAME=VALUE")
@@ -179,12 +177,9 @@ extension JobCommand {
         @OptionGroup var output: OutputOptions
 
         func run() async throws {
-            var query: [(String, String)] = []
-            if let machine { query.append(("machine", machine)) }
-            if let worker { query.append(("worker_id", worker)) }
-            if let task { query.append(("task_name", task)) }
-            if let status { query.append(("status", status)) }
-            if let since { query.append(("since", since)) }
+            let query = RollerSession.query([
+                "machine": machine, "worker_id": worker, "task_name": task, "status": status, "since": since,
+            ])
             let jobs = try await RollerSession().all(["jobs"], list: "jobs", query: query, limit: limit)
             output.print(.array(jobs), text: JobCommand.table(jobs))
         }

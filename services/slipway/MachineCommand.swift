@@ -158,10 +158,7 @@ extension MachineCommand {
         @OptionGroup var output: OutputOptions
 
         func run() async throws {
-            var query: [(String, String)] = []
-            if let group { query.append(("group", group)) }
-            if let state { query.append(("state", state)) }
-            if let search { query.append(("search", search)) }
+            let query = RollerSession.query(["group": group, "state": state, "search": search])
             let machines = try await RollerSession().all(["machines"], list: "machines", query: query, limit: limit)
             output.print(.array(machines), text: MachineCommand.table(machines))
         }

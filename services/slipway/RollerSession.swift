@@ -54,6 +54,11 @@ struct RollerSession {
         return answer.json
     }
 
+    /// The options of a query that have a value.
+    static func query(_ options: KeyValuePairs<String, String?>) -> [(String, String)] {
+        options.compactMap { name, value in value.map { (name, $0) } }
+    }
+
     /// Every row of a list that comes in pages, up to a limit.
     func all(_ path: [String], list: String, query: [(String, String)], limit: Int) async throws -> [JSONValue] {
         var rows: [JSONValue] = []

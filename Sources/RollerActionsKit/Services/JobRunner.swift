@@ -62,6 +62,7 @@ package struct JobRunner: Sendable {
 
     /// Says that nothing of a lost job goes on here; whoever waits for the machine need not wait for the lease to end.
     private func letGo(_ job: Job) async {
+        Logger.current.notice("a job was lost, and nothing of it goes on here", metadata: ["job": "\(job.id)"])
         do { try await dispatch.letGo(job) } catch {
             Logger.current.debug("a lost job's locks end with its lease", metadata: ["error": "\(error)"])
         }
