@@ -58,11 +58,14 @@ enum RollerAPIService: DaemonDescription {
             verify: RollerAPI.verifier(client)
         )
         let jobs = foundation.jobs
+        let ages = (outputs: settings.outputRetention, jobs: settings.jobRetention)
         let imports = path.map { path in
             FirstImport(inventory: foundation.inventory, credentials: foundation.credentials, path: path)
         }
         return foundation.services + (imports.map { [$0] } ?? []) + [
-            PeriodicService(name: "sweep of jobs", every: .seconds(3600)) { try await jobs.sweep() },
+            PeriodicService(name: "sweep of jobs", every: .seconds(3600)) {
+                try await jobs.sweep(outputs: ages.outputs, jobs: ages.jobs)
+            },
             HTTPServer(
                 configuration: configuration,
                 name: context.name,

@@ -32,17 +32,27 @@ package struct UptimeAction: RollerAction {
         let shown = ["ssh", "-l", try SSHClient.login(control), "--", try context.target.host(), "uptime"]
         return try await context.attempt("uptime", control, changes: false, arguments: shown) {
             () async throws(ActionError) -> (ActionResult, AttemptEnd) in
-            let (ending, output) = try await client.run("uptime")
+            var (ending, output) = try await client.run("uptime")
+            if case .exited(let code) = ending, code != 0 { (ending, output) = try await client.run(Self.windows) }
             guard ending == .exited(0) else {
                 let kind: ActionError.Kind = ending == .hostKeyMismatch ? .refused : .unreachable
                 throw ActionError(kind, "the machine did not tell its uptime (\(ending))")
             }
-            let line = output.text.split(separator: "\n").last.map(String.init) ?? ""
+            let line = Self.line(output.text)
             var details: JSONObject = ["text": JSONValue(line)]
             if let seconds = Self.seconds(output.text) { details["seconds"] = JSONValue(seconds) }
             return (ActionResult(line, details), AttemptEnd(.ok, exitCode: 0, summary: line, output: output.text))
         }
     }
+
+    /// The line that says it: that with `since`, as on Windows, else the last one.
+    static func line(_ text: String) -> String {
+        let lines = text.split(whereSeparator: \.isNewline).map(String.init)
+        return lines.first { $0.lowercased().contains(" since ") } ?? lines.last ?? ""
+    }
+
+    /// What Windows has instead of the command: it tells since when it runs, in the words and the time of the place.
+    private static let windows = "net statistics server"
 
     /// The seconds in what `uptime` prints in its usual forms, or in `/proc/uptime`.
     static func seconds(_ text: String) -> Int? {

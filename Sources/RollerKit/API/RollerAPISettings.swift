@@ -24,6 +24,7 @@ import Expressions
 /// - `ROLLER_STRICT_H`: whether lists of jobs are refused as they were in 2018; default false.
 /// - `ROLLER_SLAVEAPI_COMPAT`: whether the routes of the predecessor are answered; default false.
 /// - `ROLLER_DRY_RUN`: whether nothing is touched, whatever is asked for; default false.
+/// - `JOB_RETENTION`, `OUTPUT_RETENTION`: how long jobs and the output of attempts are kept; default 400d and 90d.
 /// - `JOB_DEADLINE`: how long a job may wait before it expires; default 1h.
 package struct RollerAPISettings: Sendable {
     package var allowedHosts = ["*"]
@@ -45,6 +46,8 @@ package struct RollerAPISettings: Sendable {
     package var answersPredecessor = false
     package var isDryRun = false
     package var patience: Duration = .seconds(3600)
+    package var jobRetention: Duration = .seconds(400 * 86400)
+    package var outputRetention: Duration = .seconds(90 * 86400)
 
     package init() {}
 
@@ -108,6 +111,14 @@ package struct RollerAPISettings: Sendable {
             default: patience,
             in: .seconds(1)...(.seconds(30 * 86400)),
             "how long a job may wait before it expires"
+        )
+        let ages: ClosedRange<Duration> = .seconds(3600) ... .seconds(36_500 * 86400)
+        jobRetention = settings.duration("job.retention", default: jobRetention, in: ages, "how long jobs are kept")
+        outputRetention = settings.duration(
+            "output.retention",
+            default: outputRetention,
+            in: ages,
+            "how long the output of attempts is kept"
         )
     }
 
