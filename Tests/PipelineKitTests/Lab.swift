@@ -30,7 +30,8 @@ final class Lab: Sendable {
         var body: JSONValue
         var state = "running"
         var polls = 0
-        var attempts: [String] = []
+        /// On whose behalf it was asked for.
+        var requester: String?
     }
 
     struct State: Sendable {
@@ -79,6 +80,7 @@ final class Lab: Sendable {
     func puts(_ uid: String) -> Int { state.withLock { $0.puts[uid] ?? 0 } }
     func begun(_ uid: String) -> Int { state.withLock { $0.begun[uid] ?? 0 } }
     func body(_ uid: String) -> JSONValue? { state.withLock { $0.steps[uid]?.body } }
+    func requester(_ uid: String) -> String? { state.withLock { $0.steps[uid]?.requester } }
     func isRunning(_ uid: String) -> Bool { state.withLock { $0.steps[uid]?.state == "running" } }
 
     // MARK: - The service
@@ -139,7 +141,7 @@ final class Lab: Sendable {
             if let step = state.steps[uid] {
                 return step.body == body ? .json([:]) : .json(["detail": "another"], status: 409)
             }
-            state.steps[uid] = Stored(body: body)
+            state.steps[uid] = Stored(body: body, requester: request.header("x-shipit-requester"))
             state.begun[uid, default: 0] += 1
             state.log.append("begin \(uid)")
             state.concurrent += 1

@@ -116,4 +116,54 @@ struct OperatorTests {
             #expect(world.lab.body("b")?["n"] == 2)
         }
     }
+
+    @Test func `35: who has changed freezes, templates and locks is in an audit that shows when it was changed`()
+        async throws
+    {
+        try await PipelineWorld.with { world in
+            let freeze: JSONValue = [
+                "reason": "holidays", "start": "2026-12-24T00:00:00Z", "end": "2026-12-27T00:00:00Z",
+            ]
+            let (one, two) = ("one project:releng:services/shipit_pipeline/*", "two *")
+            #expect(try await world.call("PUT", "/freezes/xmas", freeze, as: one).status == 200)
+            #expect(try await world.call("GET", "/freezes/xmas").body["reason"] == "holidays")
+            let template: JSONValue = ["version": "1", "definition": ["steps": []]]
+            #expect(try await world.call("PUT", "/templates/beta", template, as: one).status == 200)
+            #expect(try await world.call("DELETE", "/freezes/xmas", as: two).status == 200)
+            // What changes nothing is no entry.
+            #expect(try await world.call("DELETE", "/freezes/xmas", as: two).status == 404)
+            #expect(try await world.call("GET", "/freezes/xmas").status == 404)
+            let other: JSONValue = ["version": "1", "definition": ["steps": [1]]]
+            #expect(try await world.call("PUT", "/templates/beta", other, as: two).status == 409)
+            world.lab.set("a", Lab.Behaviour(result: nil))
+            try await world.create("p", [world.step("a", [], ["locks": ["balrog"]])])
+            try await eventually { world.lab.isRunning("a") }
+            #expect(try await world.call("DELETE", "/locks/balrog", as: two).status == 200)
+            #expect(try await world.call("DELETE", "/locks/balrog", as: two).status == 404)
+            #expect(try await world.kinds("p").contains("lock_broken"))
+
+            let weak = "c project:releng:services/shipit_pipeline/create"
+            #expect(try await world.call("GET", "/events", as: weak).status == 403)
+            let first = try await world.call("GET", "/events?limit=3").body
+            let token = try #require(first["continuationToken"]?.string)
+            let rest = try await world.call("GET", "/events?limit=3&continuationToken=\(token)").body
+            let events = (first["events"]?.array ?? []) + (rest["events"]?.array ?? [])
+            let told = events.map { [$0["kind"]?.string, $0["step"]?.string, $0["actor"]?.string].compactMap(\.self) }
+            #expect(
+                told == [
+                    ["freeze_saved", "xmas", "one"], ["template_saved", "beta", "one"],
+                    ["freeze_deleted", "xmas", "two"], ["lock_broken", "balrog", "two"],
+                ]
+            )
+            #expect(events.first?["data"]?["reason"] == "holidays")
+            #expect(try await world.call("GET", "/events?verify=true").body["verified"] == true)
+            await #expect(throws: (any Error).self) {
+                try await world.pool.execute("update shipit_pipeline.journal set actor = 'three'")
+            }
+            try await world.pool.execute("alter table shipit_pipeline.journal disable trigger all")
+            try await world.pool.execute("update shipit_pipeline.journal set actor = 'three' where sequence = 3")
+            let broken = try await world.call("GET", "/events?verify=true").body
+            #expect(broken == ["verified": false, "broken_at": 3])
+        }
+    }
 }

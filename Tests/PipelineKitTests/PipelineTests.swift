@@ -352,6 +352,8 @@ struct PipelineTests {
             try await world.create("outer", [nested("inner", inner)], replica: 1)
             try await eventually { world.lab.isRunning("deep") }
             #expect(try await world.state("inner") == "running")
+            // However deep it is, its service learns who has asked for the whole.
+            #expect(world.lab.requester("deep") == "tests")
             let found = try await world.call("GET", "/?pipeline=outer").body["steps"]?.array ?? []
             #expect(found.compactMap { $0["uid"]?.string } == ["inner"])
             world.lab.finish("deep", "failed")

@@ -250,6 +250,8 @@ struct ReleaseTests {
             #expect(
                 try await world.call("DELETE", "/disabled-products?product=firefox&branch=", as: person).status == 200
             )
+            let audit = try await world.call("GET", "/events", as: ReleaseWorld.script).body["events"]?.array ?? []
+            #expect(audit.map { $0["kind"] } == ["product_disabled", "product_enabled"])
             #expect(try await world.release("60.0b10").status == 201)
             let fixed: JSONValue = ["product": "devedition", "branch": ""]
             #expect(try await world.call("POST", "/disabled-products", fixed, as: ReleaseWorld.script).status == 400)

@@ -287,6 +287,15 @@ struct SigningTests {
             let body: JSONValue = ["policy": policy, "parameters": ["requester": "Releng2@example.com"]]
             #expect(try await world.call("PUT", "/t", body).status == 200)
             #expect(try await world.sign("t", as: try world.bearer("releng2")).code == "self_signoff")
+            // A pipeline asks in its own name, and says who has asked for the pipeline.
+            for (number, requester) in ["releng1@example.com", "mozilla-auth0/ad|test|releng1/shipit"].enumerated() {
+                let name = "p\(number)"
+                let plain: JSONValue = ["policy": policy, "parameters": [:]]
+                let headers = ["X-Shipit-Pipeline": "p", "X-Shipit-Requester": requester]
+                #expect(try await world.call("PUT", "/\(name)", plain, headers: headers).status == 200)
+                #expect(try await world.sign(name, as: try world.bearer("releng1")).code == "self_signoff")
+                #expect(try await world.sign(name, as: try world.bearer("releng2")).status == 200)
+            }
         }
     }
 

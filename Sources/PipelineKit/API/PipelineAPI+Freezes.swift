@@ -12,6 +12,13 @@ extension PipelineAPI {
             endpoint(.get, "/freezes", "listFreezes", verb: "view", "List freezes") { _, _ in
                 .json(["freezes": .array(try await service.freezes.list())])
             },
+            endpoint(.get, "/freezes/<name>", "freeze", verb: "view", "Read a freeze") { request, _ in
+                let uid = request.parameter("name")
+                guard let freeze = try await service.freezes.list(uid).first else {
+                    throw StepProblem(404, "not_found", "There is no freeze \(uid)")
+                }
+                return .json(freeze)
+            },
             endpoint(.put, "/freezes/<name>", "saveFreeze", verb: "freeze/manage", "Make a freeze", saveFreeze),
             endpoint(.delete, "/freezes/<name>", "deleteFreeze", verb: "freeze/manage", "End a freeze", deleteFreeze),
         ]
@@ -105,7 +112,7 @@ extension PipelineAPI {
 
     private func deleteFreeze(_ request: APIRequest, _ actor: StepActor) async throws -> APIResponse {
         let uid = request.parameter("name")
-        guard try await service.freezes.delete(uid) else {
+        guard try await service.freezes.delete(uid, by: actor.name) else {
             throw StepProblem(404, "not_found", "There is no freeze \(uid)")
         }
         try await service.freezesChanged()
@@ -116,7 +123,10 @@ extension PipelineAPI {
 
     private func breakLock(_ request: APIRequest, _ actor: StepActor) async throws -> APIResponse {
         let name = request.parameter("name")
-        guard let lock = try await service.runs.breakLock(name) else {
+        let broken = try await service.journal.changing("lock_broken", name, by: actor.name) { connection in
+            try await service.runs.breakLock(name, on: connection)
+        }
+        guard let lock = broken else {
             throw StepProblem(404, "not_found", "Nobody holds the lock \(name)")
         }
         _ = try await service.store.change(lock.pipeline, actor: actor.name) { change in

@@ -50,7 +50,7 @@ extension PipelineAPI {
 
     private func deleteTemplate(_ request: APIRequest, _ actor: StepActor) async throws -> APIResponse {
         let name = request.parameter("name")
-        guard try await service.templates.delete(name) else {
+        guard try await service.templates.delete(name, by: actor.name) else {
             throw StepProblem(404, "not_found", "There is no template \(name)")
         }
         return .json([:])

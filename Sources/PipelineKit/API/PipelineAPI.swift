@@ -62,6 +62,15 @@ public struct PipelineAPI: Sendable {
                 "Draw the steps",
                 graph
             ),
+            endpoint(
+                .get,
+                "/events",
+                "journal",
+                verb: "view",
+                query: ["limit": .limit, "continuationToken": .continuationToken, "verify": .bool],
+                "Read who has changed freezes, templates, locks and switches",
+                journal
+            ),
             endpoint(.put, "/ticktock", "ticktock", verb: "retry", "Look at what is due", tick),
         ]
     }
@@ -109,6 +118,14 @@ public struct PipelineAPI: Sendable {
         case "svg": return .text(drawing.svg, contentType: "image/svg+xml; charset=utf-8")
         default: return .json(drawing.json)
         }
+    }
+
+    private func journal(_ request: APIRequest, _ actor: StepActor) async throws -> APIResponse {
+        try await StepAPI<PipelineService>.audit(
+            request,
+            brokenLink: { try await service.journal.brokenLink() },
+            events: { try await service.journal.entries(after: $0, limit: $1) }
+        )
     }
 
     private func tick(_ request: APIRequest, _ actor: StepActor) async throws -> APIResponse {

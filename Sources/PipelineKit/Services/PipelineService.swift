@@ -17,6 +17,8 @@ public struct PipelineService: StepService {
     let freezes: FreezeStore
     let templates: TemplateStore
     let notices: PipelineNotices
+    /// The audit of what concerns no single pipeline.
+    package let journal: Journal
     let client: StepClient
     let board: StatusBoard
     let services: [String]
@@ -46,8 +48,9 @@ public struct PipelineService: StepService {
         self.services = services
         self.webhooks = webhooks
         runs = RunStore(pool: store.pool)
-        freezes = FreezeStore(pool: store.pool, zones: zones)
-        templates = TemplateStore(pool: store.pool)
+        journal = Journal(store: store)
+        freezes = FreezeStore(pool: store.pool, journal: journal, zones: zones)
+        templates = TemplateStore(pool: store.pool, journal: journal)
         notices = PipelineNotices(store: store, limit: noticeLimit)
         board = StatusBoard(reading: runs.stamps)
     }

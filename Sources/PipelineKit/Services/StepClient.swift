@@ -154,6 +154,7 @@ public struct StepClient: Sendable {
         }
         request.headers["X-Shipit-Pipeline"] = pipeline.uid
         request.headers["X-Shipit-Attempt"] = String(effect.attempt)
+        request.headers["X-Shipit-Requester"] = Self.plain(pipeline.requester ?? pipeline.createdBy)
         request.headers["X-Shipit-Depth"] = String(pipeline.depth + 1)
         request.headers["X-Shipit-Ancestors"] = (pipeline.ancestors + [pipeline.uid]).joined(separator: ",")
         if let credentials, let target = Hawk.Target(url: url) {
@@ -171,6 +172,11 @@ public struct StepClient: Sendable {
         } catch {
             return .failure(error)
         }
+    }
+
+    /// A name as the value of a header field.
+    private static func plain(_ name: String) -> String {
+        String(decoding: name.utf8.map { (0x21...0x7e).contains($0) ? $0 : UInt8(ascii: "?") }, as: UTF8.self)
     }
 
     /// Whether an answer is about the moment rather than about the request.

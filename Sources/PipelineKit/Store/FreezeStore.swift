@@ -20,9 +20,24 @@ struct FreezeStore: Sendable {
         var apiPrefix: String?
         var stepPattern: String?
         var overrideScopes: [String] = []
+
+        /// What the journal says of it.
+        var json: JSONObject {
+            var json: JSONObject = ["reason": .string(reason)]
+            if let cron {
+                json["cron_start"] = .string(cron.start.text)
+                json["cron_end"] = .string(cron.end.text)
+                json["tz"] = .string(zone)
+            } else {
+                json["start"] = .string(start.iso8601)
+                json["end"] = .string(end.iso8601)
+            }
+            return json
+        }
     }
 
     let pool: PostgresPool
+    let journal: Journal
     let zones: TimeZoneFiles
 
     /// Reads the freezes that are not over for good.
@@ -58,29 +73,33 @@ struct FreezeStore: Sendable {
     }
 
     func save(_ freeze: Request, by actor: String, at now: Timestamp) async throws {
-        try await pool.pipeline([
-            Self.revise,
-            """
-            insert into shipit_pipeline.freezes (uid, name, reason, starts, ends, cron_start, cron_end, tz, labels,
-                api_url_prefix, step_uid_glob, override_scopes, created_by, created)
-            values (\(freeze.uid), \(freeze.name), \(freeze.reason), \(freeze.start), \(freeze.end),
-                \(freeze.cron?.start.text), \(freeze.cron?.end.text), \(freeze.zone),
-                \(JSONValue.object(freeze.labels)), \(freeze.apiPrefix), \(freeze.stepPattern),
-                \(freeze.overrideScopes), \(actor), \(now))
-            on conflict (uid) do update set name = excluded.name, reason = excluded.reason, starts = excluded.starts,
-                ends = excluded.ends, cron_start = excluded.cron_start, cron_end = excluded.cron_end, tz = excluded.tz,
-                labels = excluded.labels, api_url_prefix = excluded.api_url_prefix,
-                step_uid_glob = excluded.step_uid_glob, override_scopes = excluded.override_scopes
-            """,
-        ])
+        try await journal.changing("freeze_saved", freeze.uid, by: actor, freeze.json) { connection in
+            try await connection.pipeline([
+                Self.revise,
+                """
+                insert into shipit_pipeline.freezes (uid, name, reason, starts, ends, cron_start, cron_end, tz, labels,
+                    api_url_prefix, step_uid_glob, override_scopes, created_by, created)
+                values (\(freeze.uid), \(freeze.name), \(freeze.reason), \(freeze.start), \(freeze.end),
+                    \(freeze.cron?.start.text), \(freeze.cron?.end.text), \(freeze.zone),
+                    \(JSONValue.object(freeze.labels)), \(freeze.apiPrefix), \(freeze.stepPattern),
+                    \(freeze.overrideScopes), \(actor), \(now))
+                on conflict (uid) do update set name = excluded.name, reason = excluded.reason, starts = excluded.starts,
+                    ends = excluded.ends, cron_start = excluded.cron_start, cron_end = excluded.cron_end, tz = excluded.tz,
+                    labels = excluded.labels, api_url_prefix = excluded.api_url_prefix,
+                    step_uid_glob = excluded.step_uid_glob, override_scopes = excluded.override_scopes
+                """,
+            ])
+        }
     }
 
-    func delete(_ uid: String) async throws -> Bool {
-        let rows = try await pool.pipeline([
-            Self.revise,
-            "delete from shipit_pipeline.freezes where uid = \(uid) returning uid",
-        ])
-        return rows.last?.isEmpty == false
+    func delete(_ uid: String, by actor: String) async throws -> Bool {
+        try await journal.changing("freeze_deleted", uid, by: actor) { connection in
+            let rows = try await connection.pipeline([
+                Self.revise,
+                "delete from shipit_pipeline.freezes where uid = \(uid) returning uid",
+            ])
+            return rows.last?.isEmpty == false ? true : nil
+        } ?? false
     }
 
     /// What is told of waiting pipelines depends on all freezes.
@@ -88,8 +107,14 @@ struct FreezeStore: Sendable {
         update shipit_pipeline.revisions set number = number + 1 where name = 'freezes'
         """
 
-    func list() async throws -> [JSONValue] {
-        let rows = try await pool.query("select * from shipit_pipeline.freezes order by starts desc, uid limit 1000")
+    /// All freezes, or the one of a name.
+    func list(_ uid: String? = nil) async throws -> [JSONValue] {
+        let rows = try await pool.query(
+            """
+            select * from shipit_pipeline.freezes where \(uid)::text is null or uid = \(uid)
+            order by starts desc, uid limit 1000
+            """
+        )
         return try rows.map { try Self.json($0) }
     }
 

@@ -21,6 +21,8 @@ public enum PipelineMigrations {
                 bytes: PackageResources.V0005_pipeline_notices_digest_sql
             ),
             Migration(version: 6, name: "pipeline mock", bytes: PackageResources.V0006_pipeline_mock_sql),
+            StepTables.requesterMigration(version: 7, schema: schema),
+            Migration(version: 8, name: "pipeline journal", bytes: PackageResources.V0008_pipeline_journal_sql),
         ]
     }
 

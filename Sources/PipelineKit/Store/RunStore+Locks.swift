@@ -97,8 +97,8 @@ extension RunStore {
     }
 
     /// Takes a lock away from its holder; answers who that was.
-    func breakLock(_ name: String) async throws -> Lock? {
-        try await pool.query(
+    func breakLock(_ name: String, on connection: PostgresConnection) async throws -> Lock? {
+        try await connection.query(
             """
             with gone as (delete from shipit_pipeline.locks where name = \(name) returning *)
             select g.name, s.uid as pipeline, g.step_uid, g.since from gone g

@@ -3,6 +3,7 @@
 import JSON
 import Postgres
 import Schedules
+import StepKit
 
 /// Pipelines to be: definitions with blanks that are filled in when one is made.
 struct TemplateStore: Sendable {
@@ -23,6 +24,7 @@ struct TemplateStore: Sendable {
     }
 
     let pool: PostgresPool
+    let journal: Journal
 
     func find(_ name: String) async throws -> Template? {
         let row = try await pool.query("select * from shipit_pipeline.templates where name = \(name)").first
@@ -52,7 +54,15 @@ struct TemplateStore: Sendable {
     ///
     /// - Returns: Whether that was so.
     func save(_ template: Template, by actor: String, at now: Timestamp) async throws -> Bool {
-        let changed = try await pool.execute(
+        let digest = CanonicalJSON.digest(.object(template.json))
+        let data: JSONObject = [
+            "version": .string(template.version), "sha256": .string(Hexadecimal.encoded(digest)),
+        ]
+        return try await journal.changing(
+            "template_saved",
+            template.name,
+            by: actor,
+            data,
             """
             insert into shipit_pipeline.templates as old (name, version, schema, definition, created_by, updated)
             values (\(template.name), \(template.version), \(template.schema), \(template.definition), \(actor), \(now))
@@ -62,10 +72,15 @@ struct TemplateStore: Sendable {
                 and old.definition::jsonb = excluded.definition::jsonb)
             """
         )
-        return changed > 0
     }
 
-    func delete(_ name: String) async throws -> Bool {
-        try await pool.execute("delete from shipit_pipeline.templates where name = \(name)") > 0
+    func delete(_ name: String, by actor: String) async throws -> Bool {
+        try await journal.changing(
+            "template_deleted",
+            name,
+            by: actor,
+            [:],
+            "delete from shipit_pipeline.templates where name = \(name)"
+        )
     }
 }

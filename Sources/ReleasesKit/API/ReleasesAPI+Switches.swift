@@ -85,7 +85,7 @@ extension ReleasesAPI {
             throw StepProblem.invalid("product and branch are missing")
         }
         try caller.require("enable_product", product, groups: groups(product))
-        guard try await service.switches.enable(product, branch) else {
+        guard try await service.switches.enable(product, branch, by: caller.name) else {
             throw StepProblem(404, "not_found", "\(product) is not disabled on \(branch)")
         }
         return .json(200)

@@ -62,7 +62,7 @@ public struct ReleaseService: Sendable {
         self.manifests = manifests
         store = ReleaseStore(pool: pipelines.pipelineStore.pool)
         submissions = SubmissionStore(pool: pipelines.pipelineStore.pool)
-        switches = SwitchStore(pool: pipelines.pipelineStore.pool)
+        switches = SwitchStore(pool: pipelines.pipelineStore.pool, journal: pipelines.journal)
         merges = MergeStore(pool: pipelines.pipelineStore.pool)
         decisions = DecisionTasks(client: client, transport: transport)
         packages = PackageAddresses(client: client)

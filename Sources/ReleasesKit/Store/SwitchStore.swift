@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MPL-2.0
 
 import JSON
+import PipelineKit
 import Postgres
 
 /// What is small and belongs to products: which are disabled, current versions, nightly releases.
 struct SwitchStore: Sendable {
     let pool: PostgresPool
+    let journal: Journal
 
     // MARK: - Disabled products
 
@@ -19,7 +21,11 @@ struct SwitchStore: Sendable {
     }
 
     func disable(_ product: String, _ branch: String, by actor: String) async throws {
-        try await pool.execute(
+        _ = try await journal.changing(
+            "product_disabled",
+            product,
+            by: actor,
+            ["branch": .string(branch)],
             """
             insert into shipit_releases.disabled_products (product, branch, created_by)
             values (\(product), \(branch), \(actor)) on conflict do nothing
@@ -27,10 +33,14 @@ struct SwitchStore: Sendable {
         )
     }
 
-    func enable(_ product: String, _ branch: String) async throws -> Bool {
-        try await pool.execute(
+    func enable(_ product: String, _ branch: String, by actor: String) async throws -> Bool {
+        try await journal.changing(
+            "product_enabled",
+            product,
+            by: actor,
+            ["branch": .string(branch)],
             "delete from shipit_releases.disabled_products where product = \(product) and branch = \(branch)"
-        ) > 0
+        )
     }
 
     // MARK: - Versions
@@ -45,24 +55,32 @@ struct SwitchStore: Sendable {
     ///
     /// - Returns: Whether there was none.
     func create(_ product: String, _ channel: String, _ version: String, by actor: String) async throws -> Bool {
-        try await pool.execute(
+        try await journal.changing(
+            "version_added",
+            product,
+            by: actor,
+            ["channel": .string(channel), "version": .string(version)],
             """
             insert into shipit_releases.versions (product, channel, version, changed_by)
             values (\(product), \(channel), \(version), \(actor)) on conflict do nothing
             """
-        ) > 0
+        )
     }
 
     /// Stores another version of a channel.
     ///
     /// - Returns: Whether it was another one.
     func update(_ product: String, _ channel: String, _ version: String, by actor: String) async throws -> Bool {
-        try await pool.execute(
+        try await journal.changing(
+            "version_changed",
+            product,
+            by: actor,
+            ["channel": .string(channel), "version": .string(version)],
             """
             update shipit_releases.versions set version = \(version), changed_by = \(actor), changed = now()
             where product = \(product) and channel = \(channel) and version <> \(version)
             """
-        ) > 0
+        )
     }
 
     // MARK: - Nightly releases

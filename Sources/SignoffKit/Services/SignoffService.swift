@@ -143,7 +143,7 @@ public struct SignoffService: StepService {
                 of: person,
                 for: signing.group,
                 policy,
-                isRequester: isRequester(person, change.step)
+                isRequester: SigningRules.isRequester(person, of: change.step)
             )
             let digest = Hexadecimal.encoded(change.step.digest)
             if let named = signing.digest, named.lowercased() != digest {
@@ -248,7 +248,7 @@ public struct SignoffService: StepService {
                 of: person,
                 for: group,
                 policy,
-                isRequester: isRequester(person, change.step)
+                isRequester: SigningRules.isRequester(person, of: change.step)
             )
             change.record("rejected", subject: group, ["sub": .string(person.subject), "reason": .string(reason)])
             change.move(to: .failed, message: "rejected by \(person.name): \(reason)")
@@ -330,7 +330,7 @@ public struct SignoffService: StepService {
                     of: person,
                     for: key,
                     policy,
-                    isRequester: isRequester(person, step)
+                    isRequester: SigningRules.isRequester(person, of: step)
                 )
                 guard let candidate else { return false }
                 return !own.contains { Self.isSame($0, candidate) } && Quorum(policy, own).needs(candidate)
@@ -393,14 +393,6 @@ public struct SignoffService: StepService {
             throw StepProblem.conflict("step_closed", "The step is \(state)")
         }
         return policy
-    }
-
-    private func isRequester(_ person: Person, _ step: Step) -> Bool {
-        SigningRules.isRequester(
-            person,
-            createdBy: step.createdBy,
-            parameters: step.definition["parameters"]
-        )
     }
 
     /// Whether two signatures are one person's; addresses are compared as well as subjects.

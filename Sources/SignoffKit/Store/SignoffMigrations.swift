@@ -22,6 +22,7 @@ public enum SignoffMigrations {
                 name: "signoff revocations",
                 bytes: PackageResources.V0003_signoff_revocations_sql
             ),
+            StepTables.requesterMigration(version: 4, schema: schema),
         ]
     }
 

@@ -278,7 +278,8 @@ public struct StepAPI<Service: StepService>: Sendable {
             actor: actor.name,
             pipeline: request.header("x-shipit-pipeline").map { String($0.prefix(80)) },
             depth: request.header("x-shipit-depth").flatMap { Int($0) } ?? 0,
-            ancestors: request.header("x-shipit-ancestors")?.split(separator: ",").map(String.init) ?? []
+            ancestors: request.header("x-shipit-ancestors")?.split(separator: ",").map(String.init) ?? [],
+            requester: request.header("x-shipit-requester").map { String($0.prefix(320)) }
         )
         let definition = try await service.definition(body, uid: uid, origin: origin)
         if request.flag("dry_run") {
@@ -415,20 +416,33 @@ public struct StepAPI<Service: StepService>: Sendable {
         } else {
             step = try await existing(request)
         }
-        if request.flag("verify") {
-            let broken = try await store.brokenLink(of: step)
-            return .json(["verified": JSONValue(broken == nil), "broken_at": broken.map { JSONValue($0) } ?? .null])
-        }
-        if request.header("accept")?.contains("text/event-stream") == true {
+        if !request.flag("verify"), request.header("accept")?.contains("text/event-stream") == true {
             let last = request.header("last-event-id").flatMap { Int($0) } ?? 0
             let feed = EventFeed(store: store, step: step, after: last)
             return .stream(contentType: "text/event-stream") { try await feed.next() }
         }
+        return try await Self.audit(
+            request,
+            brokenLink: { try await store.brokenLink(of: step) },
+            events: { try await store.events(of: step.id, after: $0, limit: $1) }
+        )
+    }
+
+    /// A page of an audit, or whether it is what it was.
+    package static func audit(
+        _ request: APIRequest,
+        brokenLink: () async throws -> Int?,
+        events: (_ after: Int, _ limit: Int) async throws -> [StepEvent]
+    ) async throws -> APIResponse {
+        if request.flag("verify") {
+            let broken = try await brokenLink()
+            return .json(["verified": JSONValue(broken == nil), "broken_at": broken.map { JSONValue($0) } ?? .null])
+        }
         let size = try request.pageSize()
         let page = PageRequest(limit: size, continuation: request.page(maximum: size).continuation)
-        let events = try await store.events(of: step.id, after: try page.int(0) ?? 0, limit: page.fetch)
+        let found = try await events(try page.int(0) ?? 0, page.fetch)
         return .json(
-            page.reply("events", events) { event in
+            page.reply("events", found) { event in
                 [JSONValue(event.sequence)]
             } json: { event in
                 .object(event.json)

@@ -40,6 +40,8 @@ public struct Step: Sendable, Hashable {
     public let ancestors: [String]
     /// Who created it.
     public let createdBy: String
+    /// On whose behalf, if its creator said so.
+    public let requester: String?
     /// When it was created.
     public let created: Timestamp
     /// Counts the changes.
@@ -114,10 +116,19 @@ public struct StepOrigin: Sendable, Hashable {
     public var depth: Int
     /// The pipelines the step is nested in, outermost first.
     public var ancestors: [String]
+    /// On whose behalf they ask, if they say so; it is believed only to the disadvantage of whoever is named.
+    public var requester: String?
 
     /// Describes an origin.
-    public init(actor: String, pipeline: String? = nil, depth: Int = 0, ancestors: [String] = []) {
+    public init(
+        actor: String,
+        pipeline: String? = nil,
+        depth: Int = 0,
+        ancestors: [String] = [],
+        requester: String? = nil
+    ) {
         self.actor = actor
+        self.requester = requester
         self.pipeline = pipeline
         self.depth = depth
         self.ancestors = ancestors

@@ -99,19 +99,10 @@ public struct StepStore: Sendable {
 
     /// Computes the audit of a step anew; answers the place of the first event that is not what it was, nil if all are.
     public func brokenLink(of step: Step) async throws -> Int? {
-        var previous = StepEvent.origin
-        var sequence = 0
-        while true {
-            let page = try await storedEvents(of: step.id, after: sequence, limit: 500)
-            for (event, hash) in page {
-                guard event.sequence == sequence + 1, event.previousHash == previous, event.hash == hash else {
-                    return event.sequence
-                }
-                previous = hash
-                sequence = event.sequence
-            }
-            if page.count < 500 { break }
+        let (broken, sequence, previous) = try await EventChain.brokenLink { after in
+            try await storedEvents(of: step.id, after: after, limit: 500)
         }
+        if let broken { return broken }
         let last = try await pool.query(
             "select last_sequence, last_hash from \(unsafe: schema).steps where id = \(step.id)"
         ).first
@@ -132,19 +123,7 @@ public struct StepStore: Sendable {
             from \(unsafe: schema).events where step_id = \(id) and sequence > \(sequence)
             order by sequence limit \(limit)
             """
-        ).map { row in
-            let event = StepEvent(
-                stepID: try row.int("step_id"),
-                sequence: try row.int("sequence"),
-                at: try row.timestamp("at"),
-                actor: try row.string("actor"),
-                kind: try row.string("kind"),
-                subject: try row.optionalString("subject"),
-                data: try row.json("data").object ?? [:],
-                previousHash: try row.bytes("previous_hash")
-            )
-            return (event, try row.bytes("hash"))
-        }
+        ).map { (try StepEvent($0), try $0.bytes("hash")) }
     }
 
     // MARK: - Creating
@@ -166,11 +145,12 @@ public struct StepStore: Sendable {
                 let inserted = try await connection.query(
                     """
                     insert into \(unsafe: schema).steps (uid, incarnation, definition, definition_sha256, state, labels,
-                        pipeline, depth, ancestors, created_by, created, updated, last_hash)
+                        pipeline, depth, ancestors, created_by, requester, created, updated, last_hash)
                     values (\(uid), (select coalesce(max(incarnation), 0) + 1 from \(unsafe: schema).steps
                             where uid = \(uid)),
                         \(definition), \(digest), 'pending', \(JSONValue.object(labels)), \(origin.pipeline),
-                        \(origin.depth), \(origin.ancestors), \(origin.actor), \(moment), \(moment),
+                        \(origin.depth), \(origin.ancestors), \(origin.actor), \(origin.requester), \(moment),
+                        \(moment),
                         \(StepEvent.origin))
                     on conflict do nothing returning \(Self.columns), definition
                     """
@@ -184,6 +164,7 @@ public struct StepStore: Sendable {
                     )
                     var data: JSONObject = ["definition_sha256": .string(Hexadecimal.encoded(digest))]
                     data["pipeline"] = origin.pipeline.map { .string($0) }
+                    data["requester"] = origin.requester.map { .string($0) }
                     change.record("created", data)
                     try await begin(&change)
                     return .created(try await write(change, announces: true, lease: nil))
@@ -211,7 +192,7 @@ public struct StepStore: Sendable {
 
     static let columns: SQL = """
         id, uid, incarnation, definition_sha256, state, message, attempt, output, info, links, labels, pipeline, depth,
-        ancestors, created_by, created, started, finished, updated, version, next_check_at, check_failures,
+        ancestors, created_by, requester, created, started, finished, updated, version, next_check_at, check_failures,
         last_sequence, last_hash, leaves_when_done
         """
 
@@ -230,6 +211,7 @@ public struct StepStore: Sendable {
             depth: try row.int("depth"),
             ancestors: try row.strings("ancestors"),
             createdBy: try row.string("created_by"),
+            requester: try row.optionalString("requester"),
             created: try row.timestamp("created"),
             version: try row.int("version"),
             updated: try row.timestamp("updated"),

@@ -113,12 +113,34 @@ public struct StepEvent: Sendable, Hashable {
     /// The digest of the event before it; zeros for the first.
     public let previousHash: [UInt8]
 
+    /// Describes an event.
+    package init(
+        stepID: Int,
+        sequence: Int,
+        at moment: Timestamp,
+        actor: String,
+        kind: String,
+        subject: String?,
+        data: JSONObject,
+        previousHash: [UInt8]
+    ) {
+        self.stepID = stepID
+        self.sequence = sequence
+        at = moment
+        self.actor = actor
+        self.kind = kind
+        self.subject = subject
+        self.data = data
+        self.previousHash = previousHash
+    }
+
     /// The digest of the one before and of this.
     public var hash: [UInt8] {
         Array(SHA256.hash(data: previousHash + CanonicalJSON.bytes(.object(content))))
     }
 
-    static let origin = [UInt8](repeating: 0, count: 32)
+    /// The digest before the first.
+    package static let origin = [UInt8](repeating: 0, count: 32)
 
     /// The event as readers of the audit see it.
     public var json: JSONObject {

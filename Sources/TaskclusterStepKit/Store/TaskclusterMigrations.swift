@@ -13,6 +13,7 @@ public enum TaskclusterMigrations {
         [
             StepTables.migration(schema: schema),
             Migration(version: 2, name: "taskcluster runs", bytes: PackageResources.V0002_taskcluster_runs_sql),
+            StepTables.requesterMigration(version: 3, schema: schema),
         ]
     }
 
