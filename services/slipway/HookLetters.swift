@@ -41,17 +41,12 @@ extension HookCommand {
 
         /// The newest letters of a hook, page by page.
         static func letters(of name: HookName, limit: Int, _ client: TaskclusterClient) async throws -> [JSONValue] {
-            var letters: [JSONValue] = []
-            var token: String?
-            repeat {
-                var query = [("limit", String(min(limit - letters.count, 1000)))]
-                if let token { query.append(("continuationToken", token)) }
-                let path = ["hooks", name.group, name.hook, "dead-letters"]
-                let page = try await client.call("hooks", "GET", path, query: query)
-                letters += page["deadLetters"]?.array ?? []
-                token = page["continuationToken"]?.string
-            } while token != nil && letters.count < limit
-            return letters
+            try await client.rows(
+                "hooks",
+                ["hooks", name.group, name.hook, "dead-letters"],
+                list: "deadLetters",
+                limit: limit
+            )
         }
     }
 

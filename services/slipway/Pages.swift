@@ -4,6 +4,26 @@ import JSON
 import TaskclusterClient
 
 extension TaskclusterClient {
+    /// The first rows of a list that comes in pages, at most as many as asked for.
+    func rows(
+        _ service: String,
+        _ path: [String],
+        list: String,
+        limit: Int,
+        query: [(String, String)] = []
+    ) async throws(TaskclusterError) -> [JSONValue] {
+        var rows: [JSONValue] = []
+        var token: String?
+        repeat {
+            var query = query + [("limit", String(min(limit - rows.count, 1000)))]
+            if let token { query.append(("continuationToken", token)) }
+            let page = try await call(service, "GET", path, query: query)
+            rows += page[list]?.array ?? []
+            token = page["continuationToken"]?.string
+        } while token != nil && rows.count < limit
+        return rows
+    }
+
     /// Every row of a list that comes in pages.
     func all(
         _ service: String,

@@ -25,7 +25,8 @@ struct Slipway: AsyncParsableCommand {
         version: Release.version,
         subcommands: [
             HookCommand.self, TaskCommand.self, GroupCommand.self, WorkerCommand.self, RoleCommand.self,
-            ClientCommand.self, BridgeCommand.self, MachineCommand.self, JobCommand.self, LocksCommand.self,
+            ClientCommand.self, BridgeCommand.self, TriggerCommand.self, MachineCommand.self, JobCommand.self,
+            LocksCommand.self,
             HostKeysCommand.self, CredentialCommand.self,
             PipelineCommand.self, SignoffCommand.self, ReleaseCommand.self, JSONECommand.self,
             CronCommand.self,

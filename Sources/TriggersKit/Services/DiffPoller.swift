@@ -18,8 +18,8 @@ struct DiffPoller: Service {
     let interval: Duration
     let wake: Signal
 
-    /// How long one process may look alone.
-    private static let lease = Duration.seconds(120)
+    /// How long one process looks alone. Should it take longer, another one begins, and only one of them moves on.
+    private var lease: Duration { min(max(interval * 2, .seconds(2)), .seconds(40)) }
     /// The longest pause after failures.
     private static let longestPause = Duration.seconds(600)
     /// How many pages are read at a time; then others may go on.
@@ -34,7 +34,7 @@ struct DiffPoller: Service {
     /// Looks if it is time; answers how many diffs were written down, nil if somebody else looks or it is not time yet.
     @discardableResult
     func look() async throws -> Int? {
-        guard let taken = try await places.take(.phabricator, lease: Self.lease) else { return nil }
+        guard let taken = try await places.take(.phabricator, lease: lease) else { return nil }
         let failures = taken.failures
         do {
             let (count, isLast) = try await read(from: taken.lastID)

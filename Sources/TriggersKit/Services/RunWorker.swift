@@ -31,7 +31,7 @@ struct RunWorker: Service {
     /// How many runs a process deals with at a time.
     private static let width = 8
     /// How long a process may be silent before another one deals with its runs.
-    private static let lease = Duration.seconds(120)
+    private static let lease = Duration.seconds(10)
 
     func run() async throws {
         await cancelWhenGracefulShutdown { await loop() }
@@ -56,17 +56,31 @@ struct RunWorker: Service {
     @discardableResult
     func work() async throws -> Int {
         let due = try await runs.take(triggers.map(\.name), limit: Self.width, lease: Self.lease)
+        guard !due.isEmpty else { return 0 }
         try await withThrowingTaskGroup(of: Void.self) { group in
+            group.addTask { await keepLeases(of: due) }
             for run in due {
-                guard let trigger = triggers.first(where: { $0.name == run.trigger }) else { continue }
-                group.addTask { try await deal(with: run, trigger) }
+                group.addTask { try await deal(with: run) }
             }
-            try await group.waitForAll()
+            // The keeper of leases ends last.
+            for _ in due { try await group.next() }
+            group.cancelAll()
         }
         return due.count
     }
 
-    private func deal(with run: Run, _ trigger: Trigger) async throws {
+    private func keepLeases(of due: [Run]) async {
+        while !Task.isCancelled {
+            do { try await Task.sleep(for: Self.lease / 3) } catch { return }
+            do { try await runs.extend(due, by: Self.lease) } catch {
+                if Task.isCancelled { return }
+                Logger.current.warning("leases were not prolonged", metadata: ["error": "\(error)"])
+            }
+        }
+    }
+
+    private func deal(with run: Run) async throws {
+        guard let trigger = triggers.first(where: { $0.name == run.trigger }) else { return }
         if run.isFiring { return try await see(run, trigger) }
         let verdict: Resolver.Verdict
         do { verdict = try await resolver.verdict(run, of: trigger) } catch {

@@ -52,6 +52,17 @@ struct RunStore: Sendable {
         return try rows.map(Self.run)
     }
 
+    /// Prolongs the leases of runs that are still being dealt with.
+    func extend(_ runs: [Run], by lease: Duration) async throws {
+        try await pool.execute(
+            """
+            update triggers.runs r set due = now() + \(lease.milliseconds)::bigint * interval '1 millisecond'
+            from unnest(\(runs.map(\.id))::bigint[], \(runs.map(\.lease))::bigint[]) as held (id, lease)
+            where r.id = held.id and r.lease = held.lease and r.settled is null
+            """
+        )
+    }
+
     private static func run(_ row: PostgresRow) throws -> Run {
         Run(
             id: try row.int("id"),
@@ -81,7 +92,7 @@ struct RunStore: Sendable {
     func noteFiring(_ run: Run, taskID: String, on connection: PostgresConnection) async throws {
         try await connection.execute(
             """
-            update triggers.runs set state = 'firing', firings = firings + 1, task_id = \(taskID),
+            update triggers.runs set state = 'firing', lease = lease + 1, firings = firings + 1, task_id = \(taskID),
                 due = now() + interval '1 second'
             where id = \(run.id)
             """
@@ -124,7 +135,8 @@ struct RunStore: Sendable {
     ) async throws {
         try await pool.execute(
             """
-            update triggers.runs set due = now() + \(pause.milliseconds)::bigint * interval '1 millisecond',
+            update triggers.runs set lease = lease + 1,
+                due = now() + \(pause.milliseconds)::bigint * interval '1 millisecond',
                 reason = coalesce(\(Self.storable(reason)), reason), looks = looks + \(looks)::int,
                 failures = failures + \(failures)::int,
                 state = case when \(failures > 0) then 'waiting' else state end
