@@ -236,21 +236,16 @@ public final class PostgresConnection: @unchecked Sendable {
     private func runPipeline(_ statements: [SQL]) async throws(PostgresError) -> [Answer] {
         if prepared.count > Self.maximumPrepared { try await forgetStatements() }
         let pointer = handle.pointer
-        let ahead = deferred
+        let ahead = (pendingBegin.map { [SQL(unsafe: $0)] } ?? []) + deferred
+        pendingBegin = nil
         deferred = []
         guard PQenterPipelineMode(pointer) == 1 else { throw handle.lost() }
 
         enum Step {
-            case begin
             case prepare(String)
             case run(String, isAhead: Bool)
         }
         var steps: [Step] = []
-        if let begin = pendingBegin {
-            guard PQsendQueryParams(pointer, begin, 0, nil, nil, nil, nil, 0) == 1 else { throw handle.lost() }
-            steps.append(.begin)
-            pendingBegin = nil
-        }
         for (index, sql) in (ahead + statements).enumerated() {
             let name: String
             if let known = prepared[sql.text] {
@@ -287,9 +282,6 @@ public final class PostgresConnection: @unchecked Sendable {
                         prepared[text] = nil
                         failure = failure ?? Self.error(result)
                     }
-                    PQclear(result)
-                case .begin:
-                    failure = failure ?? Self.error(result)
                     PQclear(result)
                 }
             }

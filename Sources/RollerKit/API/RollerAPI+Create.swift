@@ -124,7 +124,7 @@ extension RollerAPI {
         var parameters = JSONObject()
         if let action {
             parameters = Self.parameters(of: action, in: request)
-            let schema = try JSONSchema(action.parameters, unknownKeywords: .ignore)
+            let schema = try schemas[action.name] ?? JSONSchema(action.parameters, unknownKeywords: .ignore)
             for problem in schema.validate(.object(parameters)) {
                 let words = problem.path.split(separator: "/")
                 note(words.first.map(String.init) ?? "params", "\(problem.message).")

@@ -4,6 +4,7 @@ package import APIServer
 import Core
 import Expressions
 import JSON
+import JSONSchema
 import Logging
 import Postgres
 import Schedules
@@ -23,6 +24,8 @@ package struct RollerAPI: Sendable {
     let gate: RequestGate
     let validWorker: RegularExpression?
     let validClient: RegularExpression?
+    /// What the actions take, compiled once.
+    let schemas: [String: JSONSchema]
     let started = ContinuousClock.now
 
     /// Asks the auth service for its verdict.
@@ -46,6 +49,9 @@ package struct RollerAPI: Sendable {
         gate = RequestGate(settings: settings, verify: verify)
         validWorker = try? RegularExpression(settings.validWorker)
         validClient = try? RegularExpression(settings.validClient)
+        schemas = self.catalogue.actions.reduce(into: [:]) { schemas, action in
+            schemas[action.name] = try? JSONSchema(action.parameters, unknownKeywords: .ignore)
+        }
     }
 
     /// The routes that answer all of it: one, the page of operators, and those of the predecessor where they are wanted.

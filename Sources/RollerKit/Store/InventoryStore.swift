@@ -13,7 +13,12 @@ package struct InventoryStore: Sendable {
     package init(pool: PostgresPool) {
         self.pool = pool
         byID = Gathering(lanes: 2) { ids in
-            let found = try await Self.details(where: "m.id = any(\(Array(Set(ids)))::uuid[])", in: pool)
+            // One statement for each: a plan for lists is made anew for each list, which costs more than the answer.
+            let answers = try await pool.pipeline(
+                Set(ids).map { Self.selection(where: "m.id = \($0)::uuid", limit: 1) }
+            )
+            var found: [MachineDetail] = []
+            for rows in answers { found += try rows.map(MachineDetail.init(row:)) }
             return ids.map { id in found.first { $0.machine.id == id } }
         }
         byWorker = Gathering(lanes: 2) { try await Self.acquaintances(of: $0, in: pool) }
@@ -37,15 +42,7 @@ package struct InventoryStore: Sendable {
 
     /// Machines with all that hangs on them, by name.
     func details(where condition: SQL, limit: Int = 10_000) async throws -> [MachineDetail] {
-        try await Self.details(where: condition, limit: limit, in: pool)
-    }
-
-    private static func details(
-        where condition: SQL,
-        limit: Int = 10_000,
-        in pool: PostgresPool
-    ) async throws -> [MachineDetail] {
-        let rows = try await pool.query(selection(where: condition, limit: limit))
+        let rows = try await pool.query(Self.selection(where: condition, limit: limit))
         return try rows.map(MachineDetail.init(row:))
     }
 
@@ -81,46 +78,6 @@ package struct InventoryStore: Sendable {
         """
     }
 
-    /// What the inventory knows by the id of a worker.
-    struct Acquaintances: Sendable {
-        var workers: [KnownWorker]
-        /// The machines of these workers.
-        var machines: [MachineDetail]
-        /// Machines that are called so themselves.
-        var named: [MachineDetail]
-    }
-
-    /// Looks several ids of workers up in one round trip.
-    private static func acquaintances(of ids: [String], in pool: PostgresPool) async throws -> [Acquaintances] {
-        let wanted = Array(Set(ids))
-        let answers = try await pool.pipeline([
-            """
-            select w.provisioner_id, w.worker_type, w.worker_group, w.worker_id, wm.machine from roller.tc_workers w
-            left join roller.worker_machines wm on wm.worker = w.id where w.worker_id = any(\(wanted)::text[])
-            """,
-            selection(
-                where: """
-                    m.id in (select id from roller.machines
-                            where lower(name) = any(\(wanted)::text[]) or lower(fqdn) = any(\(wanted)::text[])
-                        union select machine from roller.machine_aliases where alias_lower = any(\(wanted)::text[])
-                        union select wm.machine from roller.worker_machines wm
-                            join roller.tc_workers w on w.id = wm.worker where w.worker_id = any(\(wanted)::text[]))
-                    """,
-                limit: 10_000
-            ),
-        ])
-        let workers = try answers[0].map(KnownWorker.init(row:))
-        let machines = try answers[1].map(MachineDetail.init(row:))
-        return ids.map { id in
-            let own = workers.filter { $0.worker.workerID == id }
-            return Acquaintances(
-                workers: own,
-                machines: machines.filter { machine in own.contains { $0.machine == machine.machine.id } },
-                named: machines.filter { $0.isCalled(id) }
-            )
-        }
-    }
-
     /// The window that keeps a machine from being worked on now, if any.
     package func openWindow(machine id: String) async throws -> MaintenanceWindow? {
         try await pool.query(
@@ -142,6 +99,54 @@ package struct InventoryStore: Sendable {
         return try await openWindow(machine: machine.id).map { window in
             "Machine is in a maintenance window until \(window.ends.iso8601): \(window.reason)"
         }
+    }
+
+    /// What the inventory knows by the id of a worker.
+    struct Acquaintances: Sendable {
+        var workers: [KnownWorker]
+        /// The machines of these workers.
+        var machines: [MachineDetail]
+        /// Machines that are called so themselves.
+        var named: [MachineDetail]
+    }
+
+    /// Looks several ids of workers up in one round trip.
+    private static func acquaintances(of ids: [String], in pool: PostgresPool) async throws -> [Acquaintances] {
+        let wanted = Array(Set(ids))
+        // Two statements for each, whose plans are made once.
+        let answers = try await pool.pipeline(wanted.flatMap { [workers(called: $0), machines(called: $0)] })
+        var known: [String: Acquaintances] = [:]
+        for (index, id) in wanted.enumerated() {
+            let workers = try answers[2 * index].map(KnownWorker.init(row:))
+            let machines = try answers[2 * index + 1].map(MachineDetail.init(row:))
+            known[id] = Acquaintances(
+                workers: workers,
+                machines: machines.filter { machine in workers.contains { $0.machine == machine.machine.id } },
+                named: machines.filter { $0.isCalled(id) }
+            )
+        }
+        return ids.map { known[$0] ?? Acquaintances(workers: [], machines: [], named: []) }
+    }
+
+    private static func workers(called id: String) -> SQL {
+        """
+        select w.provisioner_id, w.worker_type, w.worker_group, w.worker_id, wm.machine from roller.tc_workers w
+        left join roller.worker_machines wm on wm.worker = w.id where w.worker_id = \(id)
+        """
+    }
+
+    /// The machines of a worker and those that are called so themselves.
+    private static func machines(called id: String) -> SQL {
+        selection(
+            where: """
+                m.id in (select id from roller.machines where lower(name) = \(id)
+                    union select id from roller.machines where lower(fqdn) = \(id)
+                    union select machine from roller.machine_aliases where alias_lower = \(id)
+                    union select wm.machine from roller.worker_machines wm
+                        join roller.tc_workers w on w.id = wm.worker where w.worker_id = \(id))
+                """,
+            limit: 10_000
+        )
     }
 }
 
