@@ -36,6 +36,10 @@ final class Surroundings: Sendable {
         /// The tasks that were made, and how often each was asked for.
         var tasks: [String: JSONValue] = [:]
         var taskPuts: [String: Int] = [:]
+        /// How often the digests of a released version were asked for.
+        var sums: [String: Int] = [:]
+        /// Revisions besides the usual ones that have a decision task.
+        var planned: Set<String> = []
         /// Whether the queue makes tasks and never says so.
         var isMute = false
         /// Whether the queue refuses every task, also those that it has.
@@ -77,8 +81,9 @@ final class Surroundings: Sendable {
     }
 
     var apis: [API] {
-        let index = endpoint(.get, "/task/<route>") { request in
-            let known = ["gecko.v2.mozilla-beta.revision.abc", "xpi.v2.xpi-manifest.revision.abc"]
+        let index = endpoint(.get, "/task/<route>") { [self] request in
+            let planned = state.withLock { $0.planned.map { "gecko.v2.mozilla-beta.revision.\($0)" } }
+            let known = ["gecko.v2.mozilla-beta.revision.abc", "xpi.v2.xpi-manifest.revision.abc"] + planned
             let isKnown = known.contains { "\($0).taskgraph.decision" == request.parameter("route") }
             guard isKnown else { return .json(["code": "ResourceNotFound", "message": ""], status: 404) }
             return .json(["taskId": .string(Self.decision)])
@@ -137,8 +142,9 @@ final class Surroundings: Sendable {
             endpoint(.get, "/releases/mozilla-beta/raw-file/abc/browser/config/version_display.txt") { _ in
                 .text("60.0b9\n", contentType: "text/plain")
             },
-            endpoint(.get, "/pub/firefox/<kind>/<version>/SHA512SUMS") { request in
+            endpoint(.get, "/pub/firefox/<kind>/<version>/SHA512SUMS") { [self] request in
                 let version = request.parameter("version")
+                state.withLock { $0.sums[version, default: 0] += 1 }
                 guard version != "60.0b2" else { return .json([:], status: 404) }
                 return .text("0123  \(version)/firefox.tar.bz2\n", contentType: "text/plain")
             },

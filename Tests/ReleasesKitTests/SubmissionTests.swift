@@ -318,6 +318,25 @@ struct SubmissionTests {
         }
     }
 
+    @Test func `while its builds are waited for the archive is asked in the beginning and in the end`() async throws {
+        try await ReleaseWorld.with(catalogue: Self.catalogue(Self.planning)) { world in
+            let fields = Self.fields.map { ($0.0, $0.0 == "firefox-mozillaRevision" ? "def" : $0.1) }
+            let form = fields + [("firefox-partials", "59.0b5build2")]
+            #expect(try await Self.post(world, "/v1/submit_release.html", form).status == 302)
+            let path = "/v1/releases/\(Self.name)"
+            #expect(try await Self.post(world, path, [("ready", "1")]).status == 200)
+            let runner = ReleaseRunner(service: world.service)
+            for _ in 0..<5 { try await runner.runOnce() }
+            func row() async throws -> JSONValue { try await world.call("GET", path, as: Self.account).body }
+            #expect(try await row()["status"] == "Waiting for builds to be completed")
+            #expect(world.around.state.withLock { $0.sums["59.0b5"] } == 1)
+            world.around.state.withLock { _ = $0.planned.insert("def") }
+            try await runner.runOnce()
+            #expect(try await row()["status"] == "Started")
+            #expect(world.around.state.withLock { $0.sums["59.0b5"] } == 2)
+        }
+    }
+
     @Test func `a version that is not the source's own is not begun`() async throws {
         var runner = Self.planning
         runner["checks"] = ["display_version"]

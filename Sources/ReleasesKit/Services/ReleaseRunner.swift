@@ -77,17 +77,19 @@ struct ReleaseRunner: Sendable {
             if let problem = rules.problem(with: submission) {
                 return try await refuse(submission.name, problem)
             }
-            if let problem = try await displayProblem(submission, product, rules) {
-                return try await refuse(submission.name, problem)
-            }
-            if let problem = try await partialsProblem(submission, rules) {
+            // What only the source and the archive know is looked at in the beginning and before it counts, not at each look.
+            let isWaiting = submission.status == Self.waiting
+            if !isWaiting, let problem = try await distantProblem(submission, rules) {
                 return try await refuse(submission.name, problem)
             }
             let project = submission.text("branch").split(separator: "/").last.map(String.init) ?? ""
             let domain = DecisionTasks.trustDomain(product, project: project)
             let revision = submission.text("mozillaRevision")
             guard try await service.decisions.task(domain, project: project, revision: revision) != nil else {
-                return try await say("Waiting for builds to be completed", submission)
+                return try await say(Self.waiting, submission)
+            }
+            if isWaiting, let problem = try await distantProblem(submission, rules) {
+                return try await refuse(submission.name, problem)
             }
             task = try await plan(submission, rules)
         }
@@ -148,12 +150,15 @@ struct ReleaseRunner: Sendable {
         return changed?.graphTask
     }
 
+    private static let waiting = "Waiting for builds to be completed"
+
+    private func distantProblem(_ submission: Submission, _ rules: RunnerRules) async throws -> String? {
+        if let problem = try await displayProblem(submission, rules) { return problem }
+        return try await partialsProblem(submission, rules)
+    }
+
     /// What is wrong with the version, by what the source says that it is.
-    private func displayProblem(
-        _ submission: Submission,
-        _ product: Product,
-        _ rules: RunnerRules
-    ) async throws -> String? {
+    private func displayProblem(_ submission: Submission, _ rules: RunnerRules) async throws -> String? {
         guard rules.checks.contains(.displayVersion),
             let application = ReleaseService.application(submission.product)
         else { return nil }
