@@ -155,7 +155,7 @@ def test_credentials_of_the_worker_that_end_during_a_task_do_not_end_it(running,
         task_id = bench.create(bench.started + "\n" + code, maxRunTime=600)
         bench.is_running(task_id)
         auth.deleteClient(made["clientId"])
-        with pytest.raises(taskcluster.exceptions.TaskclusterRestFailure):
+        with pytest.raises(taskcluster.exceptions.TaskclusterAuthFailure):
             taskcluster.Auth({**running.options, "credentials": held}).currentScopes()
         kept = proxy.count(f"{task_id}/runs/0/reclaim")
         eventually(lambda: proxy.count(f"{task_id}/runs/0/reclaim") >= kept + 3)
