@@ -5,8 +5,10 @@ The numbers are those of the behaviour checks. The stories run side by side; eac
 """
 
 import json
+import re
 import signal
 import socket
+import subprocess
 import threading
 import time
 
@@ -26,7 +28,13 @@ outcome = story.fixture()
 def ping(lab):
     up = lab.host("ping-up")
     down = lab.host("ping-down", on=False)
+    # It is there and says nothing; another one misses every fourth echo.
+    silent, lossy = lab.host("ping-silent"), lab.host("ping-lossy")
+    subprocess.run(silent.inside("sh", "-c", "echo 1 >/proc/sys/net/ipv4/icmp_echo_ignore_all"), check=True)
+    lab.lose_echoes(lossy, every=4)
     return (
+        lab.act("ping", machine(silent)),
+        lab.act("ping", machine(lossy)),
         lab.act("ping", machine(up)),
         lab.act("ping", machine(down), params={"wait": 3}),
         lab.act("ping", {"name": "no-such-host.invalid"}),
@@ -37,7 +45,11 @@ def ping(lab):
 
 
 def test_25_ping_tells_how_many_echoes_came_back_and_why_none_did(outcome):
-    up, down, unknown, option, long, addressed = outcome("ping")
+    silent, lossy, up, down, unknown, option, long, addressed = outcome("ping")
+    assert silent[0] == 2 and silent[1]["error_class"] == "unreachable" and "0 of" in silent[1]["summary"], silent
+    # One lost echo is one too many, although ping itself sends another one for it.
+    assert lossy[0] == 2 and lossy[1]["error_class"] == "unreachable", lossy
+    assert re.search(r"[1-9] of [45] echoes", lossy[1]["summary"]), lossy
     assert up[0] == 0 and up[1]["result"]["received"] == 4 and up[1]["result"]["transmitted"] == 4
     assert down[0] == 2 and down[1]["error_class"] == "unreachable"
     assert unknown[1]["error_class"] == "dns"

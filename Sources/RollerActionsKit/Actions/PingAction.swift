@@ -39,6 +39,7 @@ package struct PingAction: RollerAction {
             }
             guard let report else { throw ActionError(.tooling, "ping printed no summary") }
             let summary = "\(report.received) of \(report.transmitted) echoes came back"
+            guard report.lost == 0 else { throw ActionError(.unreachable, summary) }
             return (
                 ActionResult(summary, report.json), AttemptEnd(.ok, exitCode: 0, summary: summary, output: output.text)
             )

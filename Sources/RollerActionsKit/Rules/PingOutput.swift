@@ -41,6 +41,12 @@ struct PingOutput: Hashable {
         return result
     }
 
+    /// How many echoes are missing that are not just still on their way.
+    ///
+    /// With a deadline `ping` goes on until enough echoes are back, and so hides that one got lost. One leaves
+    /// every second: of a slow machine as many are on their way as its slowest answer took seconds.
+    var lost: Int { max(0, transmitted - received - Int((roundTrip.dropFirst(2).first ?? 0) / 1000)) }
+
     private static func firstNumber(_ text: Substring) -> Int? {
         text.split(separator: " ").lazy.compactMap { Int($0) }.first
     }
