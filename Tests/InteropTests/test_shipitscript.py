@@ -255,6 +255,10 @@ def test_the_real_release_script_starts_and_ships_on_the_first_version(running, 
     assert started["l10nChangesets"] == submission["l10n_changesets"] and started["partials"] == submission["partials"]
     assert requests.get(f"{url}/l10n", auth=account, timeout=60).text == submission["l10n_changesets"]
 
+    # A task that died after it had submitted is run again: the same form is the same release.
+    Run(tmp_path, instance, wanted).succeeds()
+    assert row().json() == started
+
     began = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
     Run(tmp_path, instance, shipping(name)).succeeds()
     shipped = row().json()

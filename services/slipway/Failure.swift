@@ -8,6 +8,8 @@ struct Failure: Error {
     let status: Int32
     /// Whether the arguments or the environment are wrong.
     var isUsage = false
+    /// Whether the same may well succeed a little later.
+    var isPassing = false
 
     /// The work cannot be done.
     init(_ message: String, status: Int32 = 1) {

@@ -24,6 +24,9 @@ struct PipelineCommand: ParsableCommand {
         let info = status["info"] ?? [:]
         let isPaused = info["paused"] == true ? ", paused" : ""
         var head = "\(status["uid"]?.string ?? "?")  \(status["state"]?.string ?? "?")\(isPaused)"
+        if let total = info["steps_total"]?.int, total > 0 {
+            head += "  \(info["steps_done"]?.int ?? 0) of \(total) steps"
+        }
         if let message = status["message"]?.string, !message.isEmpty { head += "  \(message)" }
         let rows = (info["steps"]?.array ?? []).map { step -> [String] in
             let attempt = step["attempt"]?.int ?? 1
@@ -151,14 +154,13 @@ extension PipelineCommand {
             if let prefix { query.append(("uid_prefix", prefix)) }
             if let label { query.append(("label", label)) }
             let answer = try await PipelineCommand.session().call("GET", [], query: query)
-            let rows = (answer.json["steps"]?.array ?? []).map { step in
+            StepSession.list(answer.json, output, nothing: "no pipelines") { step, info in
                 [
                     step["uid"]?.string ?? "", step["state"]?.string ?? "",
-                    "\(step["info"]?["steps_done"]?.int ?? 0)/\(step["info"]?["steps_total"]?.int ?? 0)",
-                    step["info"]?["current"]?.array?.compactMap(\.string).joined(separator: " ") ?? "",
+                    "\(info["steps_done"]?.int ?? 0)/\(info["steps_total"]?.int ?? 0)",
+                    info["current"]?.array?.compactMap(\.string).joined(separator: " ") ?? "",
                 ]
             }
-            output.print(answer.json, text: Columns.text(rows, nothing: "no pipelines"))
         }
     }
 
@@ -168,8 +170,7 @@ extension PipelineCommand {
         @OptionGroup var pipeline: PipelineOptions
 
         func run() async throws {
-            let answer = try await PipelineCommand.session().call("GET", [pipeline.uid, "status"])
-            pipeline.output.print(answer.json, text: PipelineCommand.text(answer.json))
+            try await PipelineCommand.session().show(pipeline.uid, pipeline.output, PipelineCommand.text)
         }
     }
 
@@ -178,7 +179,7 @@ extension PipelineCommand {
             abstract: "Show how far a pipeline is until it has ended.",
             discussion: """
                 On a terminal the picture is drawn over the last one; elsewhere each change is a new one. The exit status is 1 \
-                if the pipeline does not succeed.
+                if the pipeline does not succeed. A service that is away for up to five minutes is waited for.
 
                 Examples:
                   slipway pipeline watch firefox-130.0b3-build1
@@ -192,14 +193,26 @@ extension PipelineCommand {
             let isTerminal = isatty(STDOUT_FILENO) == 1 && !pipeline.output.json
             var tag: String?
             var height = 0
+            var lost: ContinuousClock.Instant?
             while true {
-                let answer = try await session.call(
-                    "GET",
-                    [pipeline.uid, "status"],
-                    query: tag == nil ? [] : [("wait", "50")],
-                    headers: tag.map { ["If-None-Match": $0] } ?? [:],
-                    timeout: .seconds(80)
-                )
+                let answer: (status: Int, json: JSONValue, tag: String?)
+                do {
+                    answer = try await session.call(
+                        "GET",
+                        [pipeline.uid, "status"],
+                        query: tag == nil ? [] : [("wait", "50")],
+                        headers: tag.map { ["If-None-Match": $0] } ?? [:],
+                        timeout: .seconds(80)
+                    )
+                } catch let failure as Failure where failure.isPassing && tag != nil {
+                    // It has answered before, so it is more likely to be restarted than misspelled.
+                    let since = lost ?? .now
+                    lost = since
+                    guard ContinuousClock.now - since < .seconds(300) else { throw failure }
+                    try await Task.sleep(for: .seconds(1))
+                    continue
+                }
+                lost = nil
                 tag = answer.tag ?? tag
                 guard answer.status == 200 else { continue }
                 let text = PipelineCommand.text(answer.json)
@@ -260,13 +273,19 @@ extension PipelineCommand {
     }
 
     struct Skip: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "Leave a step out that has not been started.")
+        static let configuration = CommandConfiguration(
+            abstract: "Leave a step out that has not been started; what requires it goes on without it."
+        )
 
         @OptionGroup var pipeline: PipelineOptions
         @Argument(help: "The step.")
         var step: String
+        @Option(help: "Why; it goes into the audit.")
+        var reason: String?
 
-        func run() async throws { try await pipeline.post(["steps", step, "skip"]) }
+        func run() async throws {
+            try await pipeline.post(["steps", step, "skip"], reason.map { ["reason": .string($0)] } ?? [:])
+        }
     }
 
     struct Retry: AsyncParsableCommand {
@@ -298,11 +317,8 @@ extension PipelineCommand {
         var reason: String?
 
         func run() async throws {
-            if let step {
-                try await pipeline.post(["steps", step, "cancel"])
-            } else {
-                try await pipeline.post(["cancel"], reason.map { ["reason": .string($0)] } ?? [:])
-            }
+            let action = step.map { ["steps", $0, "cancel"] } ?? ["cancel"]
+            try await pipeline.post(action, reason.map { ["reason": .string($0)] } ?? [:])
         }
     }
 

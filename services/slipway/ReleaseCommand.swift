@@ -74,6 +74,12 @@ struct ReleaseOptions: ParsableArguments {
 
     @OptionGroup var output: OutputOptions
 
+    /// Sends what is decided about the release, and prints it as it is then.
+    func decide(_ method: String, _ path: [String] = [], _ body: JSONValue? = nil) async throws {
+        _ = try await ReleaseCommand.call(method, ["releases", name] + path, body: body)
+        try await show()
+    }
+
     /// Prints the release as it is now.
     func show() async throws {
         let release = try await ReleaseCommand.call("GET", ["releases", name])
@@ -188,10 +194,7 @@ extension ReleaseCommand {
         @Argument(help: "The phase.")
         var phase: String
 
-        func run() async throws {
-            _ = try await ReleaseCommand.call("PUT", ["releases", release.name, phase])
-            try await release.show()
-        }
+        func run() async throws { try await release.decide("PUT", [phase]) }
     }
 
     struct Sign: AsyncParsableCommand {
@@ -224,10 +227,7 @@ extension ReleaseCommand {
 
         @OptionGroup var release: ReleaseOptions
 
-        func run() async throws {
-            _ = try await ReleaseCommand.call("PATCH", ["releases", release.name], body: ["status": "shipped"])
-            try await release.show()
-        }
+        func run() async throws { try await release.decide("PATCH", [], ["status": "shipped"]) }
     }
 
     struct Abandon: AsyncParsableCommand {
@@ -237,10 +237,7 @@ extension ReleaseCommand {
 
         @OptionGroup var release: ReleaseOptions
 
-        func run() async throws {
-            _ = try await ReleaseCommand.call("DELETE", ["releases", release.name])
-            try await release.show()
-        }
+        func run() async throws { try await release.decide("DELETE") }
     }
 
     struct Disabled: AsyncParsableCommand {

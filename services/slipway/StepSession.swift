@@ -41,7 +41,32 @@ struct StepSession {
         case 403: return Failure("not allowed: \(text)")
         case 404: return Failure("not found: \(text)")
         case 400, 422: return Failure(text)
-        default: return Failure("refused with \(status) \(json["code"]?.string ?? ""): \(text)")
+        default:
+            var failure = Failure("refused with \(status) \(json["code"]?.string ?? ""): \(text)")
+            failure.isPassing = [429, 502, 503, 504].contains(status)
+            return failure
         }
+    }
+
+    /// Prints how a step stands.
+    func show(
+        _ uid: String,
+        _ output: OutputOptions,
+        token: String? = nil,
+        _ text: (JSONValue) -> String
+    ) async throws {
+        let status = try await call("GET", [uid, "status"], token: token).json
+        output.print(status, text: text(status))
+    }
+
+    /// Prints a list of steps, each as a row.
+    static func list(
+        _ answer: JSONValue,
+        _ output: OutputOptions,
+        nothing: String,
+        _ row: (_ step: JSONValue, _ info: JSONValue) -> [String]
+    ) {
+        let rows = (answer["steps"]?.array ?? []).map { row($0, $0["info"] ?? [:]) }
+        output.print(answer, text: Columns.text(rows, nothing: nothing))
     }
 }

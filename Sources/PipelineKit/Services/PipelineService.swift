@@ -99,6 +99,12 @@ public struct PipelineService: StepService {
         for step in pipeline.steps where step.timeout == nil && pipeline.deadline == nil {
             warnings.append("\(step.uid) may take for ever: it has no timeout_s, and there is no deadline")
         }
+        if !pipeline.namespacesSteps, let step = pipeline.steps.first(where: { $0.remoteUID == nil }) {
+            warnings.append(
+                "\(step.uid) and others have the names at their services that steps of other pipelines may have, too: "
+                    + "namespace_steps tells them apart"
+            )
+        }
         return [
             "order": .array(graph.waves.map { JSONValue($0) }), "critical_path": JSONValue(graph.criticalPath),
             "warnings": JSONValue(warnings),

@@ -9,14 +9,9 @@ import StepKit
 package struct Journal: Sendable {
     let store: StepStore
 
-    /// Does something and writes it down, both or neither; nothing is written where nothing was done.
+    /// Does something and writes down what was done to what, both or neither.
     ///
-    /// - Parameters:
-    ///   - kind: What is done.
-    ///   - subject: To what.
-    ///   - actor: Who does it.
-    ///   - data: The particulars.
-    ///   - body: Does it in the transaction of the entry; nil says that there was nothing to do.
+    /// The body works in the transaction of the entry; where it answers nil, there was nothing to do, and nothing is written.
     @discardableResult
     package func changing<R: Sendable>(
         _ kind: String,

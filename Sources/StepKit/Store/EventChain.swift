@@ -4,9 +4,8 @@ package import Postgres
 
 /// Events that carry the digests of those before them.
 package enum EventChain {
-    /// The place of the first event that is not what it was, and the end of the chain up to there.
-    ///
-    /// - Parameter page: Reads up to 500 events after a place.
+    /// The place of the first event that is not what it was, and the end of the chain up to there; a page is up to 500
+    /// events after a place.
     package static func brokenLink(
         _ page: (_ after: Int) async throws -> [(event: StepEvent, hash: [UInt8])]
     ) async throws -> (broken: Int?, sequence: Int, hash: [UInt8]) {
