@@ -49,6 +49,7 @@ bench: packages release ## our figures beside the peers' and the floors', as rat
 lint: ## formatting and layering
 	@swift format lint --strict -r Sources Tests services Package.swift
 	@$(local)/check-layers
+	@$(local)/check-settings
 
 format: ## format the sources in place
 	@swift format -i -r Sources Tests services Package.swift
