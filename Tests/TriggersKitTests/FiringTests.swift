@@ -168,6 +168,30 @@ struct FiringTests {
         }
     }
 
+    @Test func `a fire that cannot be written down is told and concerns no other one`() async throws {
+        try await TriggersWorld.with { world in
+            try await world.makeHook()
+            try await world.pool.execute("alter table hooks.fires add constraint c check (context not like '%bad%')")
+            let sightings = (1...7).map { number in
+                let facts = Facts.commit(revision: number == 3 ? "bad" : "aa", review: number, diffset: 1)
+                return Sighting(subject: "s\(number)", facts: facts, origin: .message)
+            }
+            _ = try await world.runs.add(sightings, for: TriggersWorld.commits)
+            let worker = world.worker([TriggersWorld.commits])
+            try await eventually("all others fire") {
+                try await worker.work()
+                return try await world.open() == 1
+            }
+            let stuck = try await world.runs.list(trigger: nil, state: nil, isStuck: true, before: nil, limit: 9)
+            #expect(stuck.map(\.subject) == ["s3"])
+            #expect(stuck.first?.reason != nil)
+            #expect(world.queue.tasks.count == 6)
+            try await world.pool.execute("alter table hooks.fires drop constraint c")
+            try await world.settle(worker)
+            #expect(world.queue.tasks.count == 7)
+        }
+    }
+
     @Test func `a hook that declines is done`() async throws {
         try await TriggersWorld.with { world in
             try await world.makeHook(task: ["$if": "false", "then": [:]])

@@ -18,7 +18,9 @@ struct DiffPoller: Service {
     let interval: Duration
     let wake: Signal
 
-    /// How long one process looks alone. Should it take longer, another one begins, and only one of them moves on.
+    /// How long one process looks alone.
+    ///
+    /// Should it take longer, another one begins, and only one of them moves on.
     private var lease: Duration { min(max(interval * 2, .seconds(2)), .seconds(40)) }
     /// The longest pause after failures.
     private static let longestPause = Duration.seconds(600)

@@ -60,7 +60,7 @@ struct RunWorker: Service {
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { await keepLeases(of: due) }
             for run in due {
-                group.addTask { try await deal(with: run) }
+                group.addTask { try await dealAlone(with: run) }
             }
             // The keeper of leases ends last.
             for _ in due { try await group.next() }
@@ -79,8 +79,23 @@ struct RunWorker: Service {
         }
     }
 
-    private func deal(with run: Run) async throws {
+    /// Deals with a run so that whatever goes wrong concerns no other one.
+    private func dealAlone(with run: Run) async throws {
         guard let trigger = triggers.first(where: { $0.name == run.trigger }) else { return }
+        do { try await deal(with: run, trigger) } catch {
+            try Task.checkCancellation()
+            do { try await fail(run, trigger, "\(error)") } catch {
+                try Task.checkCancellation()
+                // Nothing can be noted now; the lease ends, and it is tried again.
+                Logger.current.error(
+                    "what became of a trigger cannot be noted",
+                    metadata: ["trigger": "\(trigger.name)", "subject": "\(run.subject)", "error": "\(error)"]
+                )
+            }
+        }
+    }
+
+    private func deal(with run: Run, _ trigger: Trigger) async throws {
         if run.isFiring { return try await see(run, trigger) }
         let verdict: Resolver.Verdict
         do { verdict = try await resolver.verdict(run, of: trigger) } catch {
