@@ -24,9 +24,16 @@ public struct DaemonCommand<D: DaemonDescription>: AsyncParsableCommand {
     public init() {}
 
     /// Parses the process's arguments, does what they say and ends the process: 0, 1, or 2 for wrong usage.
-    public static func main() async {
+    public static func main() async { await runToEnd() }
+}
+
+extension AsyncParsableCommand {
+    /// Does what arguments say, those of the process when none are given, and ends the process.
+    ///
+    /// Wrong usage ends it with status 2, as it does for every program of the suite, or another that a convention wants.
+    public static func runToEnd(_ arguments: [String]? = nil, wrongUsage: Int32 = Daemon.misconfigured) async {
         do {
-            var command = try parseAsRoot()
+            var command = try parseAsRoot(arguments)
             if var command = command as? any AsyncParsableCommand {
                 try await command.run()
             } else {
@@ -37,7 +44,7 @@ public struct DaemonCommand<D: DaemonDescription>: AsyncParsableCommand {
         } catch {
             guard exitCode(for: error) == .validationFailure else { exit(withError: error) }
             StandardError.write(fullMessage(for: error) + "\n")
-            exit(withError: ExitCode(Daemon.misconfigured))
+            exit(withError: ExitCode(wrongUsage))
         }
     }
 }

@@ -18,7 +18,7 @@ import urllib.parse
 import pytest
 
 from local_queue import free_port
-from support import BINARIES, eventually, unique
+from support import BINARIES, TOP, eventually, unique
 
 DAEMONS = ["taskcluster-local", "hooks-service", "scheduler", "pulse-listener"]
 # What every daemon needs a database for is told by its heartbeat; the others by name.
@@ -428,3 +428,27 @@ def test_two_signals_are_as_good_as_one(running, name, tmp_path):
         os.kill(instance.process.pid, signal.SIGINT)
         time.sleep(0.02)
         assert instance.stop() == 0, instance.text()
+
+
+PROGRAMS = sorted(path.name for path in (TOP / "services").iterdir() if path.is_dir())
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_arguments_that_a_program_does_not_know_end_it_with_2(name, tmp_path):
+    done = subprocess.run([str(BINARIES / name), "--nonsense"], capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Error: ") and f"Usage: {name}" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments, status",
+    [
+        (["verify-cot"], 2), (["verify-cot", "--task-type", "build", "--nonsense"], 2), (["gen_ed25519_key", "--nonsense"], 2),
+        # A monitoring system takes 2 for a worker in trouble, and 3 for a check that could not be made.
+        (["check"], 3), (["check", "queue", "--nonsense"], 3), (["--help"], 0), (["check", "--help"], 0), (["--version"], 0),
+    ],
+)
+def test_wrong_usage_of_scriptworker_ends_as_its_callers_expect(arguments, status, tmp_path):
+    done = subprocess.run([str(BINARIES / "scriptworker"), *arguments], capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert done.returncode == status, done.stderr
+    assert (done.stdout == "") == (status != 0)

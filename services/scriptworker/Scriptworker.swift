@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import Core
+import DaemonCommand
 import Glibc
 import HTTPClient
 import ScriptworkerKit
@@ -16,7 +17,8 @@ enum Main {
         let name = CommandLine.arguments.first?.split(separator: "/").last.map(String.init) ?? ""
         let tools = ["verify_cot", "create_test_workdir", "verify_ed25519_signature", "gen_ed25519_key"]
         if tools.contains(name) { arguments.insert(name, at: 0) }
-        await ScriptworkerCommand.main(arguments)
+        // Monitoring systems take 2 for a worker in trouble, and 3 for a check that could not be made.
+        await ScriptworkerCommand.runToEnd(arguments, wrongUsage: arguments.first == "check" ? 3 : 2)
     }
 }
 
