@@ -29,19 +29,23 @@ public final class Gathering<Item: Sendable, Answer: Sendable>: Sendable {
 
     private let limit: Int
     private let lanes: Int
+    private let pace: Duration
     private let perform: @Sendable ([Item]) async throws -> [Answer]
     private let state = Mutex(State())
 
     /// Creates a place to gather; at most `limit` items are done together, and `lanes` such pieces of work at once.
     ///
-    /// The work answers every item, in their order.
+    /// After work for several the next piece begins so much later: where many come, more may gather. The work answers
+    /// every item, in their order.
     public init(
         limit: Int = 64,
         lanes: Int = 1,
+        pace: Duration = .zero,
         _ perform: @escaping @Sendable ([Item]) async throws -> [Answer]
     ) {
         self.limit = max(1, limit)
         self.lanes = max(1, lanes)
+        self.pace = pace
         self.perform = perform
     }
 
@@ -96,6 +100,8 @@ public final class Gathering<Item: Sendable, Answer: Sendable>: Sendable {
             }
             guard !batch.isEmpty else { return }
             await finish(batch)
+            // Nobody cancels this task; were it so, it would only be quicker.
+            if batch.count > 1, pace > .zero { try? await Task.sleep(for: pace) }
         }
     }
 

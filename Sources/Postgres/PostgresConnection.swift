@@ -12,7 +12,7 @@ public final class PostgresConnection: @unchecked Sendable {
     // SAFETY: `isBusy` admits one operation at a time; what operations change is only touched between enter and leave.
     private struct Prepared {
         let name: String
-        var columns: [String]?
+        var columns: ResultColumns?
     }
 
     private let handle: Handle
@@ -322,11 +322,11 @@ public final class PostgresConnection: @unchecked Sendable {
         switch PQresultStatus(result) {
         case PGRES_TUPLES_OK:
             let affected = PQcmdTuples(result).flatMap { Int(String(cString: $0)) } ?? 0
-            let columns: [String]
+            let columns: ResultColumns
             if let known = prepared[text]?.columns {
                 columns = known
             } else {
-                columns = PostgresResult.columns(result)
+                columns = ResultColumns(result)
                 prepared[text]?.columns = columns
             }
             return Answer(rows: PostgresResult(result, columns: columns).rows, affected: affected)

@@ -3,26 +3,51 @@
 import CLibPQ
 public import JSON
 public import Schedules
+import Synchronization
+
+/// The names of an answer's columns.
+struct ResultColumns: Sendable {
+    let names: [String]
+    /// Whether no name occurs twice.
+    let areDistinct: Bool
+
+    init(_ result: OpaquePointer) {
+        names = (0..<PQnfields(result)).map { PQfname(result, $0).map { String(cString: $0) } ?? "" }
+        areDistinct = Set(names).count == names.count
+    }
+}
 
 /// The rows of one answer, shared by all of them.
 final class PostgresResult: @unchecked Sendable {
     // SAFETY: a PGresult that is complete is only read from here on, and freed with the last row that refers to it.
     private let pointer: OpaquePointer
+    private let distinct: Bool
+    /// Where the column may be that is asked for next: most rows are read from left to right.
+    private let next = Atomic(0)
     let columns: [String]
 
     /// Takes ownership of an answer.
-    init(_ pointer: OpaquePointer, columns: [String]) {
+    init(_ pointer: OpaquePointer, columns: ResultColumns) {
         self.pointer = pointer
-        self.columns = columns
+        self.columns = columns.names
+        distinct = columns.areDistinct
     }
 
     deinit {
         PQclear(pointer)
     }
 
-    /// The names of an answer's columns.
-    static func columns(_ pointer: OpaquePointer) -> [String] {
-        (0..<PQnfields(pointer)).map { PQfname(pointer, $0).map { String(cString: $0) } ?? "" }
+    /// The place of a column; of several with that name the first.
+    func index(of column: String) -> Int? {
+        let start = distinct ? next.load(ordering: .relaxed) : 0
+        for offset in columns.indices {
+            let index = start + offset < columns.count ? start + offset : start + offset - columns.count
+            if columns[index] == column {
+                if distinct { next.store(index + 1 < columns.count ? index + 1 : 0, ordering: .relaxed) }
+                return index
+            }
+        }
+        return nil
     }
 
     /// All rows.
@@ -215,8 +240,10 @@ public struct PostgresRow: Sendable {
     // MARK: Helpers
 
     private func index(_ column: String) throws(PostgresError) -> Int {
-        for index in result.columns.indices where result.columns[index] == column { return index }
-        throw PostgresError(.decoding, "the answer has no column \(column)")
+        guard let index = result.index(of: column) else {
+            throw PostgresError(.decoding, "the answer has no column \(column)")
+        }
+        return index
     }
 
     private func value<R>(_ column: Int, _ decode: (UnsafeRawBufferPointer) -> R) -> R? {

@@ -22,6 +22,8 @@ package final class JobDispatcher: Service, Sendable {
     private let held = Mutex<[String: DatabaseConduct]>([:])
     private let wake = Signal()
     private let isStopping = Atomic<Bool>(false)
+    /// After a look that found several jobs the next one waits a little.
+    private static let gathering = Duration.milliseconds(3)
 
     package init(
         store: DispatchStore,
@@ -78,11 +80,13 @@ package final class JobDispatcher: Service, Sendable {
                 let free = concurrency - jobsUnderWay
                 var isMoreWaiting = false
                 var isFull = free <= 0
+                var wasBusy = false
                 do {
                     if free > 0 {
                         let taken = try await store.claim(limit: free)
                         isMoreWaiting = taken.isMoreWaiting
                         isFull = taken.jobs.count == free
+                        wasBusy = taken.jobs.count > 1
                         for job in taken.jobs { start(job, in: &group) }
                     }
                     failures = 0
@@ -95,6 +99,8 @@ package final class JobDispatcher: Service, Sendable {
                 // The end of a job wakes us; what waits for a lock or a limit is looked at again every second.
                 let pause: Duration = failures > 0 || (isMoreWaiting && !isFull) ? .seconds(1) : interval
                 _ = await wake.wait(timeout: min(pause, interval))
+                // Where many come and go, more may gather: each look costs a commit.
+                if wasBusy { try? await Task.sleep(for: Self.gathering) }
             }
         }
     }

@@ -24,9 +24,9 @@ package struct JobStore: Sendable {
         self.exchanges = exchanges
         rules = NotificationRules(notifications)
         let together = JobsTogether(pool: pool, outbox: outbox, exchanges: exchanges, rules: rules)
-        creations = Gathering { try await together.create($0) }
-        moves = Gathering { try await together.move($0) }
-        ends = Gathering { try await together.end($0) }
+        creations = Gathering(pace: .milliseconds(2)) { try await together.create($0) }
+        moves = Gathering(pace: .milliseconds(2)) { try await together.move($0) }
+        ends = Gathering(pace: .milliseconds(2)) { try await together.end($0) }
     }
 
     // MARK: - Reading
