@@ -17,6 +17,7 @@ from roller_site import TERMINAL, children, lab, site  # noqa: F401 (fixtures)
 from support import eventually
 
 CHAOS_SECONDS = float(os.environ.get("ROLLER_CHAOS_SECONDS", "20"))
+SEED = int(os.environ.get("ROLLER_CHAOS_SEED") or int.from_bytes(os.urandom(4), "big"))
 CROWD = int(os.environ.get("ROLLER_MACHINES", "100"))
 
 
@@ -31,11 +32,12 @@ def test_random_kills_double_no_reset_and_lose_no_job(site, lab):
             control, _ = lab.bmc(host)
         machines.append(site.machine(host, [control]))
     settings = {"ROLLER_LEASE": "2s"}
+    print(f"ROLLER_CHAOS_SEED={SEED}")
     workers = [site.worker(**settings) for _ in range(2)]
     asked = collections.Counter()
     jobs = []
     end = time.monotonic() + CHAOS_SECONDS
-    chance = random.Random(int.from_bytes(os.urandom(4), "big"))
+    chance = random.Random(SEED)
     while time.monotonic() < end:
         for index, machine in enumerate(machines):
             if chance.random() < 0.4:
