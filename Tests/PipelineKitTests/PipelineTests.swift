@@ -334,6 +334,20 @@ struct PipelineTests {
             world.lab.finish("b1")
             try await world.reach("q2", "completed")
 
+            // What has ended does not go on again beside another one.
+            world.lab.set("d1", Lab.Behaviour(result: "failed"))
+            world.lab.set("d2", Lab.Behaviour(result: nil))
+            try await world.create("s1", [world.step("d1")], key("s", "queue"))
+            try await world.reach("s1", "failed")
+            try await world.create("s2", [world.step("d2")], key("s", "queue"))
+            try await eventually { world.lab.isRunning("d2") }
+            #expect(try await world.call("POST", "/s1/retry").code == "concurrency_key_busy")
+            #expect(try await world.state("s1") == "failed")
+            world.lab.finish("d2")
+            try await world.reach("s2", "completed")
+            #expect(try await world.call("POST", "/s1/retry").status == 200)
+            try await world.reach("s1", "completed")
+
             try await world.create("o1", [world.step("c1")], key("o", "cancel_oldest"))
             try await eventually { world.lab.isRunning("c1") }
             try await world.create("o2", [world.step("c2")], key("o", "cancel_oldest"))

@@ -89,6 +89,10 @@ struct TokenTests {
                 #expect(answer.status == 401, "\(token.prefix(60))")
             }
             #expect(world.keys.asked.isEmpty)
+            // Another key under the name of the issuer's own makes no difference.
+            let impostor = try TestIssuer()
+            let rekeyed = try impostor.token(world.claims("a", ["releng"]), header: ["kid": kid])
+            #expect(try await attempt(world, "Bearer \(rekeyed)").code == "invalid_signature")
             var broken = try world.bearer("a")
             broken = String(broken.dropLast(8)) + "AAAAAAAA"
             #expect(try await attempt(world, broken).code == "invalid_signature")
@@ -187,7 +191,11 @@ struct TokenTests {
                 let machine = try await attempt(world, try world.bearer("a", claims: claims))
                 #expect(machine.status == 401)
                 #expect(machine.code == "human_required")
+                // Neither do they read with a token as people do.
+                let reading = try await world.call("GET", "/", as: try world.bearer("a", claims: claims))
+                #expect(reading.status == 401)
             }
+            #expect(try await world.call("GET", "/", as: try world.bearer("a")).status == 200)
             let nobody = try await world.call("PUT", "/x/sign", ["group": "releng"], as: nil)
             #expect(nobody.status == 401)
             #expect(nobody.code == "authorization_header_missing")

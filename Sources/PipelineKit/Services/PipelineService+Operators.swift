@@ -25,6 +25,7 @@ extension PipelineService {
             evaluation.isCancelled = run.isCancelled && !reopens
             try await body(&evaluation, &change)
             if change.step.state.isTerminal {
+                try await checkKey(evaluation.definition, change)
                 try await runs.setCancelled(false, id, on: change.connection)
                 change.step.attempt += 1
                 change.reopen(to: .running, message: "")
@@ -35,6 +36,17 @@ extension PipelineService {
             change.step.nextCheck = change.now
         }
         return step
+    }
+
+    /// Refuses to let a pipeline go on again beside another one of its key.
+    private func checkKey(_ definition: PipelineDefinition, _ change: StepTransaction) async throws {
+        guard let key = definition.concurrencyKey else { return }
+        let others = try await runs.predecessors(key, before: .max, on: change.connection, locking: true)
+        guard let other = others.first else { return }
+        throw StepProblem.conflict(
+            "concurrency_key_busy",
+            "The pipeline \(other.uid) of the key \(key) goes on; try again when it has ended"
+        )
     }
 
     /// Lets no further step start, or lets them start again.

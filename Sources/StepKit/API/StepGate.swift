@@ -48,7 +48,11 @@ public struct StepGate: Sendable {
                 throw Self.refusal("taskcluster_required", "This needs Taskcluster credentials, not a person's token")
             }
             guard let tokens else { throw Self.refusal("invalid_header", "Tokens of people are not accepted here") }
-            return StepActor(name: try await tokens.recentPerson(header).name, scopes: [])
+            let person = try await tokens.recentPerson(header)
+            guard !person.isMachine else {
+                throw Self.refusal("human_required", "Machines need Taskcluster credentials, not a token")
+            }
+            return StepActor(name: person.name, scopes: [])
         }
         try await request.authenticate()
         let needed = expression(verb, uid)

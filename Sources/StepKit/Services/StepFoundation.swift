@@ -54,7 +54,13 @@ public struct StepFoundation: Sendable {
         pool = PostgresPool(PostgresConfiguration(settings: settings, applicationName: context.name))
         pulse = PulseConnection(PulseConfiguration(settings: settings), name: context.name)
         rootURL = settings.rootURL("taskcluster.root.url", "the Taskcluster deployment that knows clients and scopes")
-        var http = HTTPServerConfiguration(settings: settings, defaultPort: defaultPort)
+        let port = settings.int(
+            "shipit.port",
+            default: defaultPort,
+            in: 0...65535,
+            "the port to listen on, unless HTTP_PORT names another one"
+        )
+        var http = HTTPServerConfiguration(settings: settings, defaultPort: port)
         http.bodyLimit = 1 << 20
         http.allowedOrigins = Self.origins(settings)
         self.http = http
