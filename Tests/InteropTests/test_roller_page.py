@@ -61,7 +61,7 @@ def sign(roller, tmp_path):
     ],
 )
 def test_the_page_signs_as_mohawk_does(sign, url, body, kind):
-    credentials = {"clientId": "mozilla/päge", "accessToken": "no-real-tökén"}
+    credentials = {"clientId": "mozilla-auth0/ad|Mozilla-LDAP|page", "accessToken": "no-real-token"}
     moment = {"timestamp": 1700000000, "nonce": "j4h3g2"}
     request = {"method": "post", "url": url} | ({} if body is None else {"body": body, "contentType": kind})
     ours = mohawk.util.parse_authorization_header(sign(credentials, request, moment))

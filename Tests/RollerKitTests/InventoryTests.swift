@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
+import Core
 import JSON
 import Postgres
 import TestSupport
@@ -154,6 +155,37 @@ struct InventoryTests {
             #expect(entry["verb"] == "worker.patch" && entry["before"]?["machines"] == ["old-box"])
             #expect(entry["after"]?["machines"] == ["new-box"])
         }
+    }
+
+    @Test func `the settings of old say where Xen machines are and how iLO boards are spoken to`() {
+        let old: JSONValue = [
+            "types": [:],
+            "servers": [
+                "vm-1": ["xen": ["reboot": ["11111111-2222-3333-4444-555555555555"]]],
+                "own": ["ilo": ["own-ilo.example.com", ["--login=me", "--password=mine-alone"]]],
+                "bare": ["ilo": ["bare-ilo.example.com", []]],
+            ],
+        ]
+        let environment = [
+            "XEN_URL": "http://xen.example.com:8080", "XEN_USERNAME": "root", "XEN_PASSWORD": "xen-s3cret",
+            "ILO_USERNAME": "admin", "ILO_PASSWORD": "ilo-s3cret",
+        ]
+        let seeds = SeedControllers(settings: Settings(environment: environment))
+        let document = seeds.completed(InventoryFormat.workerConfiguration.read(old.bytes()))
+        #expect(document.problems == [])
+        func controller(_ name: String) -> JSONObject? { document.controllers.first { $0.name == name }?.members }
+        let xen = controller("xen")
+        #expect(xen?["address"] == "xen.example.com" && xen?["port"] == 8080)
+        #expect(
+            xen?["options"] == ["scheme": "http", "allow_plain_http": true] && xen?["credential_ref"] == "seed-xenapi"
+        )
+        #expect(controller("ilo-bare-ilo.example.com")?["credential_ref"] == "seed-ilo")
+        #expect(controller("ilo-own-ilo.example.com")?["credential_ref"] == "ilo-own")
+        #expect(document.credentials["seed-xenapi"]?.password == "xen-s3cret")
+        #expect(document.credentials["seed-ilo"]?.username == "admin")
+        let half = Settings(environment: ["XEN_URL": "nowhere", "ILO_USERNAME": "admin"])
+        _ = SeedControllers(settings: half)
+        #expect(throws: ConfigurationError.self) { try half.check() }
     }
 
     @Test func `R22: a worker id in two groups needs its group`() async throws {

@@ -60,7 +60,12 @@ enum RollerAPIService: DaemonDescription {
         let jobs = foundation.jobs
         let ages = (outputs: settings.outputRetention, jobs: settings.jobRetention)
         let imports = path.map { path in
-            FirstImport(inventory: foundation.inventory, credentials: foundation.credentials, path: path)
+            FirstImport(
+                inventory: foundation.inventory,
+                credentials: foundation.credentials,
+                path: path,
+                seeds: settings.seeds
+            )
         }
         return foundation.services + (imports.map { [$0] } ?? []) + [
             PeriodicService(name: "sweep of jobs", every: .seconds(3600)) {

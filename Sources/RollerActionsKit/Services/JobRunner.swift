@@ -201,7 +201,7 @@ package struct JobRunner: Sendable {
             }
             return false
         }
-        guard await task.value else { return }
+        guard await task.value else { return await letGo(job) }
         Logger.current.info(
             "job ended",
             metadata: [

@@ -101,6 +101,7 @@ extension RollerAPI {
     static func view(_ detail: MachineDetail) -> JSONObject {
         var view: JSONObject = ["id": .string(detail.machine.id)]
         for (key, value) in InventoryStore.document(detail) { view[key] = value }
+        view["control_kinds"] = JSONValue(Set(detail.controls.map(\.controller.kind.rawValue)).sorted())
         view["effective_properties"] = Mask.masked(.object(detail.properties))
         view["properties"] = Mask.masked(.object(detail.machine.properties))
         view["created_at"] = .string(detail.machine.created.iso8601)
@@ -140,7 +141,7 @@ extension RollerAPI {
             guard var members = try await request.json().object else {
                 throw Refusal.detail(400, "The body must be an object.")
             }
-            for name in ["id", "effective_properties", "created_at", "updated_at", "obstacle"] {
+            for name in ["id", "control_kinds", "effective_properties", "created_at", "updated_at", "obstacle"] {
                 members.removeValue(forKey: name)
             }
             members["name"] = .string(known?.machine.name ?? members["name"]?.string ?? name)
@@ -269,7 +270,8 @@ extension RollerAPI {
         var options = options(request, caller, verb: "inventory.import")
         options.allowsPartial = request.flag("partial")
         options.pruneGroup = request.flag("prune") ? request.option("group") : nil
-        let document = format.read(try await request.body(limit: RequestGate.bodyLimit))
+        var document = format.read(try await request.body(limit: RequestGate.bodyLimit))
+        if format == .workerConfiguration { document = settings.seeds.completed(document) }
         if mode == "apply" {
             var trial = options
             trial.applies = false

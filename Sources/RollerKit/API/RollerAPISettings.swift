@@ -46,6 +46,7 @@ package struct RollerAPISettings: Sendable {
     package var answersPredecessor = false
     package var isDryRun = false
     package var patience: Duration = .seconds(3600)
+    package var seeds = SeedControllers()
     package var jobRetention: Duration = .seconds(400 * 86400)
     package var outputRetention: Duration = .seconds(90 * 86400)
 
@@ -112,6 +113,7 @@ package struct RollerAPISettings: Sendable {
             in: .seconds(1)...(.seconds(30 * 86400)),
             "how long a job may wait before it expires"
         )
+        seeds = SeedControllers(settings: settings)
         let ages: ClosedRange<Duration> = .seconds(3600) ... .seconds(36_500 * 86400)
         jobRetention = settings.duration("job.retention", default: jobRetention, in: ages, "how long jobs are kept")
         outputRetention = settings.duration(

@@ -30,7 +30,8 @@ export async function wizard(place) {
       if (!Array.isArray(error.body?.errors)) throw error;
       plan = error.body;
     }
-    tell(plan.applied ? 'The inventory is changed.' : `${plan.errors.length} mistakes; nothing is written yet.`, plan.errors.length > 0);
+    const count = plan.errors.length;
+    tell(plan.applied ? 'The inventory is changed.' : count ? `${count} mistakes; nothing is written.` : 'Nothing is written yet.', count > 0);
     result.replaceChildren(...shown(plan, () => send('apply')));
   });
   return [

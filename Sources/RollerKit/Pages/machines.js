@@ -88,7 +88,7 @@ export async function machine(place, name) {
 /** What an entry of the audit log changed. */
 function difference({ before, after }) {
   const names = Object.keys({ ...before, ...after })
-    .filter((name) => JSON.stringify(before?.[name]) !== JSON.stringify(after?.[name]));
+    .filter((name) => JSON.stringify(before?.[name] ?? null) !== JSON.stringify(after?.[name] ?? null));
   return names.length ? names.map((name) =>
     h('div', {}, `${name}: ${JSON.stringify(before?.[name] ?? null)} → ${JSON.stringify(after?.[name] ?? null)}`)) : null;
 }
@@ -117,9 +117,11 @@ function maintenance(known) {
 function buttons(known, actions) {
   const [provisioner, type, group, id] = ['provisioner_id', 'worker_type', 'worker_group', 'worker_id']
     .map((name) => known.workers[0]?.[name]);
-  const allowed = actions.filter((action) =>
-    may(action.name) || (provisioner && may(`${action.name}:${provisioner}/${type}/${group}/${id}`)));
-  if (!allowed.length) return h('p', { class: 'quiet' }, 'You may ask for none.');
+  const isPossible = (action) => !action.controls.length || action.controls.some((kind) => known.control_kinds.includes(kind));
+  const isAllowed = (action) =>
+    may(action.name) || (provisioner && may(`${action.name}:${provisioner}/${type}/${group}/${id}`));
+  const allowed = actions.filter((action) => isPossible(action) && isAllowed(action));
+  if (!allowed.length) return h('p', { class: 'quiet' }, 'There is none that you may ask for.');
   return h('div', { class: 'row' }, allowed.map((action) => h('button', {
     class: action.destructive ? 'danger' : null, title: action.description,
     onclick: () => attempt(() => run(known, action)),

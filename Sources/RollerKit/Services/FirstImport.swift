@@ -10,11 +10,18 @@ package struct FirstImport: Service {
     let inventory: InventoryStore
     let credentials: CredentialStore
     let path: String
+    let seeds: SeedControllers
 
-    package init(inventory: InventoryStore, credentials: CredentialStore, path: String) {
+    package init(
+        inventory: InventoryStore,
+        credentials: CredentialStore,
+        path: String,
+        seeds: SeedControllers = SeedControllers()
+    ) {
         self.inventory = inventory
         self.credentials = credentials
         self.path = path
+        self.seeds = seeds
     }
 
     package func run() async throws {
@@ -30,7 +37,7 @@ package struct FirstImport: Service {
         guard let bytes = Self.contents(of: path) else {
             throw CredentialStore.Problem(description: "\(path) cannot be read: \(String(cString: strerror(errno)))")
         }
-        let document = InventoryFormat.workerConfiguration.read(bytes)
+        let document = seeds.completed(InventoryFormat.workerConfiguration.read(bytes))
         for (name, credential) in document.credentials { try credentials.save(credential, as: name) }
         var options = InventoryImport(clientID: "roller-api")
         options.applies = true

@@ -11,7 +11,7 @@ extension JobStore {
             """
             select l.*, j.task_name, j.client_id, j.state, j.started, m.name as machine_name
             from roller.resource_locks l join roller.jobs j on j.id = l.job left join roller.machines m on m.id = j.machine
-            order by l.resource limit 1000
+            where l.expires_at > clock_timestamp() order by l.resource limit 1000
             """
         ).map(Self.lockDocument)
     }
