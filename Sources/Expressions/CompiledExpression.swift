@@ -70,14 +70,29 @@ final class CompiledExpression: @unchecked Sendable {
 
     // MARK: - Matching
 
-    func matches(_ text: String, _ place: RegularExpression.Place, _ effort: RegularExpression.Effort) throws(Limit)
-        -> Bool
-    {
-        try match(text, place, effort, data: pcre2_match_data_create_8(1, nil)) { _, _ in true } ?? false
+    func matches(_ text: String, _ place: RegularExpression.Place, steps: UInt32) throws(Limit) -> Bool {
+        try match(text, place, steps, data: pcre2_match_data_create_8(1, nil)) { _, _ in true } ?? false
+    }
+
+    /// Tries with few steps, and with as many as the budget allows when these are not enough.
+    func matches(_ text: String, within budget: inout MatchBudget) throws(Limit) -> Bool {
+        let length = text.utf8.count
+        let few = Self.steps(length, base: 200, each: 8, work: 10_000_000, least: 200)
+        do throws(Limit) {
+            // Reading the clock would cost more than such a match of a short text.
+            if length < 256 { return try matches(text, .anywhere, steps: few) }
+            return try budget.spend { () throws(Limit) in try matches(text, .anywhere, steps: few) }
+        } catch {
+            let work = min(budget.work, Self.usualWork)
+            guard work > 0 else { throw error }
+            let more = Self.steps(length, work: work)
+            return try budget.spend { () throws(Limit) in try matches(text, .anywhere, steps: more) }
+        }
     }
 
     func firstMatch(_ text: String, _ place: RegularExpression.Place) throws(Limit) -> RegularExpression.Match? {
-        try match(text, place, .usual, data: pcre2_match_data_create_from_pattern_8(code, nil)) { bytes, data in
+        let steps = Self.steps(text.utf8.count)
+        return try match(text, place, steps, data: pcre2_match_data_create_from_pattern_8(code, nil)) { bytes, data in
             guard let ends = pcre2_get_ovector_pointer_8(data) else { return nil }
             let groups = (0..<Int(pcre2_get_ovector_count_8(data))).map { group -> String? in
                 let (start, end) = (ends[2 * group], ends[2 * group + 1])
@@ -94,7 +109,7 @@ final class CompiledExpression: @unchecked Sendable {
     private func match<Value>(
         _ text: String,
         _ place: RegularExpression.Place,
-        _ effort: RegularExpression.Effort,
+        _ steps: UInt32,
         data: OpaquePointer?,
         _ read: (UnsafeBufferPointer<UInt8>, OpaquePointer) -> Value?
     ) throws(Limit) -> Value? {
@@ -104,7 +119,6 @@ final class CompiledExpression: @unchecked Sendable {
         var text = text
         var value: Value?
         let outcome = text.withUTF8 { bytes in
-            let steps = Self.steps(bytes.count, effort)
             pcre2_set_match_limit_8(context, steps)
             pcre2_set_depth_limit_8(context, steps)
             pcre2_set_heap_limit_8(context, Self.heapLimit)
@@ -125,13 +139,20 @@ final class CompiledExpression: @unchecked Sendable {
     /// What one match may take of the heap, in KiB.
     private static let heapLimit: UInt32 = 16 * 1024
 
+    /// What one match may cost, in characters looked at: about a second when every step looks at the whole text.
+    static let usualWork = 4_000_000_000
+
     /// How many steps a match with a text may take.
     ///
-    /// Expressions that are meant well take a few for each character; others grow with a power of the length. One step may look at the
-    /// whole text, so long texts get fewer.
-    private static func steps(_ length: Int, _ effort: RegularExpression.Effort) -> UInt32 {
-        let least = 1000
-        let base = effort == .little ? least : 100_000
-        return UInt32(max(least, min(base + 50 * length, 100_000_000 / max(length, 1))))
+    /// Expressions that are meant well take a few for each character, and more for short texts; others grow with a power of the length.
+    /// As one step may look at the whole text, long texts get fewer for each character.
+    static func steps(
+        _ length: Int,
+        base: Int = 100_000,
+        each: Int = 50,
+        work: Int = usualWork,
+        least: Int = 1000
+    ) -> UInt32 {
+        UInt32(max(least, min(base + each * length, work / max(length, 1))))
     }
 }

@@ -32,14 +32,6 @@ public struct RegularExpression: Sendable {
         case whole
     }
 
-    /// How many steps a match may take.
-    public enum Effort: Sendable {
-        /// In proportion to the text: enough for whatever does not go back much.
-        case little
-        /// Milliseconds more for those that do.
-        case usual
-    }
-
     /// Why a text is no regular expression.
     public struct Problem: Error, Sendable, Hashable, CustomStringConvertible {
         /// The reason.
@@ -89,10 +81,18 @@ public struct RegularExpression: Sendable {
     }
 
     /// Tells whether the expression matches.
-    public func matches(_ text: String, at place: Place = .anywhere, effort: Effort = .usual) throws(Undecided) -> Bool
-    {
+    public func matches(_ text: String, at place: Place = .anywhere) throws(Undecided) -> Bool {
         do throws(CompiledExpression.Limit) {
-            return try compiled.matches(text, place, effort)
+            return try compiled.matches(text, place, steps: CompiledExpression.steps(text.utf8.count))
+        } catch {
+            throw Undecided(reason: error.message, text: self.text)
+        }
+    }
+
+    /// Tells whether the expression matches somewhere, in what is left of a time for many matches.
+    public func matches(_ text: String, within budget: inout MatchBudget) throws(Undecided) -> Bool {
+        do throws(CompiledExpression.Limit) {
+            return try compiled.matches(text, within: &budget)
         } catch {
             throw Undecided(reason: error.message, text: self.text)
         }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
+import Expressions
 import JSON
 
 /// Fills defaults into a value in place.
@@ -7,8 +8,11 @@ struct Defaults {
     private static let depthLimit = 600
 
     let nodes: [Node]
+    private var budget = MatchBudget()
 
-    func fill(_ value: inout JSONValue, _ position: Int, depth: Int = 0) {
+    init(nodes: [Node]) { self.nodes = nodes }
+
+    mutating func fill(_ value: inout JSONValue, _ position: Int, depth: Int = 0) {
         guard depth < Self.depthLimit else { return }
         for rule in nodes[position].rules {
             switch (rule, value) {
@@ -34,7 +38,7 @@ struct Defaults {
         }
     }
 
-    private func fill(_ elements: inout [JSONValue], _ targets: [Int], _ rest: Rule.Rest, _ depth: Int) {
+    private mutating func fill(_ elements: inout [JSONValue], _ targets: [Int], _ rest: Rule.Rest, _ depth: Int) {
         for (index, target) in targets.enumerated() {
             if index == elements.count, let value = nodes[target].defaultValue { elements.append(value) }
             if index < elements.count { fill(&elements[index], target, depth: depth + 1) }
@@ -43,7 +47,7 @@ struct Defaults {
         for index in targets.count..<elements.count { fill(&elements[index], target, depth: depth + 1) }
     }
 
-    private func fill(_ members: inout JSONObject, _ properties: Rule.Properties, _ depth: Int) {
+    private mutating func fill(_ members: inout JSONObject, _ properties: Rule.Properties, _ depth: Int) {
         for (name, target) in properties.named {
             if !members.contains(name), let value = nodes[target].defaultValue { members[name] = value }
             fillMember(&members, name, target, depth)
@@ -51,7 +55,7 @@ struct Defaults {
         for name in members.keys where properties.positions[name] == nil {
             var isMatched = false
             // A name that takes too long gets no defaults; the validation that follows refuses it.
-            for (pattern, target) in properties.patterns where (try? pattern.matches(name, effort: .little)) == true {
+            for (pattern, target) in properties.patterns where (try? pattern.matches(name, within: &budget)) == true {
                 isMatched = true
                 fillMember(&members, name, target, depth)
             }
@@ -59,7 +63,7 @@ struct Defaults {
         }
     }
 
-    private func fillMember(_ members: inout JSONObject, _ name: String, _ target: Int, _ depth: Int) {
+    private mutating func fillMember(_ members: inout JSONObject, _ name: String, _ target: Int, _ depth: Int) {
         guard var value = members[name] else { return }
         // Scalars have nothing to fill; leaving them alone spares the copy.
         guard value.array != nil || value.object != nil else { return }

@@ -44,7 +44,8 @@ public struct JSONSchema: Sendable {
     /// Fills in `default`s of missing members and tuple elements, outside of `anyOf`, `oneOf`, `not` and `if`.
     public func applyingDefaults(_ value: JSONValue) -> JSONValue {
         var copy = value
-        Defaults(nodes: nodes).fill(&copy, 0)
+        var defaults = Defaults(nodes: nodes)
+        defaults.fill(&copy, 0)
         return copy
     }
 

@@ -8,14 +8,11 @@ struct Validator {
     /// A schema that refers to itself without consuming anything would never end.
     private static let depthLimit = 2000
 
-    /// How many patterns may take long before the others must be decided quickly, so that a hostile value costs no more than its length.
-    private static let tryLimit = 100
-
     let nodes: [Node]
     private(set) var problems: [JSONSchemaProblem] = []
     private var path: [PathToken] = []
     private var depth = 0
-    private var tries = 0
+    private var budget = MatchBudget()
     /// What could not be decided; that is never valid, not even in `not` or beside an alternative that is.
     private(set) var undecided: [JSONSchemaProblem] = []
     private var told: Set<JSONSchemaProblem> = []
@@ -52,9 +49,7 @@ struct Validator {
 
     /// Tells whether a pattern matches; not to know is a problem of the whole.
     private mutating func matches(_ pattern: RegularExpression, _ text: String) -> Bool {
-        if let outcome = try? pattern.matches(text, effort: .little) { return outcome }
-        tries += 1
-        if tries <= Self.tryLimit, let outcome = try? pattern.matches(text) { return outcome }
+        if let outcome = try? pattern.matches(text, within: &budget) { return outcome }
         let problem = problem("must match pattern \"\(pattern.text)\", which takes too long to tell")
         if told.insert(problem).inserted { undecided.append(problem) }
         return false

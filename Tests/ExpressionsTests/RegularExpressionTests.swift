@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 import Expressions
+import Glibc
 import Testing
 
 struct RegularExpressionTests {
@@ -64,17 +65,49 @@ struct RegularExpressionTests {
             #expect(undecided.description.hasPrefix("cannot tell whether /\(expression)/ matches: "))
             #expect(!undecided.description.contains(text))
             #expect(throws: RegularExpression.Undecided.self) { try compiled.firstMatch(in: text) }
-            #expect(throws: RegularExpression.Undecided.self) { try compiled.matches(text, effort: .little) }
+            var budget = MatchBudget()
+            #expect(throws: RegularExpression.Undecided.self) { try compiled.matches(text, within: &budget) }
         }
     }
 
-    @Test func `little effort is enough for long texts and common expressions`() throws {
+    @Test func `long texts are no matter for common expressions, even when no time is left`() throws {
+        var none = MatchBudget(.zero)
         let text = String(repeating: "some/words-of_a.path ", count: 50_000)
         for expression in ["^[^\\0]*$", "^[\\x20-\\x7e]+$", ".*path $", "zzz|path", "^(?!\\s)", "\\.p[a-z]th"] {
-            #expect(try RegularExpression(expression, as: .ecmaScript).matches(text, effort: .little), "\(expression)")
+            #expect(try RegularExpression(expression, as: .ecmaScript).matches(text, within: &none), "\(expression)")
         }
         let groups = try RegularExpression("^([a-z]+[/.-]?_?)+$")
-        #expect(try groups.matches("some/words-of_a.path", effort: .little))
+        #expect(try groups.matches("some/words-of_a.path", within: &none))
+    }
+
+    @Test(arguments: [("^(?:[A-Za-z0-9+/]{4})*$", "YWJj"), ("^(?:[^;]*;)+$", "a=1;")])
+    func `an ordinary expression decides texts of a hundred kilobytes`(_ expression: String, _ part: String) throws {
+        let compiled = try RegularExpression(expression, as: .ecmaScript)
+        let text = String(repeating: part, count: 100_000 / part.utf8.count)
+        var budget = MatchBudget()
+        // Several of them are in one document.
+        for _ in 0..<3 { #expect(try compiled.matches(text, within: &budget)) }
+        #expect(try compiled.matches(text))
+        #expect(try compiled.firstMatch(in: text)?.groups.first == text)
+    }
+
+    @Test func `many hostile texts cost no more than their time together`() throws {
+        let expression = try RegularExpression("(a+)+$")
+        let text = String(repeating: "a", count: 40) + "b"
+        func cost(_ match: () throws -> Bool) -> Duration {
+            let clock = { () -> Duration in
+                var time = timespec()
+                clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
+                return .seconds(time.tv_sec) + .nanoseconds(time.tv_nsec)
+            }
+            let began = clock()
+            for _ in 0..<200 { #expect(throws: RegularExpression.Undecided.self) { try match() } }
+            return clock() - began
+        }
+        let each = cost { try expression.matches(text) }
+        var budget = MatchBudget(.milliseconds(5))
+        let together = cost { try expression.matches(text, within: &budget) }
+        #expect(together < each / 4)
     }
 
     @Test func `an escaped text matches only itself`() throws {
