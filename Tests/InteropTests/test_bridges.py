@@ -8,7 +8,6 @@ import http.server
 import json
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -205,42 +204,6 @@ def test_a_webhook_fires_a_hook_once_however_often_it_comes(bridges, running):
     running.hooks().removeHook("demo", name)
 
 
-def test_the_documented_way_from_zero_to_a_fired_hook(bridges, running, tmp_path):
-    """Runs the commands of docs/bridges.md as they stand there, in a directory that looks like a checkout."""
-    text = (TOP / "docs" / "bridges.md").read_text().split("## From zero")[1].split("\n## ")[0]
-    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
-    commands = "".join(block for block in blocks if "make up" not in block)
-    assert "openssl" in commands and "hook apply" in commands and "bridge deliveries" in commands
-    # The page's name is not ours to choose; an earlier run may have broken off.
-    running.hooks().removeHook("demo", "pull-requests")
-    (tmp_path / ".local").symlink_to(running.suite.local)
-    (tmp_path / ".build").mkdir()
-    (tmp_path / ".build" / "release").symlink_to(os.environ.get("SLIPWAY_BIN", TOP / ".build" / "release"))
-    # A reader types slowly enough for the hook's queue to be bound; a script has to wait for it.
-    apply, send = commands.split("printf", 1)
-    shell = lambda script: subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", "source .local/env\nbin=.build/release/slipway\n" + script],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    done = shell(apply)
-    assert done.returncode == 0, done.stdout + done.stderr
-    wait_bound(running.hooks(), "demo", "pull-requests")
-    done = shell("printf" + send)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "202 Accepted" in done.stdout
-    assert "pull_request.octo.app.opened" in done.stdout
-
-    def names():
-        fires = running.hooks().listLastFires("demo", "pull-requests")["lastFires"]
-        return [running.queue().task(fire["taskId"])["metadata"]["name"] for fire in fires]
-
-    eventually(lambda: names() == ["app #7"])
-    running.hooks().removeHook("demo", "pull-requests")
-
-
 def test_every_form_of_signature(bridges):
     assert bridges.github({}, unique("d")).status_code == 202
     assert bridges.github({}, unique("d"), secret=SECRETS["GITHUB_OLD"]).status_code == 202
@@ -434,24 +397,3 @@ def test_a_bad_configuration_is_reported_whole(running, tmp_path):
     assert done.returncode == 2
     for part in ["BRIDGES_CONFIG", "NONE", "/none", "signature"]:
         assert part in done.stderr, done.stderr
-
-
-def test_the_documented_configuration_is_accepted(running, tmp_path):
-    """The example of docs/bridges.md, with its part about GitHub's own list of deliveries, and files where it says."""
-    blocks = re.findall(r"```json\n(.*?)```", (TOP / "docs" / "bridges.md").read_text(), re.DOTALL)
-    (text,) = [block for block in blocks if '"webhooks"' in block]
-    (recover,) = [block for block in blocks if block.startswith('"recover"')]
-    configuration = json.loads(text)
-    configuration["webhooks"]["sources"]["github"] |= json.loads("{" + recover + "}")
-    for name in ("github-before", "nagios", "github-token"):
-        (tmp_path / name).write_text("a secret of the page\n")
-    path = tmp_path / "bridges.json"
-    path.write_text(json.dumps(configuration).replace("/run/secrets/", f"{tmp_path}/"))
-    name = shutil.which("pulse-listener", path=str(os.environ.get("SLIPWAY_BIN", TOP / ".build" / "release")))
-    environment = running.suite.service_environment("pulse-listener") | {"BRIDGES_CONFIG": str(path)}
-    check = lambda **more: subprocess.run(
-        [name, "check-configuration"], env=environment | more, capture_output=True, text=True, timeout=120
-    )
-    done = check(GITHUB_SECRET="another")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert check().returncode == 2, "the page names a variable, and that counts"
