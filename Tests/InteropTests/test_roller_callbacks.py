@@ -18,7 +18,7 @@ def plugins(tmp_path):
     folder = tmp_path / "plugins"
     folder.mkdir()
     hook = folder / "prepare"
-    hook.write_text(f'#!/bin/bash\nprintf "%s\\n" "$ROLLER_JOB_ID" "$ROLLER_CALLBACK_URL" "$@" >{folder}/new && mv {folder}/new {folder}/told-$2\n')
+    hook.write_text(f'#!/bin/bash\nprintf "%s\\n" "$ROLLER_JOB_ID" "$ROLLER_CALLBACK_URL" "$@" >{folder}/new-$2 && mv {folder}/new-$2 {folder}/told-$2\n')
     hook.chmod(0o755)
     return folder
 
