@@ -87,7 +87,12 @@ package final class JobDispatcher: Service, Sendable {
                         isMoreWaiting = taken.isMoreWaiting
                         isFull = taken.jobs.count == free
                         wasBusy = taken.jobs.count > 1
-                        for job in taken.jobs { start(job, in: &group) }
+                        // Their leases are kept from now on, however long the look takes.
+                        let conducts = taken.jobs.map(hold)
+                        let machines = await runner.machines(of: taken.jobs)
+                        for conduct in conducts {
+                            start(conduct, conduct.job.machine.flatMap { machines[$0] }, in: &group)
+                        }
                     }
                     failures = 0
                 } catch {
@@ -105,11 +110,16 @@ package final class JobDispatcher: Service, Sendable {
         }
     }
 
-    private func start(_ job: Job, in group: inout DiscardingTaskGroup) {
+    private func hold(_ job: Job) -> DatabaseConduct {
         let conduct = DatabaseConduct(job, jobs: runner.jobs, dispatch: store)
         held.withLock { $0[job.id] = conduct }
+        return conduct
+    }
+
+    private func start(_ conduct: DatabaseConduct, _ machine: MachineDetail?, in group: inout DiscardingTaskGroup) {
+        let job = conduct.job
         group.addTask {
-            await self.runner.run(job, conduct)
+            await self.runner.run(job, on: machine, conduct)
             self.held.withLock { held in
                 // The same job may have been taken again meanwhile.
                 if held[job.id] === conduct { held[job.id] = nil }

@@ -47,12 +47,23 @@ package struct JobRunner: Sendable {
         self.isDryRun = isDryRun
     }
 
-    /// Does the job; whatever happens is written into it.
-    func run(_ job: Job, _ conduct: DatabaseConduct) async {
+    /// The machines of jobs that begin together, as far as they can be read now.
+    func machines(of jobs: [Job]) async -> [String: MachineDetail] {
+        do {
+            return try await inventory.machines(ids: Set(jobs.compactMap(\.machine)))
+        } catch {
+            // Each job looks for its own, and says what it found.
+            Logger.current.debug("machines were not read together", metadata: ["error": "\(error)"])
+            return [:]
+        }
+    }
+
+    /// Does the job; whatever happens is written into it. The machine is looked up unless it was read just now.
+    func run(_ job: Job, on machine: MachineDetail?, _ conduct: DatabaseConduct) async {
         let end: JobEnd?
         let redactor = Redactor()
         do throws(ActionError) {
-            end = try await perform(job, conduct, redactor)
+            end = try await perform(job, machine, conduct, redactor)
         } catch {
             end = Self.end(error)
         }
@@ -68,13 +79,16 @@ package struct JobRunner: Sendable {
         }
     }
 
-    private func perform(_ job: Job, _ conduct: DatabaseConduct, _ redactor: Redactor) async throws(ActionError)
-        -> JobEnd
-    {
+    private func perform(
+        _ job: Job,
+        _ machine: MachineDetail?,
+        _ conduct: DatabaseConduct,
+        _ redactor: Redactor
+    ) async throws(ActionError) -> JobEnd {
         guard let action = registry[job.taskName] else {
             throw ActionError(.config, "this worker knows no action \(job.taskName)")
         }
-        let (target, detail) = try await target(of: job)
+        let (target, detail) = try await target(of: job, machine)
         try await begin(job)
         let actionJob = ActionJob(job)
         if job.isDryRun || isDryRun {
@@ -213,7 +227,11 @@ package struct JobRunner: Sendable {
 
     // MARK: - The machine
 
-    private func target(of job: Job) async throws(ActionError) -> (ActionTarget, MachineDetail?) {
+    private func target(
+        of job: Job,
+        _ machine: MachineDetail?
+    ) async throws(ActionError) -> (ActionTarget, MachineDetail?) {
+        if let machine { return (ActionTarget(machine), machine) }
         do {
             if let id = job.machine {
                 guard let detail = try await inventory.machine(id: id) else {

@@ -7,26 +7,29 @@ package import Schedules
 /// The machines, what they hang on and what they are called.
 package struct InventoryStore: Sendable {
     package let pool: PostgresPool
-    private let byID: Gathering<String, MachineDetail?>
     let byWorker: Gathering<String, Acquaintances>
 
     package init(pool: PostgresPool) {
         self.pool = pool
-        byID = Gathering(lanes: 2) { ids in
-            // One statement for each: a plan for lists is made anew for each list, which costs more than the answer.
-            let answers = try await pool.pipeline(
-                Set(ids).map { Self.selection(where: "m.id = \($0)::uuid", limit: 1) }
-            )
-            var found: [MachineDetail] = []
-            for rows in answers { found += try rows.map(MachineDetail.init(row:)) }
-            return ids.map { id in found.first { $0.machine.id == id } }
-        }
-        byWorker = Gathering(lanes: 2) { try await Self.acquaintances(of: $0, in: pool) }
+        byWorker = Gathering(pace: .milliseconds(2)) { try await Self.acquaintances(of: $0, in: pool) }
     }
 
     /// A machine with all that hangs on it, or nil.
     package func machine(id: String) async throws -> MachineDetail? {
-        try await byID.add(id.lowercased())
+        try await details(where: "m.id = \(id)::uuid", limit: 1).first
+    }
+
+    /// Those of several machines that there are, by id, in one round trip.
+    package func machines(ids: Set<String>) async throws -> [String: MachineDetail] {
+        guard !ids.isEmpty else { return [:] }
+        // One statement for each: a plan for lists is made anew for each list, which costs more than the answer.
+        let answers = try await pool.pipeline(ids.map { Self.selection(where: "m.id = \($0)::uuid", limit: 1) })
+        var found: [String: MachineDetail] = [:]
+        for rows in answers {
+            guard let detail = try rows.first.map(MachineDetail.init(row:)) else { continue }
+            found[detail.machine.id] = detail
+        }
+        return found
     }
 
     /// The machine of a short name, full name or alias, in any case; nil if there is none.
