@@ -58,7 +58,9 @@ package struct JobRunner: Sendable {
         }
     }
 
-    /// Does the job; whatever happens is written into it. The machine is looked up unless it was read just now.
+    /// Does the job; whatever happens is written into it.
+    ///
+    /// The machine is looked up unless it was read just now.
     func run(_ job: Job, on machine: MachineDetail?, _ conduct: DatabaseConduct) async {
         let end: JobEnd?
         let redactor = Redactor()

@@ -270,8 +270,9 @@ struct JobsTogether: Sendable {
             """
     }
 
-    /// Runs one statement for each job, in one round trip and in the order of their ids: two of these never wait for each
-    /// other. Nil where nothing was changed.
+    /// Runs one statement for each job, in one round trip.
+    ///
+    /// In the order of their ids, so that two of these never wait for each other. Nil where nothing was changed.
     private func changes(
         _ statements: [(id: String, sql: SQL)],
         on connection: PostgresConnection
