@@ -7,6 +7,7 @@ Its library asks again five times whatever is refused, which takes about forty s
 import datetime
 import json
 import pathlib
+import random
 import subprocess
 import sys
 
@@ -126,10 +127,15 @@ class Run:
 @pytest.fixture(scope="module")
 def newest():
     """The library that the script is installed with today: it knows ours only. The required one knows both versions."""
-    place = PLACE / "shipitapi-3.1.0"
-    if not (place / "shipitapi").is_dir():
+    return library("shipitapi", "3.1.0")
+
+
+def library(name, version):
+    """A library beside those that are installed for everybody; answers where it is."""
+    place = PLACE / f"{name}-{version}"
+    if not (place / name.replace("-", "_")).is_dir():
         install = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        subprocess.run([*install, "--target", place, "shipitapi==3.1.0"], check=True, timeout=300)
+        subprocess.run([*install, "--target", place, f"{name}=={version}"], check=True, timeout=300)
     return place
 
 
@@ -279,3 +285,35 @@ def test_what_the_real_release_script_may_not_do_is_refused_and_changes_nothing(
     credentials = running.options["credentials"]
     account = (credentials["clientId"], credentials["accessToken"])
     assert requests.get(f"{root}/v1/releases/{unknown}", auth=account, timeout=60).status_code == 404
+
+
+SORT = """
+import json, sys
+from mozilla_version.gecko import FirefoxVersion
+print(json.dumps(sorted(json.load(sys.stdin), key=FirefoxVersion.parse)))
+"""
+
+
+def test_81_releases_are_listed_in_the_order_of_the_library_that_knows_versions(running):
+    """The script takes the last of the list for the newest."""
+    revision, _ = plan(running)
+    wanted = ["60.0b9", "60.0b10", "60.0", "60.0.1", "60.0esr", "60.0.1esr", "60.10.0esr", "60.2.1esr"]
+    wanted += ["59.0.3", "60.0b1", "100.0", "99.0.2", "126.0b2", "115.9.1esr", "115.10.0esr"]
+    # A build that no earlier run has made.
+    build = random.SystemRandom().randrange(1000, 100_000)
+    script = Script(running)
+    for version in wanted:
+        body = {"product": "firefox", "branch": BRANCH, "version": version, "build_number": build, "revision": revision}
+        script.request("POST", "/releases", data=json.dumps(body | {"partial_updates": {}}))
+    found = script.releases(product="firefox", branch=BRANCH, status="scheduled")
+    listed = [release["version"] for release in found if release["build_number"] == build]
+    sort = subprocess.run(
+        [sys.executable, "-c", SORT],
+        input=json.dumps(wanted),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=clean_environment() | {"PYTHONPATH": str(library("mozilla-version", "5.1.0"))},
+    )
+    assert sort.returncode == 0, sort.stderr
+    assert listed == json.loads(sort.stdout)
