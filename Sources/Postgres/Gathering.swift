@@ -30,6 +30,7 @@ public final class Gathering<Item: Sendable, Answer: Sendable>: Sendable {
     private let limit: Int
     private let lanes: Int
     private let pace: Duration
+    private let alone: (@Sendable (Item) async throws -> Answer)?
     private let perform: @Sendable ([Item]) async throws -> [Answer]
     private let state = Mutex(State())
 
@@ -37,15 +38,20 @@ public final class Gathering<Item: Sendable, Answer: Sendable>: Sendable {
     ///
     /// After work for several the next piece begins so much later: where many come, more may gather. The work answers
     /// every item, in their order.
+    ///
+    /// With `alone` the work may give up early, even where it is for one item, because others wait behind it: what it did
+    /// not do is then done in this way, which nobody waits for but who wanted it.
     public init(
         limit: Int = 64,
         lanes: Int = 1,
         pace: Duration = .zero,
+        alone: (@Sendable (Item) async throws -> Answer)? = nil,
         _ perform: @escaping @Sendable ([Item]) async throws -> [Answer]
     ) {
         self.limit = max(1, limit)
         self.lanes = max(1, lanes)
         self.pace = pace
+        self.alone = alone
         self.perform = perform
     }
 
@@ -111,12 +117,24 @@ public final class Gathering<Item: Sendable, Answer: Sendable>: Sendable {
             precondition(answers.count == batch.count, "every item gets an answer")
             for (waiting, answer) in zip(batch, answers) { waiting.reply.resume(returning: .success(answer)) }
         } catch {
-            guard batch.count > 1, Self.mayLieInOne(error) else {
+            guard batch.count > 1 || alone != nil, Self.mayLieInOne(error) else {
                 for waiting in batch { waiting.reply.resume(returning: .failure(error)) }
                 return
             }
             // Tasks of their own, which end with their answers: one that is held up must not hold up the others.
-            for waiting in batch { Task { await self.finish([waiting]) } }
+            for waiting in batch { Task { await self.finishAlone(waiting) } }
+        }
+    }
+
+    private func finishAlone(_ waiting: Waiting) async {
+        do {
+            if let alone {
+                waiting.reply.resume(returning: .success(try await alone(waiting.item)))
+            } else {
+                waiting.reply.resume(returning: .success(try await perform([waiting.item])[0]))
+            }
+        } catch {
+            waiting.reply.resume(returning: .failure(error))
         }
     }
 

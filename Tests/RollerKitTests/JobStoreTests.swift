@@ -118,6 +118,38 @@ struct JobStoreTests {
         }
     }
 
+    @Test func `a job whose row somebody keeps locked holds up no other one`() async throws {
+        try await RollerWorld.with { world in
+            var claims: [(id: String, fence: Int)] = []
+            for index in 0..<3 {
+                let new = NewJob(.ping, machine: nil, worker: WorkerName("w-\(index)"), clientID: "c", source: .api)
+                guard case .created(let job) = try await world.jobs.create(new) else {
+                    Issue.record("the job is not new")
+                    return
+                }
+                try await world.pool.execute(
+                    "update roller.jobs set state = 'claimed', fence = \(index + 1) where id = \(job.id)::uuid"
+                )
+                claims.append((job.id, index + 1))
+            }
+            let (jobs, pool, locked) = (world.jobs, world.pool, claims[0])
+            let end = JobEnd(.succeeded, summary: "done")
+            let slow = try await pool.transaction { connection in
+                _ = try await connection.query("select from roller.jobs where id = \(locked.id)::uuid for update")
+                let slow = Task { try await jobs.finish(locked.id, fence: locked.fence, end) }
+                for other in claims.dropFirst() {
+                    #expect(try await jobs.transition(other.id, fence: other.fence, to: .running))
+                    #expect(try await jobs.finish(other.id, fence: other.fence, end))
+                }
+                #expect(try await jobs.job(locked.id)?.state == .claimed)
+                return slow
+            }
+            // Its own patience is longer than that of those who wait behind it.
+            #expect(try await slow.value)
+            #expect(try await jobs.job(locked.id)?.state == .succeeded)
+        }
+    }
+
     @Test func `a claim that was overtaken changes nothing`() async throws {
         try await RollerWorld.with { world in
             let job = try await world.newJob(.reboot)

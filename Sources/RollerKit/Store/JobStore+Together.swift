@@ -14,7 +14,7 @@ struct JobsTogether: Sendable {
     let exchanges: RollerExchanges
     let rules: NotificationRules
 
-    /// While several share a transaction none of them may wait long for a row: each by itself may.
+    /// Nobody may wait long for a row while others wait behind: each by itself may.
     private static let patience: SQL = "set local lock_timeout = '1s'"
 
     // MARK: - Beginnings
@@ -49,14 +49,14 @@ struct JobsTogether: Sendable {
     }
 
     /// Stores jobs, and tells workers, the bus and people of them.
-    func create(_ batch: [Creation]) async throws -> [Created] {
+    func create(_ batch: [Creation], isAlone: Bool = false) async throws -> [Created] {
         let limits = batch.lazy.compactMap(\.limits).first
         var left = Set(batch.indices.filter { batch[$0].limits != nil && batch[$0].limits != limits })
         while true {
             let members = batch.indices.filter { !left.contains($0) }
             guard !members.isEmpty else { return batch.map { _ in .alone(isCounted: false) } }
             do {
-                let jobs = try await create(batch, members, limits)
+                let jobs = try await create(batch, members, limits, isAlone)
                 if !jobs.isEmpty { outbox.wake() }
                 return batch.indices.map { place in
                     if let job = jobs[batch[place].new.id] { return .created(job) }
@@ -69,11 +69,16 @@ struct JobsTogether: Sendable {
         }
     }
 
-    private func create(_ batch: [Creation], _ members: [Int], _ limits: JobLimits?) async throws -> [String: Job] {
+    private func create(
+        _ batch: [Creation],
+        _ members: [Int],
+        _ limits: JobLimits?,
+        _ isAlone: Bool
+    ) async throws -> [String: Job] {
         try await pool.transaction { connection in
+            if !isAlone { connection.later([Self.patience]) }
             let counted = members.filter { batch[$0].limits != nil }
             var statements = [Self.insertion(of: members.map { batch[$0] })]
-            if members.count > 1 { statements.insert(Self.patience, at: 0) }
             if let limits, !counted.isEmpty {
                 let keys = counted.map { "client:\(batch[$0].new.clientID)" }
                 statements.insert(JobStore.counting(keys, limits.perClientAndMinute, seconds: 60), at: 0)
@@ -187,9 +192,9 @@ struct JobsTogether: Sendable {
     }
 
     /// Moves jobs on; false for those whose claim is not the last one any more.
-    func move(_ batch: [Move]) async throws -> [Bool] {
+    func move(_ batch: [Move], isAlone: Bool = false) async throws -> [Bool] {
         let answers = try await pool.transaction { connection -> [Bool] in
-            let found = try await changes(batch.map { ($0.id, Self.statement($0)) }, on: connection)
+            let found = try await changes(batch.map { ($0.id, Self.statement($0)) }, isAlone, on: connection)
             let begun = found.compactMap { $0 }.filter { $0.job.state == .running }
             try await outbox.add(begun.map { exchanges.eventMessage($0.job, machine: $0.machine) }, on: connection)
             var answers = found.map { $0 != nil }
@@ -230,9 +235,9 @@ struct JobsTogether: Sendable {
     }
 
     /// Ends jobs; false for those whose claim is not the last one any more, or that had ended before.
-    func end(_ batch: [Ending]) async throws -> [Bool] {
+    func end(_ batch: [Ending], isAlone: Bool = false) async throws -> [Bool] {
         let answers = try await pool.transaction { connection -> [Bool] in
-            let found = try await changes(batch.map { ($0.id, Self.statement($0)) }, on: connection)
+            let found = try await changes(batch.map { ($0.id, Self.statement($0)) }, isAlone, on: connection)
             var messages: [PulseMessage] = []
             for (ending, ended) in zip(batch, found) {
                 guard let ended else { continue }
@@ -275,10 +280,11 @@ struct JobsTogether: Sendable {
     /// In the order of their ids, so that two of these never wait for each other. Nil where nothing was changed.
     private func changes(
         _ statements: [(id: String, sql: SQL)],
+        _ isAlone: Bool,
         on connection: PostgresConnection
     ) async throws -> [JobStore.Found?] {
         let order = statements.indices.sorted { statements[$0].id < statements[$1].id }
-        if order.count > 1 { connection.later([Self.patience]) }
+        if !isAlone { connection.later([Self.patience]) }
         let answers = try await connection.pipeline(order.map { statements[$0].sql })
         var found = [JobStore.Found?](repeating: nil, count: statements.count)
         for (place, rows) in zip(order, answers) { found[place] = try JobStore.jobs(rows).first }

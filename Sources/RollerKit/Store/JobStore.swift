@@ -24,9 +24,16 @@ package struct JobStore: Sendable {
         self.exchanges = exchanges
         rules = NotificationRules(notifications)
         let together = JobsTogether(pool: pool, outbox: outbox, exchanges: exchanges, rules: rules)
-        creations = Gathering(pace: .milliseconds(2)) { try await together.create($0) }
-        moves = Gathering(pace: .milliseconds(2)) { try await together.move($0) }
-        ends = Gathering(pace: .milliseconds(2)) { try await together.end($0) }
+        let pace = Duration.milliseconds(2)
+        creations = Gathering(pace: pace, alone: { try await together.create([$0], isAlone: true)[0] }) {
+            try await together.create($0)
+        }
+        moves = Gathering(pace: pace, alone: { try await together.move([$0], isAlone: true)[0] }) {
+            try await together.move($0)
+        }
+        ends = Gathering(pace: pace, alone: { try await together.end([$0], isAlone: true)[0] }) {
+            try await together.end($0)
+        }
     }
 
     // MARK: - Reading
