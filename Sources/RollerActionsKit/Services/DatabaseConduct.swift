@@ -75,16 +75,28 @@ final class DatabaseConduct: JobConduct {
 
     func begin(_ method: String, control: String?, arguments: [String]) async throws(ActionError) -> Int {
         let number = try await steady {
-            try await self.jobs.beginAttempt(
-                self.job.id,
-                fence: self.job.fence,
-                method: method,
-                control: control,
-                arguments: arguments
-            )
+            try await self.numbered(method, control: control, arguments: arguments)
         }
         guard let number else { throw lost() }
         return number
+    }
+
+    /// Begins an attempt; where several controls are asked side by side, another one may take the same number first.
+    private func numbered(_ method: String, control: String?, arguments: [String]) async throws -> Int? {
+        for tries in 1... {
+            do {
+                return try await jobs.beginAttempt(
+                    job.id,
+                    fence: job.fence,
+                    method: method,
+                    control: control,
+                    arguments: arguments
+                )
+            } catch let error as PostgresError where error.isUniqueViolation && tries < 50 {
+                continue
+            }
+        }
+        return nil
     }
 
     func end(_ attempt: Int, _ end: AttemptEnd) async {
