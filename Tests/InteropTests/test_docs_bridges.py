@@ -7,10 +7,12 @@ import pathlib
 import subprocess
 import sys
 
+import pika
 import pytest
 
 from conftest import BINARIES, TOP
 from examples import Runner, blocks
+from support import eventually
 
 BRIDGES, TRIGGERS = TOP / "docs" / "bridges.md", TOP / "docs" / "triggers.md"
 
@@ -23,6 +25,7 @@ def runner(running, tmp_path, monkeypatch):
     environment["PATH"] = f"{BINARIES}:{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
     (tmp_path / ".local").symlink_to(running.suite.local)
     return Runner(tmp_path, running.suite.service_environment("pulse-listener") | environment)
 
@@ -32,6 +35,14 @@ def run(runner, block):
         runner.run(block)
     except Exception as error:
         raise AssertionError(f"“{block.heading}”, line {block.line}: {error}") from error
+
+
+def is_there(running, queue):
+    connection = pika.BlockingConnection(pika.URLParameters(running.amqp_url))
+    try:
+        return connection.channel().queue_declare(queue, passive=True)
+    finally:
+        connection.close()
 
 
 def checked(running, tmp_path, variable, text, **more):
@@ -101,6 +112,8 @@ def test_every_example_of_the_page_about_triggers_works(running, runner, tmp_pat
             assert block.text == "cp triggers.json .local/triggers.json\ndeploy/local/suite restart pulse-listener\n"
             place.write_text((tmp_path / "triggers.json").read_text())
             running.suite.restart("pulse-listener")
+            # A reader types slowly enough for the listener to have made its queue; a script has to wait for it.
+            eventually(lambda: is_there(running, "queue/slipway/triggers/static-analysis-mozreview"))
             restarts += 1
     finally:
         place.unlink(missing_ok=True)

@@ -69,9 +69,16 @@ class Triggers:
         return [run["state"] for run in self.settled(trigger, *subjects)]
 
     def publish(self, exchange, key, body):
+        """Publishes once there is a queue that the message goes to: the listener binds its own some time after it starts."""
         connection = pika.BlockingConnection(pika.URLParameters(self.running.amqp_url))
         channel = connection.channel()
-        channel.basic_publish(exchange, key, body)
+        channel.confirm_delivery()
+
+        def publish():
+            channel.basic_publish(exchange, key, body, mandatory=True)
+            return True
+
+        eventually(publish)
         connection.close()
 
 
@@ -119,6 +126,13 @@ def triggers(running):
     result.review = review
     # The first look begins at the newest diff: wait for it, so that what follows is new.
     eventually(lambda: any(call == "differential.diff.search" and "after" in asked for call, asked in phabricator.calls))
+    # What the bus says before the queues are bound would be lost.
+    elsewhere = {"payload": {"repository_url": "https://review.example/elsewhere"}}
+    result.publish("exchange/mozreview/", "mozreview.commits.published", json.dumps(elsewhere).encode())
+    nobody = taskcluster.slugId()
+    group = {"version": 1, "taskGroupId": nobody, "schedulerId": "gecko-level-3"}
+    exchange = "exchange/taskcluster-queue/v1/task-group-resolved"
+    result.publish(exchange, f"primary.{nobody}.gecko-level-3._", json.dumps(group).encode())
     try:
         yield result
     finally:
