@@ -39,22 +39,6 @@ extension DispatchStore {
         return (true, try row.bool("stop"))
     }
 
-    /// Gives jobs back that were taken and not begun.
-    package func release(_ jobs: [Job]) async throws {
-        guard !jobs.isEmpty else { return }
-        _ = try await pool.execute(
-            """
-            with freed as (
-                update roller.jobs j set state = 'queued', runner = null, lease_until = null, attempts = attempts - 1
-                from unnest(\(jobs.map(\.id))::uuid[], \(jobs.map(\.fence))::bigint[]) as held (id, fence)
-                where j.id = held.id and j.fence = held.fence and j.state = 'claimed'
-                returning j.id
-            )
-            delete from roller.resource_locks where job in (select id from freed)
-            """
-        )
-    }
-
     /// Gives up the locks of a claim that was taken from us.
     func letGo(_ job: Job) async throws {
         _ = try await pool.execute(
