@@ -13,9 +13,11 @@ import requests
 from roller import PREFIX, Roller
 from support import unique
 
-# Runs the page's own module; the request and the credentials come on standard input.
+# Runs the page's own module; the request and the credentials come on standard input. Node 18 hides what browsers show.
 SIGN = """
+import { webcrypto } from 'node:crypto';
 import { authorization } from './hawk.mjs';
+globalThis.crypto ??= webcrypto;
 let text = '';
 for await (const piece of process.stdin) text += piece;
 const { credentials, request, moment } = JSON.parse(text);
@@ -35,9 +37,6 @@ def sign(roller, tmp_path):
     node = shutil.which("node")
     if not node:
         pytest.skip("no node: the page's script cannot be run here")
-    major = int(subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout.strip("v\n").split(".")[0])
-    if major < 20:
-        pytest.skip(f"node {major} has no Web Crypto of its own: the page's script cannot be run here")
     answer = requests.get(f"{roller.url}/ui/hawk.js", timeout=60)
     assert answer.status_code == 200
     (tmp_path / "hawk.mjs").write_bytes(answer.content)

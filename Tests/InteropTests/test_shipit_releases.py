@@ -13,7 +13,7 @@ import taskcluster
 from support import unique
 from test_shipit import call, slipway, token, wait
 
-# A branch of its own: updates from what earlier runs have shipped would ask the real repository for its locales.
+# A branch of this run's own.
 PROJECT = f"mozilla-{time.time_ns()}"
 BRANCH = f"releases/{PROJECT}"
 PHASES = ["promote_firefox", "push_firefox", "ship_firefox"]
@@ -46,14 +46,8 @@ class Script:
         return self.request("GET", "/releases?" + urllib.parse.urlencode(filters)).json()
 
 
-@pytest.fixture
-def revision(running):
-    """A revision with a decision task that offers the phases, and a hook that carries them out."""
-    return plan(running)[0]
-
-
-def plan(running):
-    """Makes a revision; answers it and the name of the hook that carries out its phases."""
+def plan(running, project=PROJECT):
+    """Makes a revision with a decision task that offers the phases; answers it and the name of the hook for them."""
     revision, name = unique("revision"), unique("promotion")
     hook = {
         "metadata": {"name": name, "description": "carries out phases", "owner": "releng@example.com"},
@@ -101,7 +95,7 @@ def plan(running):
         requests.put(made["putUrl"], data=text.encode(), headers={"Content-Type": "application/json"}, timeout=60).raise_for_status()
     worker.reportCompleted(decision, 0)
     index = taskcluster.Index(running.options)
-    route = f"gecko.v2.{PROJECT}.revision.{revision}.taskgraph.decision"
+    route = f"gecko.v2.{project}.revision.{revision}.taskgraph.decision"
     index.insertTask(route, {"taskId": decision, "rank": 0, "data": {}, "expires": stamp(86400)})
     return revision, name
 
@@ -111,17 +105,20 @@ def number():
     return f"{int(time.time()) % 1_000_000}.0b{int(unique('n')[-3:], 36) % 900 + 1}"
 
 
-def test_the_release_script_releases(running, revision):
+def test_the_release_script_releases(running):
     """80: what the script calls succeeds, in its order and as often as it likes."""
     if "SHIPIT_TASKCLUSTER_URL" not in running.values:
         pytest.skip("shipit-taskcluster is not built")
+    # Updates from what was shipped on this branch would ask the real repository for its locales: nothing was.
+    project = f"mozilla-{time.time_ns()}"
+    branch, (revision, _) = f"releases/{project}", plan(running, project)
     script, version = Script(running), number()
-    assert BRANCH not in script.request("GET", "/disabled-products").json().get("firefox", [])
-    wanted = {"product": "firefox", "branch": BRANCH, "status": "shipped,aborted,scheduled", "version": version}
+    assert branch not in script.request("GET", "/disabled-products").json().get("firefox", [])
+    wanted = {"product": "firefox", "branch": branch, "status": "shipped,aborted,scheduled", "version": version}
     assert script.releases(**wanted) == []
     body = {
         "product": "firefox",
-        "branch": BRANCH,
+        "branch": branch,
         "version": version,
         "build_number": 1,
         "revision": revision,
@@ -157,7 +154,7 @@ def test_the_release_script_releases(running, revision):
     script.request("PATCH", f"/releases/{name}", data=json.dumps({"status": "shipped"}))
     script.request("PATCH", f"/releases/{name}", data=json.dumps({"status": "shipped"}))
     assert script.request("GET", f"/releases/{name}").json()["status"] == "shipped"
-    newest = script.releases(product="firefox", branch=BRANCH, status="shipped")
+    newest = script.releases(product="firefox", branch=branch, status="shipped")
     assert name in [release["name"] for release in newest]
     assert "promote_firefox" in slipway(running, "pipeline", "show", name)
 
