@@ -74,11 +74,12 @@ package struct Journal: Sendable {
     }
 
     private func stored(after sequence: Int, limit: Int) async throws -> [(event: StepEvent, hash: [UInt8])] {
-        try await store.pool.query(
+        let rows = try await store.pool.query(
             """
             select 0 as step_id, sequence, at, actor, kind, subject, data, previous_hash, hash
             from shipit_pipeline.journal where sequence > \(sequence) order by sequence limit \(limit)
             """
-        ).map { (try StepEvent($0), try $0.bytes("hash")) }
+        )
+        return try rows.map { row in (try StepEvent(row), try row.bytes("hash")) }
     }
 }

@@ -117,13 +117,14 @@ public struct StepStore: Sendable {
         after sequence: Int,
         limit: Int
     ) async throws -> [(event: StepEvent, hash: [UInt8])] {
-        try await pool.query(
+        let rows = try await pool.query(
             """
             select step_id, sequence, at, actor, kind, subject, data, previous_hash, hash
             from \(unsafe: schema).events where step_id = \(id) and sequence > \(sequence)
             order by sequence limit \(limit)
             """
-        ).map { (try StepEvent($0), try $0.bytes("hash")) }
+        )
+        return try rows.map { row in (try StepEvent(row), try row.bytes("hash")) }
     }
 
     // MARK: - Creating
