@@ -37,7 +37,11 @@ final class MailSink: Sendable {
         startThread(named: "mail-sink") { [self] in
             while true {
                 let client = accept(descriptor, nil, nil)
-                guard client >= 0 else { return }
+                // Closed here alone: its number may be another socket's as soon as it is.
+                guard client >= 0 else {
+                    close(descriptor)
+                    return
+                }
                 converse(client)
                 close(client)
             }
@@ -47,7 +51,6 @@ final class MailSink: Sendable {
     /// Ends the thread.
     func stop() {
         Glibc.shutdown(listener, Int32(SHUT_RDWR))
-        close(listener)
     }
 
     private func converse(_ client: Int32) {
