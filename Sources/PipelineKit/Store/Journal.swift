@@ -80,6 +80,8 @@ package struct Journal: Sendable {
             from shipit_pipeline.journal where sequence > \(sequence) order by sequence limit \(limit)
             """
         )
-        return try rows.map { row in (try StepEvent(row), try row.bytes("hash")) }
+        var events: [(event: StepEvent, hash: [UInt8])] = []
+        for row in rows { events.append((try StepEvent(row), try row.bytes("hash"))) }
+        return events
     }
 }

@@ -124,7 +124,9 @@ public struct StepStore: Sendable {
             order by sequence limit \(limit)
             """
         )
-        return try rows.map { row in (try StepEvent(row), try row.bytes("hash")) }
+        var events: [(event: StepEvent, hash: [UInt8])] = []
+        for row in rows { events.append((try StepEvent(row), try row.bytes("hash"))) }
+        return events
     }
 
     // MARK: - Creating
