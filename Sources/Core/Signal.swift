@@ -45,19 +45,18 @@ public final class Signal: Sendable {
         defer { state.withLock { _ = $0.cancelled.remove(id) } }
         return await withTaskCancellationHandler {
             await withCheckedContinuation { continuation in
-                let timer = Reactor.shared.after(timeout) { self.remove(id) }
                 let immediate: Bool? = state.withLock { state in
                     if state.cancelled.remove(id) != nil { return false }
                     if state.isPending {
                         state.isPending = false
                         return true
                     }
+                    // Set under the lock: a timer that fired before there is a waiter would be lost, and the wait endless.
+                    let timer = Reactor.shared.after(timeout) { self.remove(id) }
                     state.waiters[id] = Waiter(continuation: continuation, timer: timer)
                     return nil
                 }
-                guard let immediate else { return }
-                Reactor.shared.cancel(timer)
-                continuation.resume(returning: immediate)
+                if let immediate { continuation.resume(returning: immediate) }
             }
         } onCancel: {
             let waiter = state.withLock { state in

@@ -254,11 +254,6 @@ public final class PostgresPool: Service {
 
     private func park(_ continuation: CheckedContinuation<Grant, Never>, _ id: UInt64) {
         let limit = configuration.acquireTimeout
-        let timer = Reactor.shared.after(limit) {
-            guard let waiter = self.state.withLock({ $0.waiters.removeValue(forKey: id) }) else { return }
-            let text = "no connection became free within \(limit.settingsText)"
-            waiter.continuation.resume(returning: .refused(PostgresError(.poolExhausted, text)))
-        }
         // Something may have come back, or the task been cancelled, since the decision to wait.
         let grant: Grant? = state.withLock { state in
             if state.cancelled.remove(id) != nil {
@@ -270,13 +265,17 @@ public final class PostgresPool: Service {
                 state.total += 1
                 return .permit
             }
+            // Set under the lock: a timer that fired before there is a waiter would be lost, and the wait endless.
+            let timer = Reactor.shared.after(limit) {
+                guard let waiter = self.state.withLock({ $0.waiters.removeValue(forKey: id) }) else { return }
+                let text = "no connection became free within \(limit.settingsText)"
+                waiter.continuation.resume(returning: .refused(PostgresError(.poolExhausted, text)))
+            }
             state.waiters[id] = Waiter(continuation: continuation, timer: timer)
             state.order.append(id)
             return nil
         }
-        guard let grant else { return }
-        Reactor.shared.cancel(timer)
-        continuation.resume(returning: grant)
+        if let grant { continuation.resume(returning: grant) }
     }
 
     private func release(_ connection: PostgresConnection) {

@@ -47,6 +47,22 @@ struct RuntimeTests {
         }
     }
 
+    @Test func `a wait whose time is over before it has begun ends, however busy the machine is`() async {
+        let ends = EventFD()
+        let watch = Reactor.shared.watch(ends.descriptor)
+        await withDiscardingTaskGroup { group in
+            for _ in 0..<3 {
+                group.addTask {
+                    for _ in 0..<3000 { #expect(await Signal().wait(timeout: .zero) == false) }
+                }
+            }
+            group.addTask {
+                for _ in 0..<3000 { #expect(await watch.wait(for: .readable, timeout: .zero) == .timedOut) }
+            }
+        }
+        watch.close()
+    }
+
     @Test func `timers fire in order and can be taken back`() async {
         let fired = Mutex<[Int]>([])
         let done = Signal()

@@ -208,9 +208,6 @@ public final class Watch: Sendable {
         _ interest: Reactor.Interest,
         _ timeout: Duration?
     ) {
-        let timer = timeout.map { limit in
-            reactor.after(limit) { [weak self] in self?.finish(.timedOut, turn: turn) }
-        }
         let immediate: Reactor.Outcome? = state.withLock { state in
             switch state.phase {
             case .closed: return .ready
@@ -218,6 +215,10 @@ public final class Watch: Sendable {
                 state.phase = .idle
                 return .cancelled
             case .idle, .cancelled:
+                // Set under the lock: a timer that fired before somebody waits would be lost, and the wait endless.
+                let timer = timeout.map { limit in
+                    reactor.after(limit) { [weak self] in self?.finish(.timedOut, turn: turn) }
+                }
                 state.phase = .waiting(turn, continuation, timer)
                 return nil
             case .waiting: preconditionFailure("two tasks wait on one descriptor")
@@ -227,7 +228,6 @@ public final class Watch: Sendable {
             reactor.arm(self, interest)
             return
         }
-        if let timer { reactor.cancel(timer) }
         continuation.resume(returning: immediate)
     }
 
