@@ -64,9 +64,10 @@ final class Lab: Sendable {
         try await body?()
     }
 
-    /// Ends a step that goes on.
+    /// Ends a step that goes on, or will go on.
     func finish(_ uid: String, _ result: String = "completed") {
         state.withLock { state in
+            if state.steps[uid] == nil { state.behaviours[uid]?.result = result }
             state.steps[uid]?.state = result
             state.log.append("\(result) \(uid)")
         }
