@@ -5,9 +5,8 @@ enum JavaScriptNumber {
     /// The shortest text that reads back as the same double.
     static func text(_ value: Double) -> String {
         guard value.isFinite else { return "null" }
-        if let int = Int(exactly: value), abs(int) < 1_000_000_000_000_000_000 {
-            return abs(int) <= 9_007_199_254_740_992 ? String(int) : reformatted(value)
-        }
+        // By the double: the least integer has no absolute value.
+        if value.magnitude <= 9_007_199_254_740_992, let int = Int(exactly: value) { return String(int) }
         return reformatted(value)
     }
 

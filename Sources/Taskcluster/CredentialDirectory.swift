@@ -200,7 +200,7 @@ public struct CredentialDirectory: Sendable {
 extension Timestamp {
     /// Seconds from an instant given in whole seconds to this one; nil when that instant is absurd.
     fileprivate func secondsSince(_ seconds: Int64) -> Double? {
-        guard abs(seconds) < 1 << 40 else { return nil }
+        guard seconds.magnitude < 1 << 40 else { return nil }
         return Double(milliseconds - seconds * 1000) / 1000
     }
 }

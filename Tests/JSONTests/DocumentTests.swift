@@ -7,6 +7,7 @@ struct DocumentTests {
     @Test(arguments: [
         #"{"b":1,"a":[true,false,null,"x"],"":{}}"#, "[]", "{}", #""\"\\\b\f\n\r\t\u0001/é""#, "1.0", "1e5", "-0", "0",
         "9007199254740993", "-12.50", "1E+2", "123456789012345678901234567890", "1e400", "0.1", "[[[]]]", "5e-324",
+        "-9223372036854775808", "9223372036854775807", "-9.223372036854775807e18",
     ])
     func `a compact document is printed as it was read`(_ text: String) throws {
         #expect(try JSONValue(parsing: text).text() == text)
@@ -54,7 +55,7 @@ struct DocumentTests {
         (1.7976931348623157e308, "1.7976931348623157e+308"),
         (9_007_199_254_740_992, "9007199254740992"), (-1.5, "-1.5"), (.infinity, "null"), (.nan, "null"),
         (12_345_678_901_234_567_168, "12345678901234567000"), (100.25, "100.25"), (.leastNonzeroMagnitude, "5e-324"),
-        (1e100, "1e+100"),
+        (1e100, "1e+100"), (-9_223_372_036_854_775_808, "-9223372036854776000"),
     ])
     func `H93: numbers are printed as JavaScript prints them`(_ value: Double, _ text: String) {
         #expect(JSONNumber(value).javascriptText == text)

@@ -44,6 +44,11 @@ struct CredentialDirectoryTests {
         #expect(result.message == (isGood ? nil : "Unauthorized: Stale timestamp"))
     }
 
+    @Test(arguments: ["-9223372036854775808", "9223372036854775807", "-1", "1e9"])
+    func `A6: a time that no clock shows is refused`(_ timestamp: String) {
+        #expect(result(at: timestamp).message == "Unauthorized: Stale timestamp")
+    }
+
     @Test func `A9: a signature covers the path as it was sent`() {
         let sent = HawkTarget(host: "tc.example.test", port: 8080, resource: "/api/x/v1/a%2Fb")
         let header = Hawk.authorization(for: "GET", url: sent, credentials: Vectors.credentials, now: now)
@@ -143,8 +148,8 @@ struct CredentialDirectoryTests {
         )
     }
 
-    private func result(ext: String) -> AuthenticationResult {
-        var header = Hawk.Header(id: Vectors.clientID, timestamp: "1500000000", nonce: "n", mac: "", ext: ext)
+    private func result(ext: String? = nil, at timestamp: String = "1500000000") -> AuthenticationResult {
+        var header = Hawk.Header(id: Vectors.clientID, timestamp: timestamp, nonce: "n", mac: "", ext: ext)
         let artifacts = Hawk.Artifacts(
             timestamp: header.timestamp,
             nonce: "n",
