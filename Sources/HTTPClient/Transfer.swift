@@ -24,6 +24,8 @@ final class Transfer: @unchecked Sendable {
     private var received: [UInt8] = []
     private var failure: HTTPClientError?
     private var isHeadTold = false
+    /// Whether the blank line after the last header lines has come; libcurl takes a head that is cut for a whole one.
+    private var isHeadComplete = false
     /// Collects what goes into a file, since libcurl hands out 16 KiB at a time.
     private var block: BodyWitness.Block?
     private var witness: BodyWitness?
@@ -221,11 +223,15 @@ final class Transfer: @unchecked Sendable {
     func receive(header line: some Collection<UInt8>) {
         let text = String(decoding: line, as: UTF8.self)
         if text.hasPrefix("HTTP/") {
+            isHeadComplete = false
             headers = HTTPHeaders()
             status = text.split(separator: " ").dropFirst().first.flatMap { Int($0.prefix(3)) } ?? 0
             return
         }
-        guard let colon = text.utf8.firstIndex(of: UInt8(ascii: ":")) else { return }
+        guard let colon = text.utf8.firstIndex(of: UInt8(ascii: ":")) else {
+            if text == "\r\n" || text == "\n" { isHeadComplete = status >= 200 }
+            return
+        }
         // As bytes: a header's blanks are ASCII, and there are many headers.
         let isBlank = { (byte: UInt8) in byte == 0x20 || (0x09...0x0D).contains(byte) }
         var value = text.utf8[text.utf8.index(after: colon)...].drop(while: isBlank)
@@ -357,8 +363,11 @@ final class Transfer: @unchecked Sendable {
             ccurl_get_long(easy, CURLINFO_RESPONSE_CODE, &reply)
             if code == CURLE_OK || (400..<600).contains(reply) { return .success(HTTPResponse(status: reply)) }
         }
+        if code == CURLE_OK, failure == nil, !isHeadComplete {
+            failure = HTTPClientError(.aborted, "the connection broke: the answer ended within its head")
+        }
         // A body of no bytes has not shown its head yet.
-        if code == CURLE_OK { _ = tellHead() }
+        if code == CURLE_OK, failure == nil { _ = tellHead() }
         finishFile()
         if let failure = failure ?? Self.error(code) {
             discardSink()

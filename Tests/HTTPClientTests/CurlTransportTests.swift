@@ -235,6 +235,30 @@ struct CurlTransportTests {
         #expect(access(path, F_OK) != 0)
     }
 
+    @Test(arguments: ["GET", "PUT", "POST", "DELETE", "HEAD"])
+    func `an answer that is cut anywhere is none, however much of its head has come`(_ method: String) async throws {
+        let body = method == "HEAD" ? "" : "{}"
+        let answer = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nX-A: b\r\nContent-Length: 2\r\n\r\n\(body)"
+        let server = TestServer { request in
+            let path = request.line.split(separator: " ")[1]
+            return .hangUp(String(decoding: answer.utf8.prefix(Int(path.dropFirst()) ?? 0), as: UTF8.self))
+        }
+        defer { server.close() }
+        for length in 0..<answer.utf8.count {
+            #expect(await code(HTTPRequest(method: method, url: server.url("/\(length)"))) == .aborted, "\(length)")
+        }
+        let whole = HTTPRequest(method: method, url: server.url("/\(answer.utf8.count)"))
+        #expect(try await transport.send(whole).status == 200)
+    }
+
+    @Test func `an answer whose end nobody announced begins with a whole head at least`() async throws {
+        let head = "HTTP/1.1 200 OK\r\nX-A: b\r\n"
+        let server = TestServer { .hangUp($0.line.contains("/cut") ? head : head + "\r\n") }
+        defer { server.close() }
+        #expect(await code(HTTPRequest(method: "PUT", url: server.url("/cut"))) == .aborted)
+        #expect(try await transport.send(HTTPRequest(method: "PUT", url: server.url("/whole"))).status == 200)
+    }
+
     @Test func `a response longer than allowed is refused`() async throws {
         let server = TestServer { _ in .stream(1 << 20) }
         defer { server.close() }

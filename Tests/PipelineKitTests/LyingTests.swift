@@ -124,6 +124,10 @@ private final class Liar: Sendable {
         "put-flood": .stream(1 << 30),
         "put-drip": .drip(head("200 OK", 1 << 20)),
         "put-cut": .hangUp(head("200 OK", 100) + "{"),
+        "put-cut-line": .hangUp("HTTP/1.1 200 OK"),
+        "put-cut-field": .hangUp("HTTP/1.1 200 OK\r\nContent-Le"),
+        "put-cut-head": .hangUp("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"),
+        "cut-head": .hangUp("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"),
         "put-later": text("503 Service Unavailable", "later"),
     ]
 
