@@ -54,6 +54,10 @@ def slipway(running, *arguments, person=None, stdin=None, fails=False):
     return done.stdout + done.stderr
 
 
+# What nobody signs.
+APPROVAL = {"policy": {"method": "local", "definition": [{"releng": 2}]}, "parameters": {}}
+
+
 def wait(what, condition, seconds=120):
     limit = time.monotonic() + seconds
     while not condition():
@@ -92,6 +96,57 @@ def release(running, uid):
     }
 
 
+def one_step(running, uid, **members):
+    """A pipeline whose one step is a pipeline of nothing."""
+    step = {"uid": "ship", "api_url": running.values["SHIPIT_PIPELINE_URL"], "parameters": {"parameters": {"steps": []}}}
+    return json.dumps({"uid": uid, "namespace_steps": True, "parameters": {"steps": [step | members]}})
+
+
+def test_operators_break_a_lock_and_override_a_freeze(running):
+    name, lock = unique("locks"), unique("lock")
+    patient = {"api_url": running.values["SHIPIT_SIGNOFF_URL"], "parameters": APPROVAL}
+    slipway(running, "pipeline", "create", "-", stdin=one_step(running, f"{name}-1", locks=[lock], **patient))
+    wait("the lock", lambda: f"{lock}  held by" in slipway(running, "pipeline", "lock", "list"))
+    slipway(running, "pipeline", "create", "-", stdin=one_step(running, f"{name}-2", locks=[lock]))
+    wait("the place in line", lambda: f"{lock}  wanted by" in slipway(running, "pipeline", "lock", "list"))
+    slipway(running, "pipeline", "lock", "break", lock, fails=True)
+    broken = slipway(running, "pipeline", "lock", "break", lock, "--reason", "its signers are on the beach")
+    assert f"ship of {name}-1" in broken
+    assert "completed" in slipway(running, "pipeline", "watch", f"{name}-2")
+    assert "on the beach" in slipway(running, "pipeline", "events", f"{name}-1")
+    assert "on the beach" in slipway(running, "pipeline", "events")
+    slipway(running, "pipeline", "cancel", f"{name}-1")
+
+    frozen = json.dumps(
+        {
+            "reason": "nobody is here",
+            "start": "2020-01-01T00:00:00Z",
+            "end": "2099-01-01T00:00:00Z",
+            "match": {"step_uid_glob": "ship", "labels": {"frozen": name}},
+        }
+    )
+    slipway(running, "pipeline", "freeze", "save", name, "-", stdin=frozen)
+    definition = json.loads(one_step(running, f"{name}-3")) | {"labels": {"frozen": name}}
+    slipway(running, "pipeline", "create", "-", stdin=json.dumps(definition))
+    wait("the freeze", lambda: "nobody is here" in slipway(running, "pipeline", "explain", f"{name}-3"))
+    slipway(running, "pipeline", "freeze", "override", f"{name}-3", "ship", "--reason", "a zero-day")
+    assert "completed" in slipway(running, "pipeline", "watch", f"{name}-3")
+    slipway(running, "pipeline", "freeze", "remove", name)
+
+
+def test_a_signer_rejects_and_an_administrator_revokes(running):
+    name = unique("reject")
+    policy = {"method": "local", "definition": [{"releng": 2}], "allow_reject": True}
+    url = running.values["SHIPIT_SIGNOFF_URL"]
+    assert call(running, "PUT", f"{url}/{name}", {"policy": policy, "parameters": {}})[0] == 200
+    slipway(running, "signoff", "sign", name, "--group", "releng", person="releng1")
+    signatures = call(running, "GET", f"{url}/{name}/signatures")[1]["signatures"]
+    assert name in slipway(running, "signoff", "revoke", "--sub", signatures[0]["sub"], "--reason", "has left")
+    assert "2 of releng" in slipway(running, "signoff", "show", name)
+    told = slipway(running, "signoff", "reject", name, "--group", "releng", "--reason", "crashes", person="releng2")
+    assert f"{name}  failed" in told
+
+
 def test_two_people_of_different_groups_release(running):
     # A database that an earlier run has used knows its names.
     name = unique("release")
@@ -103,6 +158,10 @@ def test_two_people_of_different_groups_release(running):
     slipway(running, "pipeline", "create", "-", stdin=definition)
     wait("the sign-off", lambda: state(running, approval, "SIGNOFF") == "running")
     wait("the explanation", lambda: "signoff_missing" in slipway(running, "pipeline", "explain", name))
+    missing = "signatures are missing: 1 of releng and 1 of relman"
+    assert missing in slipway(running, "pipeline", "explain", name)
+    assert missing in slipway(running, "pipeline", "graph", name)
+    assert "approve" in slipway(running, "pipeline", "graph", name, "--format", "dot")
     assert approval in slipway(running, "signoff", "list")
     assert approval in slipway(running, "signoff", "list", "--mine", person="relman1")
 
@@ -123,7 +182,9 @@ def test_two_people_of_different_groups_release(running):
     status, digest = call(running, "GET", running.values["SHIPIT_PIPELINE_URL"] + f"/{name}.publish")
     status, approved = call(running, "GET", running.values["SHIPIT_SIGNOFF_URL"] + f"/{approval}/status")
     assert digest["description"] == approved["output"]["digest"]
-    for service, uid in [("PIPELINE", name), ("SIGNOFF", approval)]:
+    for service, uid, told in [("PIPELINE", name, "created"), ("SIGNOFF", approval, "releng1")]:
+        assert told in slipway(running, service.lower(), "events", uid)
+        assert "nobody has changed" in slipway(running, service.lower(), "events", uid, "--verify")
         url = f"{running.values[f'SHIPIT_{service}_URL']}/{uid}/events?verify=true"
         assert call(running, "GET", url) == (200, {"verified": True, "broken_at": None})
 

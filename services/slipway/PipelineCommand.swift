@@ -12,8 +12,10 @@ struct PipelineCommand: ParsableCommand {
         abstract: "Create pipelines, watch them, and decide about their steps.",
         discussion: "The service is at SHIPIT_PIPELINE_URL; the credentials are those of the other commands.",
         subcommands: [
-            Create.self, List.self, Show.self, Watch.self, Explain.self, Pause.self, Resume.self, Start.self, Skip.self,
-            Retry.self, Cancel.self, Resolve.self, TemplateCommand.self, FreezeCommand.self,
+            Create.self, List.self, Show.self, Watch.self, Explain.self, Graph.self, Events.self, Pause.self,
+            Resume.self,
+            Start.self, Skip.self, Retry.self, Cancel.self, Resolve.self, TemplateCommand.self, FreezeCommand.self,
+            Lock.self,
         ]
     )
 

@@ -13,7 +13,9 @@ struct SignoffCommand: ParsableCommand {
             The service is at SHIPIT_SIGNOFF_URL. Signing needs a token of yours in SHIPIT_TOKEN; Taskcluster credentials are \
             not enough.
             """,
-        subcommands: [List.self, Show.self, Sign.self, Unsign.self]
+        subcommands: [
+            List.self, Show.self, Sign.self, Unsign.self, Reject.self, Revoke.self, Events.self,
+        ]
     )
 
     static func session() throws -> StepSession { try StepSession("SHIPIT_SIGNOFF_URL") }

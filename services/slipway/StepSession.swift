@@ -31,6 +31,26 @@ struct StepSession {
         return (answer.status, answer.json, answer.tag)
     }
 
+    /// The bytes of what is no JSON, such as a picture.
+    func bytes(_ path: [String], query: [(String, String)]) async throws -> [UInt8] {
+        let answer = try await service.send(ServiceSession.Request(method: "GET", path: path, query: query))
+        guard answer.isGood else { throw Self.failure(answer.status, answer.json) }
+        return answer.body
+    }
+
+    /// Every row of a list that comes in pages.
+    func all(_ path: [String], query: [(String, String)] = [], list: String) async throws -> [JSONValue] {
+        var rows: [JSONValue] = []
+        var token: String?
+        repeat {
+            let page = [("limit", "500")] + (token.map { [("continuationToken", $0)] } ?? [])
+            let answer = try await call("GET", path, query: query + page).json
+            rows += answer[list]?.array ?? []
+            token = answer["continuationToken"]?.string
+        } while token != nil
+        return rows
+    }
+
     /// What a refusal means for the person who asked.
     private static func failure(_ status: Int, _ json: JSONValue) -> Failure {
         var text = json["detail"]?.string ?? "no reason was given"

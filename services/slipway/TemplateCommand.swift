@@ -72,7 +72,7 @@ struct FreezeCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "freeze",
         abstract: "Keep the times during which no step starts.",
-        subcommands: [List.self, Save.self, Remove.self]
+        subcommands: [List.self, Save.self, Override.self, Remove.self]
     )
 
     struct List: AsyncParsableCommand {

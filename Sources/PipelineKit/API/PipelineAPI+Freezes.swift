@@ -123,14 +123,19 @@ extension PipelineAPI {
 
     private func breakLock(_ request: APIRequest, _ actor: StepActor) async throws -> APIResponse {
         let name = request.parameter("name")
-        let broken = try await service.journal.changing("lock_broken", name, by: actor.name) { connection in
+        let body = try request.jsonObject()
+        try body.allowOnly(["reason"])
+        let reason: JSONObject = body["reason"] == nil ? [:] : ["reason": .string(try Self.reason(body))]
+        let broken = try await service.journal.changing("lock_broken", name, by: actor.name, reason) { connection in
             try await service.runs.breakLock(name, on: connection)
         }
         guard let lock = broken else {
             throw StepProblem(404, "not_found", "Nobody holds the lock \(name)")
         }
         _ = try await service.store.change(lock.pipeline, actor: actor.name) { change in
-            change.record("lock_broken", subject: lock.step, ["lock": .string(name)])
+            var facts = reason
+            facts["lock"] = .string(name)
+            change.record("lock_broken", subject: lock.step, facts)
         }
         try await service.store.wake(service.runs.waiters([name]))
         return .json(Self.json(lock))

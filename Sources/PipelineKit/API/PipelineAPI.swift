@@ -112,7 +112,14 @@ public struct PipelineAPI: Sendable {
 
     private func graph(_ request: APIRequest, _ actor: StepActor) async throws -> APIResponse {
         let view = try await service.view(request.parameter("uid"))
-        let drawing = GraphDrawing(view.evaluation.definition, view.evaluation.ordered)
+        let reasons = PipelineService.reasons(view).map { run, reasons in
+            (run.uid, reasons.map(\.detail).filter { !$0.isEmpty }.joined(separator: "; "))
+        }
+        let drawing = GraphDrawing(
+            view.evaluation.definition,
+            view.evaluation.ordered,
+            reasons: Dictionary(reasons) { first, _ in first }
+        )
         switch request.query["format"] {
         case "dot": return .text(drawing.dot, contentType: "text/vnd.graphviz; charset=utf-8")
         case "svg": return .text(drawing.svg, contentType: "image/svg+xml; charset=utf-8")

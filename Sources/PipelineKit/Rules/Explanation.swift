@@ -28,7 +28,10 @@ extension Evaluation {
         switch run.state {
         case .running:
             if let missing = run.remoteInfo["missing"]?.array, !missing.isEmpty {
-                let text = missing.map { $0.text() }.joined(separator: " or ")
+                let ways = missing.map { way in
+                    way.object?.map { "\($0.value.text()) of \($0.key)" }.joined(separator: " and ") ?? way.text()
+                }
+                let text = ways.joined(separator: ", or ")
                 reasons.append(Explanation(kind: "signoff_missing", detail: "signatures are missing: \(text)"))
             }
             if reasons.isEmpty { reasons.append(Explanation(kind: "running", detail: run.message)) }

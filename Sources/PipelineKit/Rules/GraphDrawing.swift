@@ -6,9 +6,12 @@ import JSON
 struct GraphDrawing: Sendable {
     private let definition: PipelineDefinition
     private let states: [String: RunState]
+    private let reasons: [String: String]
 
-    init(_ definition: PipelineDefinition, _ runs: [StepRun]) {
+    /// Draws the steps; `reasons` are what readers see when they point at a step that has not ended.
+    init(_ definition: PipelineDefinition, _ runs: [StepRun], reasons: [String: String] = [:]) {
         self.definition = definition
+        self.reasons = reasons
         states = Dictionary(runs.map { ($0.uid, $0.state) }) { first, _ in first }
     }
 
@@ -79,7 +82,8 @@ struct GraphDrawing: Sendable {
         for step in definition.steps {
             guard let place = places[step.uid] else { continue }
             let state = state(step.uid)
-            text += "<g><title>\(Self.escaped(step.description))</title>"
+            let words = [step.description, reasons[step.uid] ?? ""].filter { !$0.isEmpty }.joined(separator: "; ")
+            text += "<g><title>\(Self.escaped(words.isEmpty ? state.rawValue : words))</title>"
             text += "<rect x=\"\(place.x)\" y=\"\(place.y)\" width=\"\(width)\" height=\"\(height)\" rx=\"6\" "
             text += "fill=\"\(Self.color(state))\" stroke=\"#555\"/>"
             text += "<text x=\"\(place.x + 10)\" y=\"\(place.y + 19)\">\(Self.escaped(Self.shortened(step.uid)))</text>"

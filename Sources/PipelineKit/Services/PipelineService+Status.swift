@@ -98,19 +98,24 @@ extension PipelineService {
 
     /// Why each step that has not ended has not.
     func explanation(_ uid: String) async throws -> JSONValue {
-        let view = try await view(uid)
-        let steps = view.evaluation.ordered.filter { !$0.state.isTerminal }
+        let reasons = Self.reasons(try await view(uid))
         return [
             "uid": .string(uid),
             "steps": .array(
-                steps.map { run in
-                    let reasons = view.evaluation.explanations(run, locks: view.wanted[run.uid] ?? [])
-                    return [
+                reasons.map { run, reasons in
+                    [
                         "uid": .string(run.uid), "state": .string(run.state.rawValue),
                         "reasons": .array(reasons.map(\.json)),
                     ]
                 }
             ),
         ]
+    }
+
+    /// The steps that have not ended, each with why.
+    static func reasons(_ view: View) -> [(run: StepRun, reasons: [Explanation])] {
+        view.evaluation.ordered.filter { !$0.state.isTerminal }.map { run in
+            (run, view.evaluation.explanations(run, locks: view.wanted[run.uid] ?? []))
+        }
     }
 }
