@@ -120,13 +120,30 @@ extension PulseConnection {
     @discardableResult
     public func declareQueue(_ queue: PulseQueue) async throws(PulseError) -> Int {
         if let problem = queue.problem { throw problem }
-        return try await operate(.declareQueue(queue))
+        return try await operate(.declareQueue(queue)).messageCount.load(ordering: .acquiring)
     }
 
     /// Deletes a queue with its messages and answers how many those were; a queue that does not exist is fine.
     @discardableResult
     public func deleteQueue(_ name: String) async throws(PulseError) -> Int {
-        try await operate(.deleteQueue(name))
+        try await operate(.deleteQueue(name)).messageCount.load(ordering: .acquiring)
+    }
+
+    /// What is in a queue and how many consume it; nil if there is no such queue.
+    public func status(
+        ofQueue name: String,
+        timeout: Duration = .seconds(30)
+    ) async throws(PulseError) -> PulseQueueStatus? {
+        do {
+            let answer = try await operate(.inspectQueue(name), timeout: timeout)
+            return PulseQueueStatus(
+                messages: answer.messageCount.load(ordering: .acquiring),
+                consumers: answer.consumerCount.load(ordering: .acquiring)
+            )
+        } catch {
+            guard error.code == .notFound else { throw error }
+            return nil
+        }
     }
 
     /// Binds a queue to an exchange; doing it again is fine.
@@ -147,7 +164,8 @@ extension PulseConnection {
     }
 
     @discardableResult
-    private func operate(_ kind: Operation.Kind, timeout: Duration = .seconds(30)) async throws(PulseError) -> Int {
+    private func operate(_ kind: Operation.Kind, timeout: Duration = .seconds(30)) async throws(PulseError) -> Operation
+    {
         start()
         let operation = Operation(kind, deadline: .now + timeout)
         for name in operation.names where name.utf8.count > 255 {
@@ -155,7 +173,7 @@ extension PulseConnection {
         }
         if !mailbox.post(.operate(operation)) { throw Self.closedError }
         if let error = await operation.completion.wait() { throw error }
-        return operation.messageCount.load(ordering: .acquiring)
+        return operation
     }
 }
 
@@ -163,7 +181,8 @@ extension Operation {
     /// Every name the wire format limits.
     fileprivate var names: [String] {
         switch kind {
-        case .declareExchange(let name), .deleteExchange(let name), .deleteQueue(let name): [name]
+        case .declareExchange(let name), .deleteExchange(let name), .deleteQueue(let name), .inspectQueue(let name):
+            [name]
         case .declareQueue(let queue): [queue.name]
         case .bind(let queue, let binding), .unbind(let queue, let binding):
             [queue, binding.exchange, binding.routingKeyPattern]

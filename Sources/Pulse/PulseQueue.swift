@@ -93,6 +93,14 @@ public struct PulseQueue: Sendable, Hashable {
     }
 }
 
+/// What the broker says about a queue.
+public struct PulseQueueStatus: Sendable, Equatable {
+    /// How many messages are ready in it.
+    public let messages: Int
+    /// How many consume it.
+    public let consumers: Int
+}
+
 /// A reason for the broker to put messages into a queue.
 public struct PulseBinding: Sendable, Hashable {
     /// The exchange.

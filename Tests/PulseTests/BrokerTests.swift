@@ -152,6 +152,25 @@ struct BrokerTests {
         }
     }
 
+    @Test func `a queue can be looked at without being made`() async throws {
+        try await Broker.lend { pulse, exchange, queue in
+            #expect(try await pulse.status(ofQueue: queue) == nil)
+            let subscription = PulseSubscription(
+                queue: PulseQueue(queue, kind: .classic),
+                bindings: [PulseBinding(exchange: exchange, routingKeyPattern: "k")]
+            )
+            try await consuming(pulse, subscription) { _ in
+                .ack
+            } while: {
+                let status = try await pulse.status(ofQueue: queue)
+                #expect(status?.consumers == 1)
+            }
+            try await eventually("nobody consumes it") { try await pulse.status(ofQueue: queue)?.consumers == 0 }
+            try await pulse.publish(PulseMessage(exchange: exchange, routingKey: "k", body: [1]))
+            try await eventually("it is in the queue") { try await pulse.status(ofQueue: queue)?.messages == 1 }
+        }
+    }
+
     @Test func `consuming a queue that exists with other properties throws`() async throws {
         try await Broker.lend { pulse, exchange, queue in
             try await pulse.declareQueue(PulseQueue(queue, maxLength: 7))

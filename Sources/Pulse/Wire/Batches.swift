@@ -53,6 +53,8 @@ final class Operation: Sendable {
         case deleteExchange(String)
         case declareQueue(PulseQueue)
         case deleteQueue(String)
+        /// Asks what is in a queue, without making it.
+        case inspectQueue(String)
         case bind(queue: String, PulseBinding)
         case unbind(queue: String, PulseBinding)
         /// Opens and closes a channel: the broker is alive.
@@ -67,6 +69,8 @@ final class Operation: Sendable {
 
     /// What the broker counted: the messages in a declared or deleted queue.
     let messageCount = Atomic<Int>(0)
+    /// How many consumers a declared queue has.
+    let consumerCount = Atomic<Int>(0)
 
     init(_ kind: Kind, deadline: ContinuousClock.Instant) {
         self.kind = kind
@@ -80,6 +84,7 @@ final class Operation: Sendable {
         case .deleteExchange(let name): "delete exchange \(name)"
         case .declareQueue(let queue): "declare queue \(queue.name)"
         case .deleteQueue(let name): "delete queue \(name)"
+        case .inspectQueue(let name): "look at queue \(name)"
         case .bind(let queue, let binding): "bind queue \(queue) to \(binding.exchange)"
         case .unbind(let queue, let binding): "unbind queue \(queue) from \(binding.exchange)"
         case .ping: "open a channel"

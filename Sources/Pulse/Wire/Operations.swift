@@ -115,8 +115,10 @@ extension Engine {
             freeChannel(number)
             return
         case crabbitmq_queue_declare_ok:
-            let count = arguments(method, as: amqp_queue_declare_ok_t.self)?.message_count ?? 0
-            operation.messageCount.store(Int(count), ordering: .releasing)
+            if let answer = arguments(method, as: amqp_queue_declare_ok_t.self) {
+                operation.messageCount.store(Int(answer.message_count), ordering: .releasing)
+                operation.consumerCount.store(Int(answer.consumer_count), ordering: .releasing)
+            }
         case crabbitmq_queue_delete_ok:
             let count = arguments(method, as: amqp_queue_delete_ok_t.self)?.message_count ?? 0
             operation.messageCount.store(Int(count), ordering: .releasing)
@@ -157,6 +159,11 @@ extension Engine {
             var delete = amqp_queue_delete_t()
             delete.queue = arena.bytes(name)
             try send(number, crabbitmq_queue_delete, &delete)
+        case .inspectQueue(let name):
+            var declare = amqp_queue_declare_t()
+            declare.queue = arena.bytes(name)
+            declare.passive = 1
+            try send(number, crabbitmq_queue_declare, &declare)
         case .bind(let queue, let binding):
             try bind(queue, binding, number)
         case .unbind(let queue, let binding):
