@@ -202,19 +202,6 @@ struct PipelineTests {
         }
     }
 
-    @Test func `17: a step that was completed stays completed`() async throws {
-        try await PipelineWorld.with { world in
-            world.lab.set("b", Lab.Behaviour(result: nil))
-            try await world.create("p", [world.step("a"), world.step("b", ["a"])])
-            try await eventually { world.lab.isRunning("b") }
-            world.lab.finish("a", "running")
-            try await world.service.heard(of: "a")
-            world.lab.finish("b")
-            try await world.reach("p", "completed")
-            #expect(try await world.states("p") == ["completed", "completed"])
-        }
-    }
-
     @Test func `23: cancelling tells the services of what goes on, and nothing new starts`() async throws {
         try await PipelineWorld.with { world in
             world.lab.set("a", Lab.Behaviour(result: nil))

@@ -78,6 +78,11 @@ struct StepRun: Sendable, Hashable {
     /// How often, and since when, its service has denied knowing it.
     var vanished = 0
     var vanishedSince: Timestamp?
+    /// Whether its service has said that it ended, and of which moment that was.
+    var remoteEnded = false
+    var remoteUpdated: Timestamp?
+    /// Whether the audit says that its service took that back.
+    var regressTold = false
     /// What it becomes when it has stopped.
     var ending: RunState?
     /// When stopping it was begun, and whether its service has been told.

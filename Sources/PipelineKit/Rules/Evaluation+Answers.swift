@@ -9,7 +9,9 @@ extension Evaluation {
     /// Takes in what calls came to; what belongs to an earlier attempt is ignored.
     mutating func apply(_ observations: [Observation]) {
         for observation in observations {
-            guard let run = steps[observation.step], run.attempt == observation.attempt, run.state.isRemote else {
+            guard let run = steps[observation.step], run.attempt == observation.attempt else { continue }
+            guard run.state.isRemote else {
+                regressed(observation.result, run)
                 continue
             }
             apply(observation.result, run)
@@ -34,8 +36,12 @@ extension Evaluation {
             vanish(uid)
         case .status(.garbage(let text)):
             missed(uid, text, nil)
-        case .status(.known(let state, let message, let output, let info)):
+        case .status(.known(let state, let message, let output, let info, let updated)):
             answered(uid)
+            if state.isTerminal {
+                steps[uid]?.remoteEnded = true
+                steps[uid]?.remoteUpdated = updated
+            }
             take(state, message, output, info, run)
         case .stopped:
             answered(uid)
@@ -65,6 +71,17 @@ extension Evaluation {
         } else {
             end(uid, state, message)
         }
+    }
+
+    /// Notes, once, that a service says of a step to go on that it had said to have ended; nothing else follows from it.
+    mutating func regressed(_ result: Observation.Result, _ run: StepRun) {
+        guard case .status(.known(let state, let message, _, _, _)) = result, !state.isTerminal, run.remoteEnded,
+            !run.regressTold
+        else { return }
+        steps[run.uid]?.regressTold = true
+        var data: JSONObject = ["state": .string(run.state.rawValue), "attempt": JSONValue(run.attempt)]
+        if !message.isEmpty { data["message"] = .string(message) }
+        note("remote_regressed", run.uid, data)
     }
 
     private mutating func answered(_ uid: String) {

@@ -1,18 +1,24 @@
 // SPDX-License-Identifier: MPL-2.0
 
 import JSON
+import Schedules
 import StepKit
 
 /// What a step service says of a step, if it makes sense.
 enum RemoteStatus: Sendable, Hashable {
-    case known(state: RunState, message: String, output: JSONObject, info: JSONObject)
+    case known(state: RunState, message: String, output: JSONObject, info: JSONObject, updated: Timestamp? = nil)
     /// It makes no sense, for this reason.
     case garbage(String)
 
     /// Reads an answer; both vocabularies are understood, and answers that contradict themselves are not believed.
     init(_ body: [UInt8], uid: String) {
         // Whatever is wrong with it, it makes no sense.
-        guard let object = (try? JSONValue(parsing: body))?.object else {
+        self.init((try? JSONValue(parsing: body)) ?? .null, uid: uid)
+    }
+
+    /// Reads what a service says of a step.
+    init(_ body: JSONValue, uid: String) {
+        guard let object = body.object else {
             self = .garbage("the answer is not a JSON object")
             return
         }
@@ -48,7 +54,8 @@ enum RemoteStatus: Sendable, Hashable {
             state: run,
             message: String((object["message"]?.string ?? "").prefix(2000)),
             output: object["output"]?.object ?? [:],
-            info: object["info"]?.object ?? [:]
+            info: object["info"]?.object ?? [:],
+            updated: object["updated"]?.string.flatMap(Timestamp.init)
         )
     }
 

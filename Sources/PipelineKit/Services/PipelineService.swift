@@ -21,6 +21,8 @@ public struct PipelineService: StepService {
     package let journal: Journal
     let client: StepClient
     let board: StatusBoard
+    /// How many steps that have ended are being asked about.
+    let doubts = Tally()
     let services: [String]
     private let webhooks: [String]
 

@@ -108,7 +108,7 @@ public struct StepClient: Sendable {
             switch response.status {
             case 200..<300:
                 let status = RemoteStatus(response.body, uid: effect.remoteUID)
-                if case .known(let state, _, _, _) = status, state.isTerminal { return .status(status) }
+                if case .known(let state, _, _, _, _) = status, state.isTerminal { return .status(status) }
                 return .stopped
             // It has ended in the meantime; the next question tells how.
             case 409: return .stopped

@@ -36,15 +36,8 @@ public struct StepListener: Service {
                 Logger.current.warning("a message about a step makes no sense")
                 return .ack
             }
-            try await service.heard(of: uid)
+            try await service.heard(of: uid, body)
             return .ack
         }
-    }
-}
-
-extension PipelineService {
-    /// Asks about a step of that name at once, wherever a running pipeline has one.
-    func heard(of remoteUID: String) async throws {
-        if try await runs.hint(remoteUID, at: store.now()) { store.changes.workIsDue() }
     }
 }

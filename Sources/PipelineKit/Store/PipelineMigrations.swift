@@ -23,6 +23,7 @@ public enum PipelineMigrations {
             Migration(version: 6, name: "pipeline mock", bytes: PackageResources.V0006_pipeline_mock_sql),
             StepTables.requesterMigration(version: 7, schema: schema),
             Migration(version: 8, name: "pipeline journal", bytes: PackageResources.V0008_pipeline_journal_sql),
+            Migration(version: 9, name: "pipeline regressions", bytes: PackageResources.V0009_pipeline_regressions_sql),
         ]
     }
 

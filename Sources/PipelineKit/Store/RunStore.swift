@@ -188,6 +188,9 @@ struct RunStore: Sendable {
         run.skippedByHand = try row.bool("skipped_by_hand")
         run.isCalledFor = try row.bool("called_for")
         run.hints = try row.int("hints")
+        run.remoteEnded = try row.bool("remote_ended")
+        run.remoteUpdated = try row.optionalTimestamp("remote_updated")
+        run.regressTold = try row.bool("regress_told")
         return run
     }
 
@@ -234,7 +237,8 @@ struct RunStore: Sendable {
             vanished = \(run.vanished), vanished_since = \(run.vanishedSince),
             ending = \(run.ending?.rawValue), stop_since = \(run.stopSince), stop_told = \(run.stopTold),
             retry_at = \(run.retryAt), freeze_overridden = \(run.freezeOverridden),
-            skipped_by_hand = \(run.skippedByHand), called_for = \(run.isCalledFor)
+            skipped_by_hand = \(run.skippedByHand), called_for = \(run.isCalledFor),
+            remote_ended = \(run.remoteEnded), remote_updated = \(run.remoteUpdated), regress_told = \(run.regressTold)
         where pipeline_id = \(id) and uid = \(run.uid)
         """
     }
