@@ -100,6 +100,15 @@ public struct SignoffAPI: Sendable {
                 title: "Revoke what a person has signed",
                 handler: revocations
             ),
+            steps.endpoints.endpoint(
+                .get,
+                "/admin/revocations",
+                name: "revocationList",
+                verb: "admin/revoke",
+                query: ["limit": .limit, "continuationToken": .continuationToken, "verify": .bool],
+                title: "List who was revoked",
+                handler: listRevocations
+            ),
         ]
         return steps.api(schemas: schemas, adding: more)
     }
@@ -252,15 +261,28 @@ public struct SignoffAPI: Sendable {
         try body.allowOnly(["sub", "email", "reason"])
         let subject = body["sub"]?.string
         let email = body["email"]?.string?.lowercased()
-        guard (subject == nil) != (email == nil) else {
+        guard (subject == nil) != (email == nil), (1...320).contains((subject ?? email ?? "").utf8.count) else {
             throw StepProblem.invalid("Name one person, by sub or by email")
         }
-        let (revoked, unchanged) = try await service.revokeAll(
+        let (revocation, revoked, unchanged) = try await service.revokeAll(
             subject: subject,
             email: email,
             by: actor.name,
             reason: try Self.reason(body)
         )
-        return .json(["revoked": JSONValue(revoked), "unchanged": JSONValue(unchanged)])
+        return .json([
+            "revocation": JSONValue(revocation.sequence), "revoked": JSONValue(revoked),
+            "unchanged": JSONValue(unchanged),
+        ])
+    }
+
+    /// The audit of revocations, oldest first; with `verify`, also whether somebody has changed it.
+    private func listRevocations(_ request: APIRequest, _ actor: StepActor) async throws -> APIResponse {
+        let revocations = service.signatures.revocations
+        return try await StepAPI<SignoffService>.audit(
+            request,
+            brokenLink: { try await revocations.brokenLink() },
+            events: { try await revocations.events(after: $0, limit: $1) }
+        )
     }
 }

@@ -47,12 +47,7 @@ struct SigningRules: Sendable {
 
     /// Whether a person asked for a step, by the client that created it or by the requester its parameters name.
     static func isRequester(_ person: Person, of step: Step) -> Bool {
-        let names = Set([person.subject.lowercased()] + (person.email.map { [$0] } ?? []))
         let named = step.definition["parameters"]?["requester"]?.string
-        let askers = [step.createdBy, step.requester, named].compactMap { $0?.lowercased() }
-        // The names of clients say whose they are between slashes.
-        return askers.contains { asker in
-            names.contains(asker) || asker.split(separator: "/").contains { names.contains(String($0)) }
-        }
+        return person.isAmong([step.createdBy, step.requester, named])
     }
 }

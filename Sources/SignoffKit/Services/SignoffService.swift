@@ -137,7 +137,8 @@ public struct SignoffService: StepService {
                     headers: ["Retry-After": String(wait)]
                 )
             }
-            try await checkTrust(person, change)
+            let seen = try await revocations.hold(on: change.connection)
+            try await revocations.check(person, on: change.connection)
             try rules.checkLogin(person, policy, now: change.now)
             let signature = try SigningRules.signature(
                 of: person,
@@ -155,6 +156,7 @@ public struct SignoffService: StepService {
             if policy.requiresDigest, signing.digest == nil {
                 throw StepProblem.invalid("The policy wants the digest of what you approve", code: "digest_required")
             }
+            try await writeDown(&change)
             var live = try await signatures.live(change.step.id, on: change.connection)
             guard !live.contains(where: { Self.isSame($0.signature, signature) }) else {
                 throw StepProblem.conflict("already_signed", "You have signed this step")
@@ -167,6 +169,7 @@ public struct SignoffService: StepService {
                 group: signing.group,
                 of: person,
                 from: signing.origin,
+                seen: seen,
                 change
             )
             change.record(
@@ -224,6 +227,8 @@ public struct SignoffService: StepService {
             guard policy.mentions(group) || (person.email.map { policy.mentions($0) } ?? false) else {
                 throw StepProblem(403, "not_in_policy", "The policy does not ask for the group \(group)")
             }
+            _ = try await revocations.hold(on: change.connection)
+            try await writeDown(&change)
             let live = try await signatures.live(change.step.id, on: change.connection)
             guard let own = live.first(where: { $0.signature.subject == person.subject && $0.claimedGroup == group })
             else {
@@ -242,7 +247,8 @@ public struct SignoffService: StepService {
             guard policy.allowsRejection else {
                 throw StepProblem(403, "rejection_not_allowed", "The policy knows no rejection")
             }
-            try await checkTrust(person, change)
+            _ = try await revocations.hold(on: change.connection)
+            try await revocations.check(person, on: change.connection)
             try rules.checkLogin(person, policy, now: change.now)
             _ = try SigningRules.signature(
                 of: person,
@@ -271,6 +277,8 @@ public struct SignoffService: StepService {
                     "The step is \(change.step.state.rawValue) and stays as it is"
                 )
             }
+            _ = try await revocations.hold(on: change.connection)
+            try await writeDown(&change)
             let live = try await signatures.live(change.step.id, on: change.connection)
             let picked = live.filter(picks)
             guard !picked.isEmpty else { throw StepProblem(404, "not_found", "There is no such signature") }
@@ -287,33 +295,55 @@ public struct SignoffService: StepService {
         }.step
     }
 
-    /// Revokes what a person has signed that is still open; answers those steps, and those that stay as they are.
+    /// Writes down in a step that people who had signed it were revoked since; their signatures count no more already.
+    private func writeDown(_ change: inout StepTransaction) async throws {
+        for (row, revocation) in try await signatures.void(change.step.id, on: change.connection) {
+            let reason = revocation.reason
+            try await signatures.revoke([row.id], by: revocation.actor, reason: reason, change)
+            change.record(
+                "revoked",
+                subject: row.claimedGroup,
+                ["sub": .string(row.signature.subject), "reason": .string(reason)],
+                actor: revocation.actor
+            )
+        }
+    }
+
+    /// Revokes a person: what they have signed that is still open counts no more, here and wherever else people sign.
+    ///
+    /// Answers the revocation, and of the steps here those that are open again and those that stay as they are.
     func revokeAll(
         subject: String?,
         email: String?,
         by actor: String,
         reason: String
-    ) async throws -> (revoked: [String], unchanged: [String]) {
+    ) async throws -> (revocation: Revocation, revoked: [String], unchanged: [String]) {
+        // From here on their signatures count no more, and their tokens from before sign nothing.
+        let revocation = try await revocations.add(
+            subject: subject,
+            email: email,
+            at: store.now(),
+            by: actor,
+            reason: reason
+        )
         var revoked: [String] = []
         var unchanged: [String] = []
-        // First, so that an old token cannot sign again what is revoked below.
-        try await signatures.distrust(subject: subject, email: email, at: store.now(), by: actor, reason: reason)
         for step in try await signatures.steps(subject: subject, email: email) {
             guard step.isOpen else {
                 unchanged.append(step.uid)
                 continue
             }
-            do {
-                _ = try await revoke(step.uid, by: actor, reason: reason) { row in
-                    subject.map { row.signature.subject == $0 } ?? (row.signature.email == email)
-                }
-                revoked.append(step.uid)
-            } catch let problem as StepProblem where problem.code == "step_closed" {
-                // It was completed in between.
-                unchanged.append(step.uid)
-            }
+            let isOpen = try await store.change(step.uid, actor: actor) { change in
+                guard !change.step.state.isTerminal else { return false }
+                try await writeDown(&change)
+                let live = try await signatures.live(change.step.id, on: change.connection)
+                describe(try policy(of: change.step), live, &change)
+                return true
+            }.result
+            // It may have been completed in between.
+            if isOpen { revoked.append(step.uid) } else { unchanged.append(step.uid) }
         }
-        return (revoked, unchanged)
+        return (revocation, revoked, unchanged)
     }
 
     /// The open steps that a person could still sign, newest first.
@@ -372,16 +402,7 @@ public struct SignoffService: StepService {
 
     // MARK: - Parts
 
-    /// Refuses what somebody was given before they were revoked, however long it would still be good.
-    private func checkTrust(_ person: Person, _ change: StepTransaction) async throws {
-        guard try await signatures.distrusts(person, on: change.connection) else { return }
-        throw StepProblem(
-            401,
-            "token_revoked",
-            "This token is from before your revocation: log in again",
-            headers: ["WWW-Authenticate": "Bearer error=\"invalid_token\""]
-        )
-    }
+    private var revocations: Revocations { signatures.revocations }
 
     /// The policy of a step that can still be signed.
     private func open(_ change: StepTransaction) throws -> SignoffPolicy {

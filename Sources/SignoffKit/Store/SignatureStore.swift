@@ -43,18 +43,27 @@ struct SignatureStore: Sendable {
     }
 
     let pool: PostgresPool
+    let revocations: Revocations
+
+    init(pool: PostgresPool) {
+        self.pool = pool
+        revocations = Revocations(pool: pool)
+    }
 
     private static let columns: SQL = """
         id, step_id, sub, email, group_name, is_member, definition_sha256, fields, created, revoked_at, revoked_by,
         revoke_reason
         """
 
+    /// The number of the revocation that a signature's person got since; null for none.
+    private static let revocation = Revocations.last(of: "s.sub", "s.email", since: "s.revocations_seen")
+
     /// The live signatures of a step, oldest first.
     func live(_ stepID: Int, on connection: PostgresConnection) async throws -> [Row] {
         try await connection.query(
             """
-            select \(Self.columns) from shipit_signoff.signatures
-            where step_id = \(stepID) and revoked_at is null order by id
+            select \(Self.columns) from shipit_signoff.signatures s
+            where step_id = \(stepID) and revoked_at is null and \(Self.revocation) is null order by id
             """
         ).map { try Self.row($0) }
     }
@@ -63,11 +72,29 @@ struct SignatureStore: Sendable {
     func live(_ stepIDs: [Int]) async throws -> [Int: [Row]] {
         let rows = try await pool.query(
             """
-            select \(Self.columns) from shipit_signoff.signatures
-            where step_id = any(\(stepIDs)) and revoked_at is null order by id
+            select \(Self.columns) from shipit_signoff.signatures s
+            where step_id = any(\(stepIDs)) and revoked_at is null and \(Self.revocation) is null order by id
             """
         ).map { try Self.row($0) }
         return Dictionary(grouping: rows, by: \.stepID)
+    }
+
+    /// The signatures of people who were revoked since, which nobody has written down yet.
+    func void(_ stepID: Int, on connection: PostgresConnection) async throws -> [(row: Row, revocation: Revocation)] {
+        let rows = try await connection.query(
+            """
+            select \(Self.columns), \(Self.revocation) as revocation from shipit_signoff.signatures s
+            where step_id = \(stepID) and revoked_at is null and \(Self.revocation) is not null order by id
+            """
+        )
+        guard !rows.isEmpty else { return [] }
+        let numbers = try rows.map { try $0.int("revocation") }
+        let known = try await revocations.find(numbers, on: connection)
+        var void: [(row: Row, revocation: Revocation)] = []
+        for (row, number) in zip(rows, numbers) {
+            if let revocation = known[number] { void.append((try Self.row(row), revocation)) }
+        }
+        return void
     }
 
     /// All signatures a step ever had, oldest first.
@@ -82,16 +109,17 @@ struct SignatureStore: Sendable {
         group: String,
         of person: Person,
         from origin: Origin,
+        seen: Int,
         _ change: StepTransaction
     ) async throws {
         try await change.connection.execute(
             """
             insert into shipit_signoff.signatures (step_id, sub, email, group_name, is_member, definition_sha256, fields,
-                amr, auth_time, iss, jti, token_sha256, client_ip, user_agent, created)
+                amr, auth_time, iss, jti, token_sha256, client_ip, user_agent, created, revocations_seen)
             values (\(change.step.id), \(signature.subject), \(signature.email), \(group), \(signature.group != nil),
                 \(change.step.digest), \(JSONValue.object(origin.fields)), \(person.methods), \(person.authenticated),
                 \(person.issuer), \(person.tokenID), \(person.tokenDigest), \(origin.address), \(origin.agent),
-                \(change.now))
+                \(change.now), \(seen))
             """
         )
     }
@@ -104,27 +132,6 @@ struct SignatureStore: Sendable {
             where id = any(\(ids)) and revoked_at is null
             """
         )
-    }
-
-    /// Notes that what a person was given before now is worth nothing any more.
-    func distrust(subject: String?, email: String?, at now: Timestamp, by actor: String, reason: String) async throws {
-        try await pool.execute(
-            """
-            insert into shipit_signoff.revocations (sub, email, at, actor, reason)
-            values (\(subject), \(email), \(now), \(actor), \(reason))
-            """
-        )
-    }
-
-    /// Whether a person's token is older than the last time they were revoked.
-    func distrusts(_ person: Person, on connection: PostgresConnection) async throws -> Bool {
-        let issued = person.issued ?? Timestamp(milliseconds: 0)
-        return try await !connection.query(
-            """
-            select 1 from shipit_signoff.revocations
-            where (sub = \(person.subject) or email = \(person.email)) and at >= \(issued) limit 1
-            """
-        ).isEmpty
     }
 
     /// The names of steps a person has signed, with their states.
