@@ -61,7 +61,8 @@ struct RevocationTests {
             let path = "/admin/revocations?verify=true"
             let whole = try await world.call("GET", path).body
             #expect(whole["verified"] == true)
-            #expect(whole["events"]?.array?.map { $0["data"]?["sub"] } == ["one", "two", "three"])
+            let list = try await world.call("GET", "/admin/revocations").body["events"]?.array
+            #expect(list?.map { $0["data"]?["sub"] } == ["one", "two", "three"])
             #expect(try await world.call("GET", path, as: "c project:x").status == 403)
             await #expect(throws: PostgresError.self) {
                 try await world.pool.execute("update shipit_people.revocations set sub = 'x' where sequence = 2")
@@ -86,9 +87,9 @@ struct RevocationTests {
                 """
             )
             for _ in 0..<2 { try await SignoffMigrations.migrate(world.pool) }
-            let events = try await world.call("GET", "/admin/revocations?verify=true").body
-            #expect(events["events"]?.array?.count == 2)
-            #expect(events["verified"] == true)
+            let events = try await world.call("GET", "/admin/revocations").body["events"]
+            #expect(events?.array?.count == 2)
+            #expect(try await world.call("GET", "/admin/revocations?verify=true").body["verified"] == true)
             // What was signed after it stays, and a token from before it signs nothing.
             #expect(try await world.sign("s", as: try world.bearer("gone")).code == "token_revoked")
             #expect(try await world.sign("s", as: try world.bearer("one")).status == 200)
