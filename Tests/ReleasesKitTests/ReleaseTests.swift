@@ -155,6 +155,21 @@ struct ReleaseTests {
                 try await world.call("PUT", "/signoff/Firefox-60.0b10-build1/ship_firefox", releng, as: one).status
                     == 404
             )
+            // Nor is a phase that nobody has to sign begun by that.
+            let unasked = "/signoff/Firefox-60.0b10-build1/promote_firefox"
+            #expect(try await world.call("PUT", unasked, releng, as: one).status == 404)
+            try await world.service.callForWaiting()
+            for (name, phase) in [
+                ("Firefox-60.0b10-build1", "promote_firefox"), ("Firefox-60.0b10-build1", "ship_firefox"),
+                (Self.name, "ship_firefox"),
+            ] {
+                let found = try await world.phase(name, phase)
+                #expect(found["scheduled_at"] == "")
+                #expect(found["submitted"] == false)
+            }
+            #expect(
+                try await world.call("GET", ship).body["signoffs"]?.array?.contains { $0["signed"] == true } == false
+            )
             // Scripts do not sign, neither do people without a second factor or of another group.
             let machine = try await world.call("PUT", ship, releng, as: ReleaseWorld.script)
             #expect(machine.status == 401)

@@ -43,6 +43,44 @@ struct GroupTests {
         }
     }
 
+    @Test func `66: a step goes on while tasks do although one has failed, unless it is to fail at once`()
+        async throws
+    {
+        try await TaskclusterWorld.with { world in
+            let group = Slugid.make()
+            world.queue.add(group, "failed", name: "the-first")
+            let other = world.queue.add(group, "running")
+            try await world.create("patient", ["taskGroupId": .string(group)])
+            let hasty: JSONValue = ["taskGroupId": .string(group), "group_unique": false, "fail_fast": true]
+            try await world.create("hasty", hasty)
+            try await world.advance()
+            #expect(try await world.status("patient")["status"] == "in_progress")
+            #expect(try await world.status("patient")["info"]?["failed"]?[0]?["name"] == "the-first")
+            #expect(try await world.status("hasty")["status"] == "failure")
+            world.queue.set(other, "completed")
+            try await world.advance(60, every: 5)
+            #expect(try await world.state("patient") == "failed")
+        }
+    }
+
+    @Test func `67: what waits for a failed task for ever does not keep a step from failing`() async throws {
+        try await TaskclusterWorld.with { world in
+            let group = Slugid.make()
+            let first = world.queue.add(group, "running")
+            let second = world.queue.add(group, "unscheduled", dependencies: [first])
+            world.queue.add(group, "unscheduled", dependencies: [second])
+            try await world.create("s", ["taskGroupId": .string(group)])
+            try await world.advance()
+            #expect(try await world.state("s") == "running")
+            world.queue.set(first, "failed")
+            try await world.replicas[0].service.heard(group: group, task: first)
+            try await world.advance(5)
+            let status = try await world.status("s")
+            #expect(status["state"] == "failed")
+            #expect(status["message"]?.string?.contains("can never run") == true)
+        }
+    }
+
     @Test func `68: a step stays as it ended when a task is run again`() async throws {
         try await TaskclusterWorld.with { world in
             let group = Slugid.make()

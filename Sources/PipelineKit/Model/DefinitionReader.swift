@@ -12,6 +12,14 @@ struct DefinitionReader {
         let path: String
         let code: String
         let message: String
+        /// The steps that wait for each other, from one of them back to it, where that is the problem.
+        var cycle: [String]?
+
+        var json: JSONValue {
+            var object: JSONObject = ["path": .string(path), "code": .string(code), "message": .string(message)]
+            object["cycle"] = cycle.map { JSONValue($0) }
+            return .object(object)
+        }
     }
 
     /// Addresses that steps may be at; what begins with one of them is allowed.
@@ -42,9 +50,7 @@ struct DefinitionReader {
     /// Refuses what anything is wrong with, and says all of it.
     func refuseProblems(_ text: String, code: String) throws(StepProblem) {
         guard !problems.isEmpty else { return }
-        let errors = problems.prefix(1000).map { problem -> JSONValue in
-            ["path": .string(problem.path), "code": .string(problem.code), "message": .string(problem.message)]
-        }
+        let errors = problems.prefix(1000).map(\.json)
         throw StepProblem(
             400,
             code,
@@ -226,8 +232,8 @@ struct DefinitionReader {
             checkReferences(step, graph, "parameters.steps[\(index)]")
         }
         if let cycle = graph.cycle, cycle.count > 2 {
-            let text = cycle.joined(separator: " → ")
-            fail("parameters.steps", "cycle", "steps wait for each other: \(text)")
+            let text = "steps wait for each other: \(cycle.joined(separator: " → "))"
+            problems.append(Problem(path: "parameters.steps", code: "cycle", message: text, cycle: cycle))
         }
     }
 

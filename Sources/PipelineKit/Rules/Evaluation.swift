@@ -125,7 +125,7 @@ struct Evaluation: Sendable {
             }
             for run in ordered where run.state == .pending {
                 guard let step = specifications[run.uid], requirement(step) == .never else { continue }
-                move(run.uid, .skipped, "what it requires did not come about")
+                move(run.uid, .skipped, lack(step))
                 hasChanged = true
             }
         }
@@ -133,6 +133,14 @@ struct Evaluation: Sendable {
             guard let step = specifications[run.uid], requirement(step) == .met else { continue }
             steps[run.uid]?.readySince = now
         }
+    }
+
+    /// Why the requirement of a step cannot be met any more.
+    private func lack(_ step: StepSpecification) -> String {
+        guard step.when != .failure else { return "nothing that it is there for has failed" }
+        let others = step.requires.compactMap { steps[$0] }.filter { $0.state.isTerminal && $0.state != .completed }
+        let names = others.map { "\($0.uid) is \($0.state.rawValue)" }
+        return "what it requires did not come about: \(names.joined(separator: ", "))"
     }
 
     private mutating func expire() {

@@ -77,7 +77,7 @@ public struct ReleasesAPI: Sendable {
             guard !person.isMachine else { throw Self.unauthorized("Tokens of machines are not accepted here") }
             return .person(person)
         }
-        try await request.authenticate()
+        try await request.identify()
         guard let client = request.clientID else { throw Self.unauthorized("This needs credentials") }
         return .client(name: client, scopes: request.scopes)
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 public import APIServer
+import Logging
 public import Taskcluster
 
 /// Whoever a request comes from, as the audit names them.
@@ -54,7 +55,7 @@ public struct StepGate: Sendable {
             }
             return StepActor(name: person.name, scopes: [])
         }
-        try await request.authenticate()
+        try await request.identify()
         let needed = expression(verb, uid)
         guard let client = request.clientID else {
             if isReading, needed.isSatisfied(by: request.scopes) { return .anyone }
@@ -84,5 +85,26 @@ public struct StepGate: Sendable {
             members: ["description": .string(text)],
             headers: ["WWW-Authenticate": "Hawk"]
         )
+    }
+}
+
+extension APIRequest {
+    /// Finds out who calls, by their signature; when nobody can tell that right now, the caller is to come back.
+    public func identify() async throws {
+        do {
+            try await authenticate()
+        } catch let error as APIError {
+            throw error
+        } catch is CancellationError {
+            throw CancellationError()
+        } catch {
+            Logger.current.warning("credentials cannot be verified", metadata: ["error": "\(error)"])
+            throw StepProblem(
+                503,
+                "authentication_unavailable",
+                "Credentials cannot be verified now",
+                headers: ["Retry-After": "2"]
+            )
+        }
     }
 }
