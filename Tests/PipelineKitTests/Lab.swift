@@ -82,7 +82,6 @@ final class Lab: Sendable {
     func begun(_ uid: String) -> Int { state.withLock { $0.begun[uid] ?? 0 } }
     func body(_ uid: String) -> JSONValue? { state.withLock { $0.steps[uid]?.body } }
     func requester(_ uid: String) -> String? { state.withLock { $0.steps[uid]?.requester } }
-    func polls(_ uid: String) -> Int { state.withLock { $0.steps[uid]?.polls ?? 0 } }
     func isRunning(_ uid: String) -> Bool { state.withLock { $0.steps[uid]?.state == "running" } }
 
     // MARK: - The service
