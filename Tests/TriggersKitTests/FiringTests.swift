@@ -256,6 +256,7 @@ struct FiringTests {
             tasks: world.taskStore,
             runs: world.runs,
             letters: world.letters,
+            uses: world.uses,
             notices: NoticeStore(schema: "triggers", pool: world.pool)
         )
     }

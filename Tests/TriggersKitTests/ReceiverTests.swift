@@ -22,26 +22,8 @@ struct ReceiverTests {
         _ body: @Sendable @escaping (TriggersWorld, String) async throws -> Void
     ) async throws {
         try await TriggersWorld.with { world in
-            let receiver = CodeReviewReceiver(
-                triggers: [TriggersWorld.diffs],
-                secrets: [Secret("another one"), Secret(Self.secret)],
-                runs: world.runs,
-                wake: Signal()
-            )
-            let api = TriggersAPI(triggers: triggers, runs: world.runs, letters: world.letters, wake: Signal())
-            let server = HTTPServer(
-                configuration: HTTPServerConfiguration(),
-                name: "triggers-tests",
-                rootURL: "http://triggers.example",
-                apis: [try api.api(schemas: SchemaStore.locate())],
-                authenticator: TrustingAuthenticator(),
-                health: HealthRegistry(),
-                raw: [receiver.route]
-            )
-            try await withThrowingTaskGroup(of: Void.self) { group in
-                group.addTask { try await server.run() }
-                defer { group.cancelAll() }
-                try await body(world, "http://127.0.0.1:\(await server.waitUntilListening())")
+            try await world.serve(triggers, secrets: [Secret("another one"), Secret(Self.secret)]) { url in
+                try await body(world, url)
             }
         }
     }
@@ -112,22 +94,6 @@ struct ReceiverTests {
 
     // MARK: - For people
 
-    private func call(
-        _ world: TriggersWorld,
-        _ url: String,
-        _ method: String,
-        _ path: String,
-        scopes: String = "*"
-    ) async throws -> (status: Int, body: JSONValue) {
-        let request = HTTPRequest(
-            method: method,
-            url: "\(url)/api/triggers/v1\(path)",
-            headers: ["Authorization": scopes]
-        )
-        let response = try await world.curl.send(request)
-        return (response.status, (try? response.json()) ?? .null)
-    }
-
     @Test func `runs are listed in pages, by trigger, state and trouble, and can be tried again`() async throws {
         try await serve { world, url in
             world.conduit.add(1...1)
@@ -138,30 +104,30 @@ struct ReceiverTests {
             // There is no hook, so all but the last fail.
             let worker = world.worker(visibility: .init(tries: 1, pause: .zero))
             try await worker.work()
-            let first = try await call(world, url, "GET", "/runs?limit=4").body
+            let first = try await world.call(url, "GET", "/runs?limit=4").body
             #expect(first["runs"]?.array?.count == 4)
             let token = try #require(first["continuationToken"]?.string)
-            let rest = try await call(world, url, "GET", "/runs?limit=4&continuationToken=\(token)").body
+            let rest = try await world.call(url, "GET", "/runs?limit=4&continuationToken=\(token)").body
             #expect(rest["runs"]?.array?.count == 2)
             #expect(rest["continuationToken"] == nil)
-            #expect(try await call(world, url, "GET", "/runs?stuck=true").body["runs"]?.array?.count == 5)
-            let skipped = try await call(world, url, "GET", "/runs?state=skipped").body["runs"]?.array ?? []
+            #expect(try await world.call(url, "GET", "/runs?stuck=true").body["runs"]?.array?.count == 5)
+            let skipped = try await world.call(url, "GET", "/runs?state=skipped").body["runs"]?.array ?? []
             #expect(skipped.count == 1)
             #expect(
-                try await call(world, url, "GET", "/runs?trigger=code-coverage").body["runs"]?.array?.isEmpty == true
+                try await world.call(url, "GET", "/runs?trigger=code-coverage").body["runs"]?.array?.isEmpty == true
             )
-            #expect(try await call(world, url, "GET", "/runs", scopes: "triggers:retry").status == 403)
-            #expect(try await call(world, url, "GET", "/triggers").body["triggers"]?.array?.count == 2)
+            #expect(try await world.call(url, "GET", "/runs", scopes: "triggers:retry").status == 403)
+            #expect(try await world.call(url, "GET", "/triggers").body["triggers"]?.array?.count == 2)
 
             try await world.makeHook()
             world.conduit.show(7)
             let id = skipped.first?["runId"]?.string ?? "?"
-            #expect(try await call(world, url, "POST", "/runs/\(id)/retry", scopes: "triggers:list").status == 403)
-            #expect(try await call(world, url, "POST", "/runs/\(id)/retry").body["state"]?.string == "waiting")
-            #expect(try await call(world, url, "POST", "/runs/999999/retry").status == 404)
+            #expect(try await world.call(url, "POST", "/runs/\(id)/retry", scopes: "triggers:list").status == 403)
+            #expect(try await world.call(url, "POST", "/runs/\(id)/retry").body["state"]?.string == "waiting")
+            #expect(try await world.call(url, "POST", "/runs/999999/retry").status == 404)
             try await world.settle(worker)
             #expect(world.queue.tasks.count == 6)
-            #expect(try await call(world, url, "POST", "/runs/\(id)/retry").body["state"]?.string == "fired")
+            #expect(try await world.call(url, "POST", "/runs/\(id)/retry").body["state"]?.string == "fired")
             try await world.settle(worker)
             #expect(world.queue.tasks.count == 6)
         }
@@ -183,15 +149,15 @@ struct ReceiverTests {
                     _ = try await world.letters.note(delivery, of: TriggersWorld.commits.name, error: "no")
                 }
             }
-            let list = try await call(world, url, "GET", "/dead-letters").body["deadLetters"]?.array ?? []
+            let list = try await world.call(url, "GET", "/dead-letters").body["deadLetters"]?.array ?? []
             #expect(list.count == 2)
             let ids = list.compactMap { $0["letterId"]?.string }
-            #expect(try await call(world, url, "POST", "/dead-letters/\(ids[0])/replay").status == 400)
+            #expect(try await world.call(url, "POST", "/dead-letters/\(ids[0])/replay").status == 400)
             for expected in [1, 0] {
-                let answer = try await call(world, url, "POST", "/dead-letters/\(ids[1])/replay")
+                let answer = try await world.call(url, "POST", "/dead-letters/\(ids[1])/replay")
                 #expect(answer.body["runs"]?.int == expected)
             }
-            #expect(try await call(world, url, "POST", "/dead-letters/999999/replay").status == 404)
+            #expect(try await world.call(url, "POST", "/dead-letters/999999/replay").status == 404)
             #expect(try await world.states() == ["aa/1/2": "waiting"])
         }
     }
@@ -200,19 +166,13 @@ struct ReceiverTests {
         try await TriggersWorld.with { world in
             try await Broker.lend { pulse, exchange, queue in
                 let trigger = TriggersWorld.coverage
-                let intake = MessageIntake(
-                    trigger: trigger,
-                    subscription: PulseSubscription(
-                        queue: PulseQueue(queue, kind: .classic),
-                        bindings: [PulseBinding(exchange: exchange, routingKeyPattern: "*.*.gecko-level-3._")],
-                        // As the original: whatever is not acknowledged keeps everything else away.
-                        prefetch: 1
-                    ),
-                    pulse: pulse,
-                    runs: world.runs,
-                    letters: world.letters,
-                    wake: Signal()
+                let subscription = PulseSubscription(
+                    queue: PulseQueue(queue, kind: .classic),
+                    bindings: [PulseBinding(exchange: exchange, routingKeyPattern: "*.*.gecko-level-3._")],
+                    // As the original: whatever is not acknowledged keeps everything else away.
+                    prefetch: 1
                 )
+                let intake = world.intake(trigger, subscription, pulse: pulse)
                 try await pulse.declareQueue(PulseQueue(queue, kind: .classic))
                 try await pulse.bind(queue: queue, exchange: exchange, routingKey: "*.*.gecko-level-3._")
                 let ids = ["fUcGNXd7Q5S8LTPwG8cmFw", "aUcGNXd7Q5S8LTPwG8cmFA"]

@@ -148,5 +148,8 @@ struct RuleTests {
         #expect(Report(endings: [], stuck: 0, letters: 0).isQuiet)
         #expect(!Report(endings: [], stuck: 1, letters: 0).isQuiet)
         #expect(!Report(endings: [], stuck: 0, letters: 1).isQuiet)
+        let left = Report(endings: [], stuck: 0, letters: 0, leftovers: ["coverage-of-try"])
+        #expect(!left.isQuiet)
+        #expect(left.text(rootURL: "").contains("coverage-of-try"))
     }
 }

@@ -86,6 +86,7 @@ struct TriggersWorld: Sendable {
     var places: PlaceStore { PlaceStore(pool: pool) }
     var letters: LetterStore { LetterStore(pool: pool) }
     var taskStore: TaskStore { TaskStore(pool: pool) }
+    var uses: UseStore { UseStore(pool: pool) }
     var phabricator: Phabricator { phabricator(token: ConduitServer.token) }
 
     func phabricator(token: String) -> Phabricator {
@@ -201,15 +202,74 @@ struct TriggersWorld: Sendable {
         )
     }
 
-    func intake(_ trigger: Trigger) -> MessageIntake {
+    /// A connection that nobody makes.
+    static var noPulse: PulseConnection {
+        PulseConnection(PulseConfiguration(host: "127.0.0.1", user: "u", password: "p"), name: "unused")
+    }
+
+    func intake(
+        _ trigger: Trigger,
+        _ subscription: PulseSubscription = PulseSubscription(queue: PulseQueue("unused"), bindings: []),
+        pulse: PulseConnection = noPulse,
+        consumption: Consumption = Consumption([])
+    ) -> MessageIntake {
         MessageIntake(
             trigger: trigger,
-            subscription: PulseSubscription(queue: PulseQueue("unused"), bindings: []),
-            pulse: PulseConnection(PulseConfiguration(host: "127.0.0.1", user: "u", password: "p"), name: "unused"),
+            subscription: subscription,
+            pulse: pulse,
             runs: runs,
             letters: letters,
+            wake: Signal(),
+            uses: uses,
+            consumption: consumption
+        )
+    }
+
+    /// Serves the interface and the receiver of announcements.
+    func serve(
+        _ triggers: [Trigger] = [diffs, commits],
+        secrets: [Secret] = [],
+        pulse: PulseConnection = noPulse,
+        _ body: @Sendable @escaping (String) async throws -> Void
+    ) async throws {
+        let receiver = CodeReviewReceiver(triggers: [Self.diffs], secrets: secrets, runs: runs, wake: Signal())
+        let api = TriggersAPI(
+            triggers: triggers,
+            runs: runs,
+            letters: letters,
+            removal: TriggerRemoval(uses: uses, runs: runs, pulse: pulse),
             wake: Signal()
         )
+        let server = HTTPServer(
+            configuration: HTTPServerConfiguration(),
+            name: "triggers-tests",
+            rootURL: "http://triggers.example",
+            apis: [try api.api(schemas: SchemaStore.locate())],
+            authenticator: TrustingAuthenticator(),
+            health: HealthRegistry(),
+            raw: [receiver.route]
+        )
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            group.addTask { try await server.run() }
+            defer { group.cancelAll() }
+            try await body("http://127.0.0.1:\(await server.waitUntilListening())")
+        }
+    }
+
+    /// Calls the interface that is served at an address.
+    func call(
+        _ url: String,
+        _ method: String,
+        _ path: String,
+        scopes: String = "*"
+    ) async throws -> (status: Int, body: JSONValue) {
+        let request = HTTPRequest(
+            method: method,
+            url: "\(url)/api/triggers/v1\(path)",
+            headers: ["Authorization": scopes]
+        )
+        let response = try await curl.send(request)
+        return (response.status, (try? response.json()) ?? .null)
     }
 
     // MARK: - Doing and looking

@@ -11,6 +11,7 @@ struct TriggersAPI: Sendable {
     let triggers: [Trigger]
     let runs: RunStore
     let letters: LetterStore
+    let removal: TriggerRemoval
     let wake: Signal
 
     private static let states = "^(waiting|firing|fired|declined|skipped)$"
@@ -25,11 +26,11 @@ struct TriggersAPI: Sendable {
                 API shows what they saw, and reads messages again that could not be read.
                 """,
             schemas: schemas,
-            endpoints: try runEndpoints() + letterEndpoints()
+            endpoints: try triggerEndpoints() + runEndpoints() + letterEndpoints()
         )
     }
 
-    private func runEndpoints() throws -> [Endpoint] {
+    private func triggerEndpoints() throws -> [Endpoint] {
         [
             Endpoint(
                 .get,
@@ -39,9 +40,32 @@ struct TriggersAPI: Sendable {
                 output: "v1/list-triggers-response.json",
                 category: "Triggers",
                 title: "List triggers",
-                description: "Lists the triggers that run.",
+                description: """
+                    Lists the triggers that run, and what others left behind that are in no listener's file any more.
+                    """,
                 handler: listTriggers
             ),
+            Endpoint(
+                .delete,
+                "/triggers/<name>",
+                name: "removeTrigger",
+                scopes: try ScopeTemplate("triggers:remove"),
+                parameters: ["name": ParameterRule(Self.name)],
+                output: "v1/remove-trigger-response.json",
+                category: "Triggers",
+                title: "Remove what a trigger left behind",
+                description: """
+                    Removes the queue of a trigger that no listener has in its file any more, with the messages that wait \
+                    there, and gives up what it observed and did not deal with. Of a trigger that is still in a file only \
+                    the bindings go that are in none. Refused while listeners have all of it in their files.
+                    """,
+                handler: removeTrigger
+            ),
+        ]
+    }
+
+    private func runEndpoints() throws -> [Endpoint] {
+        [
             Endpoint(
                 .get,
                 "/runs",
@@ -117,7 +141,36 @@ struct TriggersAPI: Sendable {
                         "hookGroupId": .string(trigger.hook.group), "hookId": .string(trigger.hook.hook),
                     ]
                 }
-            )
+            ),
+            "leftovers": .array(try await removal.leftovers().map(\.json)),
+        ])
+    }
+
+    @Sendable private func removeTrigger(_ request: APIRequest) async throws -> APIResponse {
+        let name = request.parameter("name")
+        let outcome: TriggerRemoval.Outcome
+        do { outcome = try await removal.remove(name) } catch let refusal as TriggerRemoval.Refusal {
+            switch refusal {
+            case .unknown: throw APIError(.resourceNotFound, "Nothing is left of a trigger \(name)")
+            case .used(let reason): throw APIError(.requestConflict, reason)
+            case .broker(let reason):
+                throw APIError(.custom("ServiceUnavailable", 503), "The broker does not help: \(reason)")
+            }
+        }
+        return .json([
+            "name": .string(name),
+            "queues": .array(
+                outcome.queues.map { ["queue": .string($0.name), "messages": JSONValue($0.messages)] }
+            ),
+            "bindings": .array(
+                outcome.bindings.map { use in
+                    [
+                        "queue": .string(use.queue), "exchange": .string(use.exchange),
+                        "routingKey": .string(use.routingKey),
+                    ]
+                }
+            ),
+            "runs": JSONValue(outcome.runs),
         ])
     }
 

@@ -16,9 +16,13 @@ struct Report: Sendable {
     let stuck: Int
     /// How many messages could not be read.
     let letters: Int
+    /// Triggers that no listener has in its file any more.
+    var leftovers: [String] = []
 
     /// Whether there is nothing that anybody has to look at.
-    var isQuiet: Bool { endings.allSatisfy { $0.state == "completed" } && stuck == 0 && letters == 0 }
+    var isQuiet: Bool {
+        endings.allSatisfy { $0.state == "completed" } && stuck == 0 && letters == 0 && leftovers.isEmpty
+    }
 
     /// How many tasks of one state are named.
     private static let most = 25
@@ -47,6 +51,12 @@ struct Report: Sendable {
             sections.append("\(stuck) sightings cannot trigger their hooks: `slipway trigger runs --stuck`")
         }
         if letters > 0 { sections.append("\(letters) messages could not be read: `slipway trigger dead-letters`") }
+        if !leftovers.isEmpty {
+            sections.append(
+                "In no listener's file any more, but still there: \(leftovers.joined(separator: ", ")). "
+                    + "`slipway trigger list` shows what, `slipway trigger remove NAME` takes it away"
+            )
+        }
         return sections.joined(separator: "\n\n")
     }
 

@@ -15,18 +15,28 @@ struct MessageIntake: Service {
     let runs: RunStore
     let letters: LetterStore
     let wake: Signal
+    let uses: UseStore
+    let consumption: Consumption
 
     func run() async throws {
         await cancelWhenGracefulShutdown {
+            var subscription = subscription
+            let queue = subscription.queue.name
+            subscription.onConsuming = { consumption.began(queue) }
             while !Task.isCancelled {
-                do { try await pulse.consume(subscription) { await accept($0) } } catch {
+                do {
+                    // Before the queue is there, so that nobody takes it away from under our feet.
+                    try await uses.note(trigger.uses(subscription))
+                    try await pulse.consume(subscription) { await accept($0) }
+                } catch {
                     if Task.isCancelled { return }
+                    consumption.failed(queue, "\(error)")
                     Logger.current.error(
                         "messages of a trigger are not received",
                         metadata: ["trigger": "\(trigger.name)", "error": "\(error)"]
                     )
                 }
-                do { try await Task.sleep(for: .seconds(15)) } catch { return }
+                do { try await Task.sleep(for: .seconds(5)) } catch { return }
             }
         }
     }

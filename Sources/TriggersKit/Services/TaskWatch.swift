@@ -18,6 +18,8 @@ struct TaskWatch: Service {
     private static let width = 20
     /// How long the other tasks have their turn.
     private static let pause = Duration.seconds(10)
+    /// The same for tasks whose ends the queue tells by itself.
+    private static let pauseIfBound = Duration.seconds(300)
 
     func run() async throws {
         try await PeriodicService(name: "states of triggered tasks", every: .seconds(1)) { try await look() }.run()
@@ -26,9 +28,16 @@ struct TaskWatch: Service {
     /// Asks for some tasks if nobody has this second.
     func look() async throws {
         guard try await places.take(.tasks, lease: .milliseconds(900)) != nil else { return }
-        let taskIDs = try await tasks.take(limit: Self.width, pause: Self.pause)
+        let taskIDs = try await tasks.take(limit: Self.width, pause: Self.pause, pauseIfBound: Self.pauseIfBound)
         guard !taskIDs.isEmpty else { return }
-        for (state, count) in try await tasks.note(await states.states(of: taskIDs)) {
+        try await tasks.noteAndCount(await states.states(of: taskIDs))
+    }
+}
+
+extension TaskStore {
+    /// Notes states, and counts the tasks that ended.
+    func noteAndCount(_ states: [String: String]) async throws {
+        for (state, count) in try await note(states) {
             Counter(label: "triggers_tasks_total", dimensions: [("state", state)]).increment(by: count)
         }
     }
@@ -43,6 +52,7 @@ struct Reporter: Service {
     let tasks: TaskStore
     let runs: RunStore
     let letters: LetterStore
+    let uses: UseStore
     let notices: NoticeStore
 
     func run() async throws {
@@ -62,7 +72,8 @@ struct Reporter: Service {
             let report = Report(
                 endings: try await tasks.report(on: connection),
                 stuck: try await runs.stuck(on: connection),
-                letters: try await letters.unanswered(within: interval, on: connection)
+                letters: try await letters.unanswered(within: interval, on: connection),
+                leftovers: Set(try await uses.leftovers().map(\.use.trigger)).sorted()
             )
             guard !report.isQuiet else { return 0 }
             let number = try await connection.query("select nextval('triggers.reports') as number").first?.int("number")

@@ -12,6 +12,7 @@ enum TriggerMetrics {
         Metrics.describe("triggers_runs_total", "What was dealt with, by trigger and outcome.")
         Metrics.describe("triggers_tasks_total", "Triggered tasks that ended, by state.")
         Metrics.describe("triggers_waiting", "What was observed and is not dealt with yet.")
+        Metrics.describe("triggers_leftovers", "Triggers that no listener has in its file any more, but still there.")
         Metrics.describe("triggers_waiting_seconds", "How long the oldest of it waits.")
     }
 }

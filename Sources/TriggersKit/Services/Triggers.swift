@@ -101,6 +101,7 @@ package struct Triggers {
         let letters = LetterStore(pool: pool)
         let places = PlaceStore(pool: pool)
         let tasks = TaskStore(pool: pool)
+        let uses = UseStore(pool: pool)
         let wake = Signal()
         let phabricator = configuration.phabricator.map { settings in
             Phabricator(conduit: Conduit(url: settings.url, token: settings.token, transport: surroundings.transport))
@@ -117,6 +118,18 @@ package struct Triggers {
                 wake: wake
             ),
             TaskWatch(tasks: tasks, places: places, states: TaskStates(client: surroundings.client)),
+            TaskNews(
+                tasks: tasks,
+                places: places,
+                pulse: surroundings.pulse,
+                queue: PulseQueue(
+                    "queue/\(surroundings.pulse.namespace)/trigger-tasks",
+                    kind: surroundings.queueKind,
+                    maxLength: 100_000,
+                    // What was not heard is asked for, so nothing is lost with it.
+                    expires: .seconds(86_400)
+                )
+            ),
         ]
         var routes: [RawRoute] = []
         let ofDiffs = configuration.triggers.filter(\.needsPhabricator)
@@ -136,8 +149,14 @@ package struct Triggers {
                 routes.append(CodeReviewReceiver(triggers: ofDiffs, secrets: secrets, runs: runs, wake: wake).route)
             }
         }
-        for trigger in configuration.triggers {
-            guard let subscription = trigger.subscription(surroundings) else { continue }
+        let subscribed = configuration.triggers.map { ($0, $0.subscription(surroundings)) }
+        let used = subscribed.flatMap { $0.uses($1) }
+        let consumption = Consumption(subscribed.compactMap { $1?.queue.name })
+        services.append(
+            PeriodicService(name: "what triggers use", every: UseStore.interval) { try await uses.note(used) }
+        )
+        for (trigger, subscription) in subscribed {
+            guard let subscription else { continue }
             services.append(
                 MessageIntake(
                     trigger: trigger,
@@ -145,7 +164,9 @@ package struct Triggers {
                     pulse: surroundings.pulse,
                     runs: runs,
                     letters: letters,
-                    wake: wake
+                    wake: wake,
+                    uses: uses,
+                    consumption: consumption
                 )
             )
         }
@@ -166,23 +187,31 @@ package struct Triggers {
                     tasks: tasks,
                     runs: runs,
                     letters: letters,
+                    uses: uses,
                     notices: notices
                 ),
                 NoticeCourier(store: notices, sender: sender),
             ]
         }
         services.append(
-            Self.housekeeping(runs, letters, tasks, NoticeStore(schema: TriggersMigrations.schema, pool: pool))
+            Self.housekeeping(runs, letters, tasks, uses, NoticeStore(schema: TriggersMigrations.schema, pool: pool))
         )
         health.register("triggers") {
             try await Migrator.verify(pool, schema: TriggersMigrations.schema, migrations: TriggersMigrations.all)
+            try consumption.check()
         }
         TriggerMetrics.describe()
         self.services = services
         self.routes = routes
         apis = [
-            try TriggersAPI(triggers: configuration.triggers, runs: runs, letters: letters, wake: wake)
-                .api(schemas: schemas)
+            try TriggersAPI(
+                triggers: configuration.triggers,
+                runs: runs,
+                letters: letters,
+                removal: TriggerRemoval(uses: uses, runs: runs, pulse: surroundings.pulse),
+                wake: wake
+            )
+            .api(schemas: schemas)
         ]
     }
 
@@ -193,14 +222,17 @@ package struct Triggers {
         _ runs: RunStore,
         _ letters: LetterStore,
         _ tasks: TaskStore,
+        _ uses: UseStore,
         _ notices: NoticeStore
     ) -> any Service {
         let backlog = Gauge(label: "triggers_waiting")
         let age = Gauge(label: "triggers_waiting_seconds")
+        let leftovers = Gauge(label: "triggers_leftovers")
         return PeriodicService(name: "housekeeping of triggers", every: .seconds(30)) {
             let waiting = try await runs.backlog()
             backlog.record(waiting.count)
             age.record(waiting.age)
+            leftovers.record(Set(try await uses.leftovers().map(\.use.trigger)).count)
             try await letters.expire()
             try await tasks.giveUp()
             try await notices.sweep()
@@ -224,7 +256,23 @@ extension Trigger {
             )
         case .phabricator, .risk: return nil
         }
-        let queue = PulseQueue("queue/\(surroundings.pulse.namespace)/triggers/\(name)", kind: surroundings.queueKind)
+        let queue = PulseQueue(
+            TriggerRemoval.queue(of: name, namespace: surroundings.pulse.namespace),
+            kind: surroundings.queueKind
+        )
         return PulseSubscription(queue: queue, bindings: [binding], prefetch: 20)
+    }
+
+    /// What it has at the broker.
+    func uses(_ subscription: PulseSubscription?) -> [TriggerUse] {
+        guard let subscription else { return [TriggerUse(trigger: name)] }
+        return subscription.bindings().map { binding in
+            TriggerUse(
+                trigger: name,
+                queue: subscription.queue.name,
+                exchange: binding.exchange,
+                routingKey: binding.routingKeyPattern
+            )
+        }
     }
 }

@@ -115,6 +115,25 @@ struct RunStore: Sendable {
         )
     }
 
+    /// Settles all runs of a trigger that is no more; answers how many. Fires that are written down take place.
+    func abandon(_ trigger: String, on connection: PostgresConnection) async throws -> Int {
+        try await connection.query(
+            """
+            with run as (
+                update triggers.runs set lease = lease + 1, settled = now(), reason = 'the trigger was removed',
+                    state = case when state = 'firing' then 'fired' else 'skipped' end
+                where trigger = \(trigger) and state in ('waiting', 'firing')
+                returning id, hook_group_id, hook_id, task_id, state
+            ), task as (
+                insert into triggers.tasks (task_id, run_id, hook_group_id, hook_id)
+                select task_id, id, hook_group_id, hook_id from run where state = 'fired'
+                on conflict (task_id) do nothing
+            )
+            select count(*) as n from run
+            """
+        ).first?.int("n") ?? 0
+    }
+
     /// Settles a run of which no task comes.
     func settle(_ run: Run, _ state: String, _ reason: String?) async throws {
         try await pool.execute(

@@ -9,10 +9,13 @@ struct TaskStore: Sendable {
     let pool: PostgresPool
 
     /// Takes tasks whose ends are not known, those not looked at for the longest time.
-    func take(limit: Int, pause: Duration) async throws -> [String] {
+    ///
+    /// The next time comes after one of two pauses: for tasks whose ends the queue tells, and for the others.
+    func take(limit: Int, pause: Duration, pauseIfBound: Duration) async throws -> [String] {
         let rows = try await pool.query(
             """
-            update triggers.tasks set next_look = now() + \(pause.milliseconds)::bigint * interval '1 millisecond'
+            update triggers.tasks set next_look = now() + interval '1 millisecond'
+                * case when bound then \(pauseIfBound.milliseconds)::bigint else \(pause.milliseconds)::bigint end
             where task_id = any(array(
                 select task_id from triggers.tasks where ended is null and next_look <= now()
                 order by next_look limit \(limit) for update skip locked))
@@ -39,6 +42,40 @@ struct TaskStore: Sendable {
         for row in rows where try row.bool("is_final") { ended[try row.string("state"), default: 0] += 1 }
         return ended
     }
+
+    // MARK: - News
+
+    /// How many tasks the queue is asked to tell about at a time.
+    private static let most = 5000
+
+    /// Tasks whose ends the queue does not tell yet, oldest first; none while it tells about very many.
+    func unbound(limit: Int) async throws -> [String] {
+        let rows = try await pool.query(
+            """
+            select task_id from triggers.tasks where ended is null and not bound
+                and (select count(*) from (select from triggers.tasks where bound limit \(Self.most)) b) < \(Self.most)
+            order by made limit \(limit)
+            """
+        )
+        return try rows.map { try $0.string("task_id") }
+    }
+
+    /// Tasks that ended and that the queue need not tell about any more.
+    func boundInVain(limit: Int) async throws -> [String] {
+        let rows = try await pool.query(
+            "select task_id from triggers.tasks where bound and ended is not null order by ended limit \(limit)"
+        )
+        return try rows.map { try $0.string("task_id") }
+    }
+
+    /// Notes whether the queue tells how tasks end; what happened before is asked for at once.
+    func noteBound(_ taskIDs: [String], _ isBound: Bool) async throws {
+        try await pool.execute(
+            "update triggers.tasks set bound = \(isBound), next_look = now() where task_id = any(\(taskIDs))"
+        )
+    }
+
+    // MARK: - Ends
 
     /// Gives up on tasks that the queue has told nothing of for a month.
     func giveUp() async throws {

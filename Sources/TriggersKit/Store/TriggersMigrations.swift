@@ -9,7 +9,10 @@ package enum TriggersMigrations {
 
     /// All steps, oldest first.
     package static var all: [Migration] {
-        [Migration(version: 1, name: "triggers tables", bytes: PackageResources.V0001_triggers_tables_sql)]
+        [
+            Migration(version: 1, name: "triggers tables", bytes: PackageResources.V0001_triggers_tables_sql),
+            Migration(version: 2, name: "triggers uses", bytes: PackageResources.V0002_triggers_uses_sql),
+        ]
     }
 
     /// Brings the schema up to date.
