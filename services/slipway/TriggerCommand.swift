@@ -10,14 +10,28 @@ struct TriggerCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "trigger",
         abstract: "Show what triggers observed and what came of it, try again, and read dead letters again.",
-        subcommands: [List.self, Runs.self, Retry.self, DeadLetters.self, Replay.self]
+        subcommands: [List.self, Runs.self, Retry.self, DeadLetters.self, Replay.self, Remove.self]
     )
+
+    /// Does the same to several things, one after the other, and shows what came of each.
+    fileprivate static func each(
+        _ things: [String],
+        _ output: OutputOptions,
+        as list: String,
+        call: (_ thing: String, _ client: TaskclusterClient) async throws -> JSONValue,
+        line: (JSONValue) -> String
+    ) async throws {
+        let client = try Session().client
+        var answers: [JSONValue] = []
+        for thing in things { answers.append(try await call(thing, client)) }
+        output.print(.object([list: .array(answers)]), text: answers.map(line).joined(separator: "\n"))
+    }
 }
 
 extension TriggerCommand {
     struct List: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "List the triggers that run, and their hooks.",
+            abstract: "List the triggers that run, their hooks, and what is left of others.",
             discussion: "Example:\n  slipway trigger list"
         )
 
@@ -29,7 +43,14 @@ extension TriggerCommand {
                 let hook = "\(trigger["hookGroupId"]?.string ?? "?")/\(trigger["hookId"]?.string ?? "?")"
                 return "\(trigger["name"]?.string ?? "?")  \(hook)"
             }
-            output.print(answer, text: lines.joined(separator: "\n"))
+            let leftovers = (answer["leftovers"]?.array ?? []).map { left in
+                let parts = [
+                    left["queue"]?.string, left["exchange"]?.string, left["routingKey"]?.string,
+                    left["messages"]?.int.map { "\($0) messages" }, "in no file since \(left["seen"]?.string ?? "?")",
+                ]
+                return "left over: \(left["name"]?.string ?? "?")  " + parts.compactMap(\.self).joined(separator: "  ")
+            }
+            output.print(answer, text: (lines + leftovers).joined(separator: "\n"))
         }
     }
 
@@ -87,11 +108,11 @@ extension TriggerCommand {
         @OptionGroup var output: OutputOptions
 
         func run() async throws {
-            let client = try Session().client
-            var answers: [JSONValue] = []
-            for run in runs { answers.append(try await client.call("triggers", "POST", ["runs", run, "retry"])) }
-            let lines = answers.map { "\($0["runId"]?.string ?? "?")  \($0["state"]?.string ?? "?")" }
-            output.print(["runs": .array(answers)], text: lines.joined(separator: "\n"))
+            try await TriggerCommand.each(runs, output, as: "runs") { run, client in
+                try await client.call("triggers", "POST", ["runs", run, "retry"])
+            } line: {
+                "\($0["runId"]?.string ?? "?")  \($0["state"]?.string ?? "?")"
+            }
         }
     }
 
@@ -143,13 +164,47 @@ extension TriggerCommand {
         @OptionGroup var output: OutputOptions
 
         func run() async throws {
-            let client = try Session().client
-            var answers: [JSONValue] = []
-            for letter in letters {
-                answers.append(try await client.call("triggers", "POST", ["dead-letters", letter, "replay"]))
+            try await TriggerCommand.each(letters, output, as: "replayed") { letter, client in
+                try await client.call("triggers", "POST", ["dead-letters", letter, "replay"])
+            } line: {
+                "\($0["letterId"]?.string ?? "?")  \($0["runs"]?.int ?? 0) new"
             }
-            let lines = answers.map { "\($0["letterId"]?.string ?? "?")  \($0["runs"]?.int ?? 0) new" }
-            output.print(["replayed": .array(answers)], text: lines.joined(separator: "\n"))
+        }
+    }
+
+    struct Remove: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Remove the queues and bindings of triggers that are in no listener's file any more.",
+            discussion: """
+                First take the trigger out of the configuration file of every listener and start them again. A minute later
+                list shows what is left over, and this takes it away, together with the messages that wait and what was
+                observed and not dealt with. As long as a listener has the trigger in its file, nothing is removed.
+
+                Example:
+                  slipway trigger remove coverage-of-try
+                """
+        )
+
+        @Argument(help: "The triggers, as list names them.")
+        var triggers: [String]
+
+        @OptionGroup var output: OutputOptions
+
+        func run() async throws {
+            try await TriggerCommand.each(triggers, output, as: "removed") { trigger, client in
+                try await client.call("triggers", "DELETE", ["triggers", trigger])
+            } line: { answer in
+                let queues = (answer["queues"]?.array ?? []).map { queue in
+                    "\(queue["queue"]?.string ?? "?")  deleted with \(queue["messages"]?.int ?? 0) messages"
+                }
+                let bindings = (answer["bindings"]?.array ?? []).map { binding in
+                    let names = ["queue", "exchange", "routingKey"].map { binding[$0]?.string ?? "?" }
+                    return "\(names[0])  unbound from \(names[1])  \(names[2])"
+                }
+                let runs = answer["runs"]?.int ?? 0
+                let rest = runs > 0 ? ["\(answer["name"]?.string ?? "?")  \(runs) sightings given up"] : []
+                return (queues + bindings + rest).joined(separator: "\n")
+            }
         }
     }
 }

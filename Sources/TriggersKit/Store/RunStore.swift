@@ -115,7 +115,9 @@ struct RunStore: Sendable {
         )
     }
 
-    /// Settles all runs of a trigger that is no more; answers how many. Fires that are written down take place.
+    /// Settles all runs of a trigger that is no more; answers how many.
+    ///
+    /// Fires that are written down take place.
     func abandon(_ trigger: String, on connection: PostgresConnection) async throws -> Int {
         try await connection.query(
             """
