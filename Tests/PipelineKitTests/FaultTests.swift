@@ -43,6 +43,30 @@ struct FaultTests {
         }
     }
 
+    @Test func `11: a service that accepts calls and never answers holds up no pipeline of other services`()
+        async throws
+    {
+        let hanging = Lab()
+        // More than are looked at at the same time.
+        let names = (0..<60).map { "x\($0)" }
+        for name in names { hanging.set(name, Lab.Behaviour(hangs: true)) }
+        try await hanging.serve { url in
+            try await PipelineWorld.with(services: [url], timeout: .seconds(1200)) { world in
+                for name in names {
+                    try await world.create(name, [world.step(name, [], ["api_url": .string(url)])])
+                }
+                try await eventually("the service is called") { names.contains { hanging.puts($0) > 0 } }
+                for round in 0..<5 {
+                    let name = "y\(round)"
+                    let steps = [world.step("\(name)a"), world.step("\(name)b", ["\(name)a"])]
+                    try await world.create(name, steps)
+                    try await world.reach(name, "completed")
+                }
+                #expect(names.allSatisfy { hanging.begun($0) == 0 })
+            }
+        }
+    }
+
     @Test func `12: ten failures of a service later the step runs once, without an exception`() async throws {
         let clock = TestClock(.now())
         try await PipelineWorld.with(clock: clock) { world in

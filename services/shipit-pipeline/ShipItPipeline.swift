@@ -107,6 +107,8 @@ enum ShipItPipeline: DaemonDescription {
             store: foundation.store,
             owner: foundation.owner,
             interval: tick,
+            // As many as may wait for an answer at the same time, and others beside them.
+            concurrency: StepClient.callLimit + 32,
             lease: lease,
             look: service.look
         )

@@ -121,7 +121,9 @@ extension Evaluation {
         let since = run.unreachableSince ?? now
         run.unreachableSince = since
         let backoff = min(Duration.seconds(1 << min(run.failures - 1, 6)), .seconds(60))
-        run.nextCall = now + min(max(pause ?? .zero, backoff), .seconds(300))
+        // Whoever was sent away together shall not come back together.
+        let spread = 1 + Double((run.position &* 37 &+ run.failures &* 11 &+ Int(now.milliseconds % 41)) % 41) / 160
+        run.nextCall = now + min(max(pause ?? .zero, backoff * spread), .seconds(300))
         let isNews = !run.unreachableTold && now - since >= .seconds(300)
         if isNews { run.unreachableTold = true }
         steps[uid] = run

@@ -13,7 +13,10 @@ public struct StepClient: Sendable {
     private let transport: any HTTPTransport
     private let credentials: Hawk.Credentials?
     private let timeout: Duration
-    private let gate = HostGate()
+    private let gate = HostGate(limit: callLimit)
+
+    /// How many calls are made at a time.
+    public static let callLimit = 64
 
     /// Calls step services with credentials of Taskcluster's kind; a call whose answer is not there in time has failed.
     public init(
@@ -29,8 +32,8 @@ public struct StepClient: Sendable {
     /// Makes the call of an effect on behalf of a pipeline.
     func perform(_ effect: Effect, for pipeline: Step) async -> Observation {
         let host = String(effect.apiURL.split(separator: "/").dropFirst().first ?? "")
-        let result: Observation.Result = await gate.call(host) { await self.result(of: effect, pipeline) }
-        return effect.observation(result)
+        let result: Observation.Result? = await gate.call(host) { await self.result(of: effect, pipeline) }
+        return effect.observation(result ?? .unreachable("the service is slow to answer others", retryAfter: nil))
     }
 
     private func result(of effect: Effect, _ pipeline: Step) async -> Observation.Result {

@@ -11,6 +11,9 @@ import Synchronization
 /// A process that dies loses its leases after a while, and the next one looks. What a process writes after it has lost a
 /// lease without knowing is refused by the lease's number. One step whose look fails delays no other.
 public final class StepRunner: Service {
+    /// How many steps are claimed at a time, so that replicas share what is due.
+    private static let claimLimit = 32
+
     private let store: StepStore
     private let owner: String
     private let interval: Duration
@@ -82,7 +85,8 @@ public final class StepRunner: Service {
                 do {
                     store.changes.runnerIsAwake()
                     let free = concurrency - self.underWay.withLock { $0 }
-                    let claims = free > 0 ? try await store.claim(limit: free, owner: owner, lease: lease) : []
+                    let wanted = min(free, Self.claimLimit)
+                    let claims = wanted > 0 ? try await store.claim(limit: wanted, owner: owner, lease: lease) : []
                     if failures > 0 { Logger.current.notice("steps are looked at again") }
                     failures = 0
                     self.underWay.withLock { $0 += claims.count }
