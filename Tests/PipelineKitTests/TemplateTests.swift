@@ -126,7 +126,7 @@ struct TemplateTests {
             #expect(try await world.states("late") == ["pending", "completed"])
             #expect(try await world.reasons("late", "ship-late") == ["freeze"])
             let explained = try await world.call("GET", "/late/explain").body["steps"]?[0]?["reasons"]?[0]?["detail"]
-            #expect(explained == "nothing starts until 2026-07-06T06:00:00.000Z")
+            #expect(explained == "nothing starts until 2026-07-06T06:00:00.000Z: weekend")
             let path = "/urgent/steps/ship-urgent/override-freeze"
             let manager = "m project:releng:services/shipit_pipeline/freeze/manage"
             #expect(try await world.call("POST", path, ["reason": "fix"], as: manager).status == 403)

@@ -74,7 +74,11 @@ extension Evaluation {
         if let freeze = freeze(step, run) {
             let end = freeze.end(at: now)?.iso8601 ?? "somebody ends the freeze"
             reasons.append(
-                Explanation(kind: "freeze", detail: "nothing starts until \(end)", names: [freeze.uid])
+                Explanation(
+                    kind: "freeze",
+                    detail: "nothing starts until \(end): \(freeze.reason)",
+                    names: [freeze.uid]
+                )
             )
         }
         if !locks.isEmpty {

@@ -13,6 +13,8 @@ struct Freeze: Sendable {
     }
 
     let uid: String
+    /// Why nothing starts, as people read it.
+    let reason: String
     let period: Period
     let labels: JSONObject
     let apiPrefix: String?

@@ -43,7 +43,7 @@ struct FreezeStore: Sendable {
     /// Reads the freezes that are not over for good.
     static func query(at now: Timestamp) -> SQL {
         """
-        select uid, starts, ends, cron_start, cron_end, tz, labels, api_url_prefix, step_uid_glob, override_scopes
+        select uid, reason, starts, ends, cron_start, cron_end, tz, labels, api_url_prefix, step_uid_glob, override_scopes
         from shipit_pipeline.freezes where ends > \(now) order by starts, uid
         """
     }
@@ -64,6 +64,7 @@ struct FreezeStore: Sendable {
         }
         return Freeze(
             uid: try row.string("uid"),
+            reason: try row.string("reason"),
             period: period,
             labels: try row.json("labels").object ?? [:],
             apiPrefix: try row.optionalString("api_url_prefix"),
