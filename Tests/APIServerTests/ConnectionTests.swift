@@ -74,7 +74,7 @@ struct ConnectionTests {
     @Test func `the caller's address is the proxy's word only if the proxy is trusted`() async throws {
         for isTrusted in [false, true] {
             var configuration = HTTPServerConfiguration()
-            configuration.trustsProxy = isTrusted
+            configuration.trust = isTrusted ? .anybody : .nobody
             let recorder = RecordingAuthenticator()
             try await TestServer.run(authenticator: recorder, configuration: configuration) { (server) async throws in
                 let forwarded = [("X-Forwarded-For", "203.0.113.7, 10.0.0.1")]
@@ -86,7 +86,7 @@ struct ConnectionTests {
 
     @Test func `a proxied neighbour is told whose request it is`() async throws {
         var trusting = HTTPServerConfiguration()
-        trusting.trustsProxy = true
+        trusting.trust = .anybody
         let recorder = RecordingAuthenticator()
         try await TestServer.run(authenticator: recorder, configuration: trusting) { (neighbour) async throws in
             let upstream = "http://127.0.0.1:\(neighbour.port)"
@@ -101,7 +101,7 @@ struct ConnectionTests {
     @Test func `with TLS forced, plain requests are redirected and secured ones say for how long`() async throws {
         var configuration = HTTPServerConfiguration()
         configuration.forcesTLS = true
-        configuration.trustsProxy = true
+        configuration.trust = .anybody
         try await TestServer.run(configuration: configuration) { (server) async throws in
             let plain = try await server.send("GET", base + "/ping?x=1", headers: [("Host", "tc.example.com")])
             #expect(plain.status == 308)
@@ -117,7 +117,7 @@ struct ConnectionTests {
         let settings = Settings(environment: ["FORCE_SSL": "true"])
         _ = HTTPServerConfiguration(settings: settings)
         let error = #expect(throws: ConfigurationError.self) { try settings.check() }
-        #expect(error?.problems.first?.hasPrefix("FORCE_SSL needs TRUST_PROXY=true") == true)
+        #expect(error?.problems.first?.hasPrefix("FORCE_SSL needs TRUSTED_PROXIES or TRUST_PROXY=true") == true)
     }
 
     @Test func `A31: the extension may be URL-safe and without padding, and garbage in it is refused`() async throws {
@@ -255,7 +255,7 @@ struct ConnectionTests {
 }
 
 /// An authenticator that lets everybody read and remembers from where they asked.
-private final class RecordingAuthenticator: RequestAuthenticator {
+final class RecordingAuthenticator: RequestAuthenticator {
     private let seen = Mutex<[String]>([])
 
     var addresses: [String] { seen.withLock { $0 } }

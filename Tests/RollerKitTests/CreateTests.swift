@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
+import Core
 import JSON
 import Testing
 import TestSupport
@@ -269,7 +270,7 @@ struct CreateTests {
         async throws
     {
         let target = "/api/v1/workers/W%2D1/jobs?task_name=ping&worker_group=%6ddc1&a=b+c"
-        try await APIWorld.with(settings: { $0.trustedProxies = [AddressRange("127.0.0.0/8")].compactMap { $0 } }) {
+        try await APIWorld.with(settings: { $0.trust = .networks([AddressRange("127.0.0.0/8")].compactMap { $0 }) }) {
             api in
             let header = try api.signature("POST", target, scopes: ["*"], host: "roller.example", port: 443)
             let answer = try await api.call(

@@ -69,7 +69,7 @@ struct Dispatcher: Sendable {
     /// Answers one request of a connection; throws to end the connection.
     @concurrent
     func serve(_ request: Request, _ writer: consuming ResponseWriter, _ channel: any Channel) async throws {
-        let head = RequestHead(request: request, channel: channel, trustsProxy: configuration.trustsProxy)
+        let head = RequestHead(request: request, channel: channel, configuration: configuration)
         let identifiers = (
             trace: head.fields[.trace] ?? Identifiers.uuid(), request: Identifiers.uuid()
         )

@@ -9,7 +9,7 @@ import Synchronization
 struct RequestHead: Sendable {
     let request: Request
     let channel: any Channel
-    let trustsProxy: Bool
+    let configuration: HTTPServerConfiguration
     /// The target of the request line, byte for byte.
     let target: String
     /// The target up to its query.
@@ -19,10 +19,10 @@ struct RequestHead: Sendable {
     /// What to do if the answer cannot be sent.
     let delivery = Delivery()
 
-    init(request: Request, channel: any Channel, trustsProxy: Bool) {
+    init(request: Request, channel: any Channel, configuration: HTTPServerConfiguration) {
         self.request = request
         self.channel = channel
-        self.trustsProxy = trustsProxy
+        self.configuration = configuration
         let target = request.head.path ?? "/"
         self.target = target
         path = target[..<(target.utf8.firstIndex(of: UInt8(ascii: "?")) ?? target.endIndex)]
@@ -67,11 +67,7 @@ struct RequestHead: Sendable {
     }
 
     func remoteAddress() -> String? {
-        if trustsProxy, let forwarded = fields[.forwardedFor] {
-            let first = forwarded.prefix { $0 != "," }.trimmingBlanks()
-            if !first.isEmpty { return first }
-        }
-        return peerAddress
+        configuration.trust.caller(peer: peerAddress, forwardedFor: fields[.forwardedFor])
     }
 
     /// The address at the other end of the connection.
@@ -79,8 +75,14 @@ struct RequestHead: Sendable {
 
     /// The scheme the client used, as a trusted proxy tells it.
     var forwardedScheme: String? {
-        guard trustsProxy, let forwarded = fields[.forwardedProto] else { return nil }
+        guard configuration.trust.believes(peerAddress), let forwarded = fields[.forwardedProto] else { return nil }
         return forwarded.prefix { $0 != "," }.trimmingBlanks().lowercased()
+    }
+
+    /// Whether the port and scheme that requests are said to be signed for are taken from the fields of proxies.
+    var believesSignedPort: Bool {
+        configuration.trust == .nobody
+            ? configuration.believesSignedPort : configuration.trust.believes(peerAddress)
     }
 
     /// The watch over this connection; it costs a turn of the event loop, so only long polls ask for it.

@@ -185,10 +185,11 @@ struct HawkAddress: Equatable {
     let port: Int
 
     init(_ head: RequestHead) {
+        let isBelieved = head.believesSignedPort
         self.init(
             authority: head.host ?? "",
-            forwardedPort: head.fields[.forwardedPort],
-            forwardedProto: head.fields[.forwardedProto]
+            forwardedPort: isBelieved ? head.fields[.forwardedPort] : nil,
+            forwardedProto: isBelieved ? head.fields[.forwardedProto] : nil
         )
     }
 

@@ -69,6 +69,7 @@ public struct HTTPServer: Service {
             idleTimeout: .nanoseconds(configuration.keepAlive.wholeNanoseconds),
             httpDecoderConfiguration: .init(maxHeaderFieldSize: 128 << 10, maxHeaderListSize: 128 << 10)
         )
+        let trustsAnybody = configuration.trust == .anybody
         let server = Server(
             childChannelSetup: HTTP1Channel(
                 responder: { [dispatcher] in try await dispatcher.serve($0, $1, $2) },
@@ -81,6 +82,11 @@ public struct HTTPServer: Service {
             onServerRunning: { [listening] channel in
                 let port = channel.localAddress?.port ?? 0
                 logger.notice("listening", metadata: ["port": .stringConvertible(port)])
+                if trustsAnybody {
+                    logger.warning(
+                        "X-Forwarded-* is believed from anybody; TRUSTED_PROXIES can name the proxies instead"
+                    )
+                }
                 listening.begin(port)
             },
             eventLoopGroup: Self.loops,

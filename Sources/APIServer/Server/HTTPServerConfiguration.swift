@@ -8,9 +8,9 @@ public import Core
 /// - `HTTP_HOST`: the address to listen on; default `127.0.0.1`.
 /// - `HTTP_PORT` or `PORT`: the port; 0 lets the system choose.
 /// - `KEEP_ALIVE_TIMEOUT_SECONDS`: how long an idle connection is kept; default `90`, has to exceed a proxy's.
-/// - `TRUST_PROXY`: whether `X-Forwarded-For` tells the caller's address and `X-Forwarded-Proto` the scheme it used;
-///   default `false`.
-/// - `FORCE_SSL`: whether plain requests are redirected to https; default `false`. Needs `TRUST_PROXY`, since TLS ends
+/// - `TRUSTED_PROXIES` or `TRUST_PROXY`: whose `X-Forwarded-For` tells the caller's address and whose `X-Forwarded-Proto`
+///   the scheme it used, see ``ProxyTrust``; default nobody's.
+/// - `FORCE_SSL`: whether plain requests are redirected to https; default `false`. Needs trusted proxies, since TLS ends
 ///   at a proxy.
 public struct HTTPServerConfiguration: Sendable {
     /// The address to listen on.
@@ -21,8 +21,13 @@ public struct HTTPServerConfiguration: Sendable {
     public var bodyLimit = 10 << 20
     /// How long an idle connection is kept.
     public var keepAlive: Duration = .seconds(90)
-    /// Whether the caller's address and scheme are taken from what a proxy says.
-    public var trustsProxy = false
+    /// From whom the caller's address and scheme are taken.
+    public var trust = ProxyTrust.nobody
+    /// Whether, where no proxies are named, anybody may tell the port that a request was signed for.
+    ///
+    /// Taskcluster's services work that way, and it opens nothing: a signature that is made for another port has to be made
+    /// by somebody who has the key.
+    public var believesSignedPort = true
     /// Whether plain requests are redirected to https.
     public var forcesTLS = false
     /// The web pages, as origins, whose scripts may call; nil lets the scripts of all pages call.
@@ -44,12 +49,12 @@ public struct HTTPServerConfiguration: Sendable {
             in: .seconds(1)...(.seconds(3600)),
             "how long an idle connection is kept"
         )
-        trustsProxy = settings.bool("trust.proxy", default: false, "believe X-Forwarded-For and X-Forwarded-Proto")
+        trust = ProxyTrust(settings: settings)
         forcesTLS = settings.bool("force.ssl", default: false, "redirect plain requests to https")
-        if forcesTLS, !trustsProxy {
+        if forcesTLS, trust == .nobody {
             settings.fail(
                 "force.ssl",
-                "needs TRUST_PROXY=true: the proxy in front has to say which requests used https"
+                "needs TRUSTED_PROXIES or TRUST_PROXY=true: the proxy in front has to say which requests used https"
             )
         }
     }

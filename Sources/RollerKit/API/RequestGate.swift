@@ -144,20 +144,11 @@ struct RequestGate: Sendable {
     // MARK: - Addresses
 
     /// The caller's address, as trusted proxies tell it.
-    ///
-    /// Each proxy adds the address it was called from at the end; what stands before the first one that is not trusted
-    /// was said by the caller and means nothing.
     func sourceAddress(_ raw: RawRequest) -> String? {
-        guard isFromProxy(raw), let list = raw.header("X-Forwarded-For") else { return raw.peerAddress }
-        let told = list.split(separator: ",").map(\.trimmed).reversed()
-        let caller = told.first { address in !settings.trustedProxies.contains { $0.contains(address) } }
-        return caller.flatMap { AddressRange.isAddress($0) ? $0 : nil } ?? raw.peerAddress
+        settings.trust.caller(peer: raw.peerAddress, forwardedFor: raw.header("X-Forwarded-For"))
     }
 
-    private func isFromProxy(_ raw: RawRequest) -> Bool {
-        guard let peer = raw.peerAddress else { return false }
-        return settings.trustedProxies.contains { $0.contains(peer) }
-    }
+    private func isFromProxy(_ raw: RawRequest) -> Bool { settings.trust.believes(raw.peerAddress) }
 
     private func authority(_ raw: RawRequest) -> String {
         if settings.usesForwardedHost, isFromProxy(raw), let told = first(raw.header("X-Forwarded-Host")) {

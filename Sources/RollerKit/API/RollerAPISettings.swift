@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
+package import APIServer
 package import Core
 import Expressions
 
@@ -9,6 +10,7 @@ import Expressions
 /// - `ALLOWED_HOSTS`: host names that requests may be for, with commas; `.example.com` allows subdomains, `*` all; default `*`.
 /// - `CORS_ORIGIN`: sites whose pages may call, with commas; default `*`.
 /// - `TRUSTED_PROXIES`: addresses or networks whose `X-Forwarded-*` fields are believed, with commas; default none.
+///   `TRUST_PROXY` believes everybody's.
 /// - `USE_X_FORWARDED_HOST`, `USE_X_FORWARDED_PORT`: whether trusted proxies tell the host and port that was signed.
 /// - `SCOPE_PREFIX`: what scopes begin with; default `project:releng:roller:`.
 /// - `REQUIRED_TASKCLUSTER_SCOPE_SETS`: scopes of which a caller needs one besides, with commas.
@@ -29,7 +31,7 @@ import Expressions
 package struct RollerAPISettings: Sendable {
     package var allowedHosts = ["*"]
     package var origins = ["*"]
-    package var trustedProxies: [AddressRange] = []
+    package var trust = ProxyTrust.nobody
     package var usesForwardedHost = false
     package var usesForwardedPort = false
     package var scopePrefix = "project:releng:roller:"
@@ -55,13 +57,7 @@ package struct RollerAPISettings: Sendable {
     package init(settings: Settings) {
         allowedHosts = Self.list(settings, "allowed.hosts", "host names that requests may be for") ?? allowedHosts
         origins = Self.list(settings, "cors.origin", "sites whose pages may call") ?? origins
-        for text in Self.list(settings, "trusted.proxies", "addresses of proxies that are believed") ?? [] {
-            guard let range = AddressRange(text) else {
-                settings.fail("trusted.proxies", "must be IP addresses or networks such as 10.0.0.0/8")
-                continue
-            }
-            trustedProxies.append(range)
-        }
+        trust = ProxyTrust(settings: settings)
         usesForwardedHost = settings.bool("use.x.forwarded.host", default: false, "whether proxies tell the host")
         usesForwardedPort = settings.bool("use.x.forwarded.port", default: false, "whether proxies tell the port")
         scopePrefix = settings.string("scope.prefix", default: scopePrefix, "what scopes begin with")

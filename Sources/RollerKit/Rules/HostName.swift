@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
+import Core
+
 /// Names of hosts that may be handed to programs and resolvers.
 package enum HostName {
     /// Whether a text is an IP address or a name of labels.

@@ -62,6 +62,7 @@ public struct StepFoundation: Sendable {
         )
         var http = HTTPServerConfiguration(settings: settings, defaultPort: port)
         http.bodyLimit = 1 << 20
+        http.believesSignedPort = false
         http.allowedOrigins = Self.origins(settings)
         self.http = http
         baseURL = settings.string(
