@@ -30,6 +30,8 @@ struct NotifyRule: Sendable, Hashable {
         case releaseCreated = "release_created"
         case releasePhase = "release_phase"
         case releaseSigned = "release_signed"
+        case releaseUnsigned = "release_unsigned"
+        case releaseOverridden = "release_overridden"
         case releaseShipped = "release_shipped"
         case releaseAborted = "release_aborted"
     }

@@ -40,6 +40,10 @@ extension ReleasesAPI {
                 _ = try await service.extensionRelease(request.parameter("name"))
                 return try await sign(request)
             },
+            make.open(.delete, signoff, name: "unsignXPI", title: "Take a signature back") { request in
+                _ = try await service.extensionRelease(request.parameter("name"))
+                return try await unsign(request)
+            },
         ]
     }
 

@@ -50,17 +50,25 @@ public struct ReleasesAPI: Sendable {
                 try await signatures(request)
             },
             make.open(.put, route, name: "signPhase", title: "Sign a phase", handler: sign),
+            make.open(.delete, route, name: "unsignPhase", title: "Take a signature back", handler: unsign),
+            make.open(
+                .post,
+                "\(route)/revoke",
+                name: "revokePhase",
+                title: "Take somebody's signature out of a slot",
+                handler: revoke
+            ),
         ]
     }
 
-    private static func answer(_ signoffs: [Signoff]) -> APIResponse {
-        .json(["signoffs": .array(signoffs.map(\.json))])
+    private static func answer(_ signoffs: [Signoff], _ digest: [UInt8]? = nil) -> APIResponse {
+        let json: JSONValue = ["signoffs": .array(signoffs.map(\.json))]
+        return .json(json, headers: digest.map { ["ETag": ReleaseService.tag($0)] } ?? [:])
     }
 
     func signatures(_ request: APIRequest) async throws -> APIResponse {
-        let release = try await service.release(request.parameter("name"))
-        let phase = try service.phase(request.parameter("phase"), of: release)
-        return Self.answer(try await service.store.signoffs(release.id, phase.name))
+        let found = try await service.signoffs(request.parameter("phase"), of: request.parameter("name"))
+        return Self.answer(found.signoffs, found.digest)
     }
 
     // MARK: - Who asks
@@ -74,7 +82,7 @@ public struct ReleasesAPI: Sendable {
         if TokenVerifier.isBearer(header) {
             guard let tokens else { throw Self.unauthorized("Tokens of people are not accepted here") }
             let person = try await tokens.person(header)
-            guard !person.isMachine else { throw Self.unauthorized("Tokens of machines are not accepted here") }
+            guard !person.isMachine else { throw Self.machine }
             return .person(person)
         }
         try await request.identify()
@@ -181,14 +189,57 @@ public struct ReleasesAPI: Sendable {
     // MARK: - Signing
 
     func sign(_ request: APIRequest) async throws -> APIResponse {
-        guard case .person(let person) = try await caller(request) else {
-            throw StepProblem(
-                401,
-                "human_required",
-                "Only people sign, with a token of their own",
-                headers: ["WWW-Authenticate": "Bearer"]
+        let person = try await person(request)
+        let signed = try await service.sign(
+            try Self.slot(request),
+            phase: request.parameter("phase"),
+            of: request.parameter("name"),
+            by: person,
+            match: request.match,
+            from: PhaseSignatureStore.Origin(
+                address: request.remoteAddress,
+                agent: request.header("user-agent").map { String($0.prefix(200)) }
             )
-        }
+        )
+        return Self.answer(signed)
+    }
+
+    func unsign(_ request: APIRequest) async throws -> APIResponse {
+        let person = try await person(request)
+        let (name, phase) = (request.parameter("name"), request.parameter("phase"))
+        return Self.answer(try await service.unsign(try Self.slot(request), phase: phase, of: name, by: person))
+    }
+
+    func revoke(_ request: APIRequest) async throws -> APIResponse {
+        let caller = try await caller(request)
+        try caller.require("admin")
+        let body = try request.jsonObject()
+        try body.allowOnly(["uid", "reason"])
+        let revoked = try await service.revoke(
+            try body.text("uid"),
+            phase: request.parameter("phase"),
+            of: request.parameter("name"),
+            by: caller.name,
+            reason: try body.text("reason")
+        )
+        return Self.answer(revoked)
+    }
+
+    /// The person who asks; neither clients nor machines are persons.
+    private func person(_ request: APIRequest) async throws -> Person {
+        guard case .person(let person) = try await caller(request) else { throw Self.machine }
+        return person
+    }
+
+    private static let machine = StepProblem(
+        401,
+        "human_required",
+        "Only people sign, with a token of their own",
+        headers: ["WWW-Authenticate": "Bearer"]
+    )
+
+    /// The slot that the body names, which is nothing but that name.
+    private static func slot(_ request: APIRequest) throws(StepProblem) -> String {
         let body: JSONValue
         do {
             body = try JSONValue(parsing: request.rawBody)
@@ -196,8 +247,7 @@ public struct ReleasesAPI: Sendable {
             throw StepProblem.invalid("The body is not JSON: \(error.message)", code: "malformed_payload")
         }
         guard let uid = body.string else { throw StepProblem.invalid("The body has to be the uid of a signoff") }
-        let phase = request.parameter("phase")
-        return Self.answer(try await service.sign(uid, phase: phase, of: request.parameter("name"), by: person))
+        return uid
     }
 }
 

@@ -22,8 +22,8 @@ struct Product: Sendable {
     let signoffs: [String: [Slot]]
     /// By project; the empty name stands for all others.
     let phaseSkipping: [String: Bool]
-    /// Whether one person may fill all slots.
-    let isLax: Bool
+    /// What is demanded of those who sign.
+    let rules: PhaseRules
     let notify: JSONValue
     /// The template of pipelines for releases that come by the first version's form.
     let template: String?
@@ -127,8 +127,8 @@ public struct ProductCatalogue: Sendable {
                 skipping[project == "default" ? "" : project] = value.bool ?? false
             }
         }
-        let isLax = json["lax"]?.bool ?? false
-        guard !isLax || allowsLax else { throw Problem(description: "\(name).lax is not for production") }
+        let rules = try rules(name, json)
+        guard !rules.isLax || allowsLax else { throw Problem(description: "\(name).lax is not for production") }
         return Product(
             name: name,
             phases: phases,
@@ -139,11 +139,38 @@ public struct ProductCatalogue: Sendable {
             trustDomain: json["trust-domain"]?.string,
             signoffs: slots,
             phaseSkipping: skipping,
-            isLax: isLax,
+            rules: rules,
             notify: json["notify"] ?? [],
             template: json["pipeline-template"]?.string,
             merges: try merges(name, json["merge-behaviors"]?.object ?? [:]),
             runner: try json["release-runner"].map { json throws(Problem) in try runner(name, json) }
+        )
+    }
+
+    /// What a product demands of those who sign: what is misspelt here must not let anybody through.
+    private static func rules(_ product: String, _ json: JSONObject) throws(Problem) -> PhaseRules {
+        func flag(_ key: String) throws(Problem) -> Bool {
+            guard let value = json[key] else { return false }
+            guard let flag = value.bool else { throw Problem(description: "\(product).\(key) has to be true or false") }
+            return flag
+        }
+        func seconds(_ key: String) throws(Problem) -> Int? {
+            guard let value = json[key] else { return nil }
+            guard let number = value.int, (0...31_536_000).contains(number) else {
+                throw Problem(description: "\(product).\(key) has to be a number of seconds")
+            }
+            return number
+        }
+        let forbidden = json["forbid-signers"] ?? []
+        guard let names = forbidden.array, names.allSatisfy({ $0.string != nil }) else {
+            throw Problem(description: "\(product).forbid-signers has to be a list of people")
+        }
+        return PhaseRules(
+            isLax: try flag("lax"),
+            forbidsRequester: try flag("forbid-requester"),
+            forbidden: Set(names.compactMap { $0.string?.lowercased() }),
+            minimumDelay: try seconds("min-delay-s") ?? 0,
+            longestLogin: try seconds("max-auth-age-s")
         )
     }
 

@@ -3,6 +3,7 @@
 import JSON
 import PipelineKit
 import Schedules
+import StepKit
 
 /// Something that is released, in phases that people or scripts call for.
 struct Release: Sendable {
@@ -19,6 +20,8 @@ struct Release: Sendable {
         var wanted: Timestamp?
         var wantedBy: String?
         var isSkipped = false
+        /// Of what was called for, if that is known.
+        var digest: [UInt8]?
     }
 
     let id: Int
@@ -36,6 +39,9 @@ struct Release: Sendable {
     let input: JSONObject
     var status: Status
     let created: Timestamp
+    /// Who asked for it, as the audit names them, and as the issuer of tokens does.
+    var createdBy = ""
+    var createdSubject: String?
     var completed: Timestamp?
     var phases: [Phase] = []
     let allowsSkipping: Bool
@@ -73,22 +79,39 @@ struct Release: Sendable {
     }
 }
 
+extension Release {
+    /// What signatures of a phase are bound to: what would be carried out for it, and who has to agree.
+    ///
+    /// The tasks of earlier phases are not in it: they are made between the signatures and the call.
+    func digest(of phase: String, _ slots: [Signoff]) -> [UInt8] {
+        CanonicalJSON.digest([
+            "name": .string(name), "product": .string(product), "branch": .string(branch),
+            "version": .string(version), "build_number": JSONValue(buildNumber), "revision": .string(revision),
+            "repo_url": .string(repository), "decision_task": .string(decisionTask), "phase": .string(phase),
+            "input": .object(input),
+            "signoffs": .array(slots.map { [.string($0.uid), .string($0.name), .string($0.permissions)] }),
+        ])
+    }
+}
+
 /// A signature that a phase needs, or has.
-struct Signoff: Sendable {
+struct Signoff: Sendable, Hashable {
     let uid: String
     let phase: String
     let name: String
     let description: String
+    /// The group of people who may give it.
     let permissions: String
-    var signed: Timestamp?
-    var subject: String?
-    var signedBy: String?
+    var signature: PhaseSignature?
 
     var json: JSONValue {
-        [
+        var json: JSONObject = [
             "uid": .string(uid), "name": .string(name), "description": .string(description),
-            "permissions": .string(permissions), "completed": .string(signed?.iso8601 ?? ""),
-            "completed_by": .string(signedBy ?? ""), "signed": JSONValue(signed != nil),
+            "permissions": .string(permissions), "completed": .string(signature?.created.iso8601 ?? ""),
+            "completed_by": .string(signature?.name ?? ""), "signed": JSONValue(signature != nil),
         ]
+        // Too late to count: the phase had been called for.
+        if let late = signature?.late { json["revoked"] = .string(late.iso8601) }
+        return .object(json)
     }
 }

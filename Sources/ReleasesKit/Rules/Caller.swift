@@ -21,6 +21,14 @@ enum Caller: Sendable {
         }
     }
 
+    /// The issuer's name for a person; nil for clients.
+    var subject: String? {
+        switch self {
+        case .client: nil
+        case .person(let person): person.subject
+        }
+    }
+
     var isClient: Bool {
         switch self {
         case .client: true

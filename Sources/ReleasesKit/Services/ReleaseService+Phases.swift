@@ -27,11 +27,11 @@ extension ReleaseService {
                 }
                 return
             }
-            let slots = try await store.signoffs(release.id, phase, on: door.change.connection)
-            guard slots.allSatisfy({ $0.signed != nil }) else {
+            let signing = try await signing(phase, of: release, &door)
+            guard signing.approval.isGiven else {
                 throw StepProblem(400, "pending_signoffs", "Pending signoffs")
             }
-            try await want(phase, of: release, by: caller.name, &door)
+            try await want(signing, by: caller.name, &door)
         }
         return try await json(phase: phase, of: name)
     }
@@ -43,12 +43,8 @@ extension ReleaseService {
     }
 
     /// Notes that a phase is wanted, leaves out the earlier ones that are not, and calls for its step if that can be.
-    private func want(
-        _ phase: String,
-        of release: Release,
-        by actor: String,
-        _ door: inout PipelineDoor
-    ) async throws {
+    func want(_ signing: Signing, by actor: String, _ door: inout PipelineDoor) async throws {
+        let (release, phase, approval) = (signing.release, signing.phase.name, signing.approval)
         guard release.status == .scheduled else {
             throw StepProblem.conflict("release_closed", "\(release.name) is \(release.status.rawValue)")
         }
@@ -61,9 +57,21 @@ extension ReleaseService {
             try await store.want(earlier.name, of: release.id, by: actor, at: now, skipped: true, on: connection)
             try door.skip(earlier.name)
         }
-        try await store.want(phase, of: release.id, by: actor, at: now, skipped: false, on: connection)
-        door.change.record("phase_wanted", subject: phase, actor: actor)
-        door.tell("release_phase", step: phase, "\(actor) called for \(phase) of \(release.name)", mark: "wanted")
+        try await store.want(
+            phase,
+            of: release.id,
+            by: actor,
+            at: now,
+            skipped: false,
+            digest: approval.digest,
+            on: connection
+        )
+        let data: JSONObject = [
+            "digest": .string(Hexadecimal.encoded(approval.digest)), "revocations_seen": JSONValue(signing.seen),
+            "signers": JSONValue(approval.signatures.map(\.subject)),
+        ]
+        door.change.record("phase_wanted", subject: phase, data, actor: actor)
+        door.tell("release_phase", step: phase, "\(actor) called for \(phase) of \(release.name)", mark: now.iso8601)
         guard let changed = try await store.lock(release.name, on: connection) else { return }
         try await callIfPossible(phase, of: changed, &door)
     }
@@ -72,6 +80,7 @@ extension ReleaseService {
     private func callIfPossible(_ phase: String, of release: Release, _ door: inout PipelineDoor) async throws {
         let steps = door.steps
         guard steps.first(where: { $0.uid == phase })?.isPending == true else { return }
+        guard try await isStillApproved(phase, of: release, &door) else { return }
         var graphs = [release.decisionTask]
         for earlier in release.phases.prefix(while: { $0.name != phase }) where !earlier.isSkipped {
             guard let step = steps.first(where: { $0.uid == earlier.name }) else { continue }
@@ -91,6 +100,25 @@ extension ReleaseService {
         try await store.noteStarted(phase, of: release.id, on: door.change.connection)
     }
 
+    /// Whether what a phase would carry out is what it was called for; otherwise it has to be called for again.
+    private func isStillApproved(
+        _ name: String,
+        of release: Release,
+        _ door: inout PipelineDoor
+    ) async throws -> Bool {
+        let connection = door.change.connection
+        let phase = try self.phase(name, of: release)
+        let slots = try await signatures.load(release.id, name, on: connection).slots
+        guard let digest = phase.digest, digest != release.digest(of: name, slots) else { return true }
+        try await store.leave(name, of: release.id, on: connection)
+        guard let left = try await store.lock(release.name, on: connection) else { return false }
+        door.change.record("phase_left", subject: name, ["reason": "what was approved has changed"])
+        let text = "\(name) of \(release.name) has to be called for again: what was approved has changed"
+        door.tell("release_phase", step: name, text, mark: door.change.now.iso8601)
+        _ = try await signing(name, of: left, &door)
+        return false
+    }
+
     /// Calls for the steps of wanted phases that had to wait for the tasks of earlier ones.
     func callForWaiting() async throws {
         for name in try await store.waiting() {
@@ -101,55 +129,6 @@ extension ReleaseService {
                 }
             }
         }
-    }
-
-    // MARK: - Signing
-
-    /// Adds a person's signature to a phase, and calls for the phase if it was the last one that was missing.
-    func sign(_ uid: String, phase: String, of name: String, by person: Person) async throws -> [Signoff] {
-        let known = try await release(name)
-        _ = try self.phase(phase, of: known)
-        try login.check(person, now: now())
-        let offered = try await store.signoffs(known.id, phase)
-        guard offered.contains(where: { $0.uid == uid }) else { throw Self.noSignoff(phase, name) }
-        let product = catalogue.product(known.productKey ?? known.product, version: ReleaseVersion(known.version))
-        try Caller.person(person).require(
-            "phase_signoff",
-            "\(known.product)/\(phase)",
-            groups: offered.reduce(into: product?.groups ?? []) { $0.formUnion(catalogue.members(of: $1.permissions)) }
-        )
-        return try await pipelines.work(on: name, actor: person.name) { door in
-            let connection = door.change.connection
-            guard let release = try await store.lock(name, on: connection) else {
-                throw StepProblem(404, "not_found", "Release \(name) not found")
-            }
-            guard release.status == .scheduled else {
-                throw StepProblem.conflict("release_closed", "\(name) is \(release.status.rawValue)")
-            }
-            let slots = try await store.signoffs(release.id, phase, on: connection)
-            guard let slot = slots.first(where: { $0.uid == uid }) else { throw Self.noSignoff(phase, name) }
-            guard slot.signed == nil else { throw StepProblem.conflict("already_signed", "Already signed off") }
-            let isKnown = slots.contains { $0.subject == person.subject || $0.signedBy == person.name }
-            guard product?.isLax == true || !isKnown else {
-                throw StepProblem.conflict("already_signed", "Already signed off by \(person.name)")
-            }
-            guard !person.groups.isDisjoint(with: catalogue.members(of: slot.permissions)) else {
-                throw StepProblem(401, "not_in_group", "User `\(person.name)` is not in the `\(slot.permissions)`")
-            }
-            let now = door.change.now
-            try await store.sign(uid, subject: person.subject, by: person.name, at: now, on: connection)
-            door.change.record("signed", subject: phase, ["sub": .string(person.subject), "name": .string(slot.name)])
-            door.tell("release_signed", step: phase, "\(person.name) signed \(phase) of \(name)", mark: uid)
-            let signed = try await store.signoffs(release.id, phase, on: connection)
-            if signed.allSatisfy({ $0.signed != nil }) {
-                try await want(phase, of: release, by: person.name, &door)
-            }
-            return signed
-        }
-    }
-
-    private static func noSignoff(_ phase: String, _ name: String) -> StepProblem {
-        StepProblem(404, "not_found", "\(phase) of \(name) has no such signoff")
     }
 
     // MARK: - Ending

@@ -5,13 +5,16 @@ import PipelineKit
 public import Pulse
 public import ServiceLifecycle
 import StepKit
+import Synchronization
 
 extension ReleaseService {
     /// What looks after releases beside their pipelines.
     public func services(pulse: PulseConnection) -> [any Service] {
-        [
+        let watch = RevocationWatch(self)
+        return [
             StepExchangeDeclaration(pulse: pulse, exchange: place.detailsExchange),
             PeriodicService(name: "release-phases", every: .seconds(1)) { try await callForWaiting() },
+            PeriodicService(name: "release-revocations", every: .seconds(1)) { try await watch.look() },
             PeriodicService(name: "release-pipelines", every: .seconds(2)) { try await makePipelines() },
         ] + runnerServices
     }
@@ -21,5 +24,22 @@ extension ReleaseService {
         guard catalogue.products.values.contains(where: { $0.runner != nil }) else { return [] }
         let runner = ReleaseRunner(service: self)
         return [PeriodicService(name: "release-runner", every: .seconds(5)) { try await runner.runOnce() }]
+    }
+}
+
+/// Looks whether anybody was revoked since the last look, and only then at what they had signed.
+final class RevocationWatch: Sendable {
+    private let service: ReleaseService
+    private let last = Mutex(0)
+
+    init(_ service: ReleaseService) {
+        self.service = service
+    }
+
+    func look() async throws {
+        let number = try await service.revocations.last()
+        guard number > last.withLock({ $0 }) else { return }
+        try await service.writeDownRevocations()
+        last.withLock { $0 = max($0, number) }
     }
 }

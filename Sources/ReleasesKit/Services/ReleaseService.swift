@@ -38,6 +38,8 @@ public struct ReleaseService: Sendable {
     let place: Place
     let login: LoginRules
     let store: ReleaseStore
+    let signatures: PhaseSignatureStore
+    let revocations: Revocations
     let submissions: SubmissionStore
     let switches: SwitchStore
     let merges: MergeStore
@@ -61,6 +63,8 @@ public struct ReleaseService: Sendable {
         self.login = login
         self.manifests = manifests
         store = ReleaseStore(pool: pipelines.pipelineStore.pool)
+        signatures = PhaseSignatureStore(pool: pipelines.pipelineStore.pool)
+        revocations = Revocations(pool: pipelines.pipelineStore.pool)
         submissions = SubmissionStore(pool: pipelines.pipelineStore.pool)
         switches = SwitchStore(pool: pipelines.pipelineStore.pool, journal: pipelines.journal)
         merges = MergeStore(pool: pipelines.pipelineStore.pool)
@@ -203,7 +207,7 @@ public struct ReleaseService: Sendable {
                 uid: release.name,
                 origin: StepOrigin(actor: caller.name)
             ) { change in
-                let id = try await store.insert(release, slots, by: caller.name, on: change.connection)
+                let id = try await store.insert(release, slots, by: caller, on: change.connection)
                 guard id != nil else { throw Self.duplicate(release.name) }
             }
         } catch let problem as StepProblem where problem.code == "definition_differs" {

@@ -74,7 +74,8 @@ struct ReleaseStore: Sendable {
                 name: try row.string("name"),
                 wanted: try row.optionalTimestamp("wanted"),
                 wantedBy: try row.optionalString("wanted_by"),
-                isSkipped: try row.bool("skipped")
+                isSkipped: try row.bool("skipped"),
+                digest: try row.optionalBytes("digest")
             )
             phases[try row.int("release_id"), default: []].append(phase)
         }
@@ -82,35 +83,6 @@ struct ReleaseStore: Sendable {
             var release = release
             release.phases = phases[release.id] ?? []
             return release
-        }
-    }
-
-    func signoffs(_ release: Int, _ phase: String) async throws -> [Signoff] {
-        try await Self.signoffs(pool.query(Self.signoffQuery(release, phase)))
-    }
-
-    func signoffs(_ release: Int, _ phase: String, on connection: PostgresConnection) async throws -> [Signoff] {
-        try await Self.signoffs(connection.query(Self.signoffQuery(release, phase)))
-    }
-
-    private static func signoffQuery(_ release: Int, _ phase: String) -> SQL {
-        """
-        select * from shipit_releases.signoffs where release_id = \(release) and phase = \(phase) order by position
-        """
-    }
-
-    private static func signoffs(_ rows: [PostgresRow]) throws -> [Signoff] {
-        try rows.map { row in
-            Signoff(
-                uid: try row.string("uid"),
-                phase: try row.string("phase"),
-                name: try row.string("name"),
-                description: try row.string("description"),
-                permissions: try row.string("permissions"),
-                signed: try row.optionalTimestamp("signed"),
-                subject: try row.optionalString("subject"),
-                signedBy: try row.optionalString("signed_by")
-            )
         }
     }
 
@@ -134,6 +106,8 @@ struct ReleaseStore: Sendable {
             input: try row.json("input").object ?? [:],
             status: known,
             created: try row.timestamp("created"),
+            createdBy: try row.string("created_by"),
+            createdSubject: try row.optionalString("created_sub"),
             completed: try row.optionalTimestamp("completed"),
             allowsSkipping: try row.bool("allows_skipping"),
             extension: try row.optionalJSON("xpi").flatMap { Extension($0) }
@@ -146,18 +120,18 @@ struct ReleaseStore: Sendable {
     func insert(
         _ release: Release,
         _ signoffs: [Signoff],
-        by actor: String,
+        by caller: Caller,
         on connection: PostgresConnection
     ) async throws -> Int? {
         let rows = try await connection.query(
             """
             insert into shipit_releases.releases (name, product, product_key, branch, version, build_number, revision,
-                repo_url, release_eta, decision_task, input, allows_skipping, xpi, created_by, created)
+                repo_url, release_eta, decision_task, input, allows_skipping, xpi, created_by,
+                created_sub, created)
             values (\(release.name), \(release.product), \(release.productKey), \(release.branch), \(release.version),
                 \(release.buildNumber), \(release.revision), \(release.repository), \(release.releaseETA),
                 \(release.decisionTask), \(JSONValue.object(release.input)), \(release.allowsSkipping),
-                \(release.extension?.json), \(actor),
-                \(release.created))
+                \(release.extension?.json), \(caller.name), \(caller.subject), \(release.created))
             on conflict (name) do nothing returning id
             """
         )
@@ -206,11 +180,13 @@ struct ReleaseStore: Sendable {
         by actor: String,
         at now: Timestamp,
         skipped: Bool,
+        digest: [UInt8]? = nil,
         on connection: PostgresConnection
     ) async throws {
         try await connection.execute(
             """
-            update shipit_releases.phases set wanted = \(now), wanted_by = \(actor), skipped = \(skipped)
+            update shipit_releases.phases set wanted = \(now), wanted_by = \(actor), skipped = \(skipped),
+                digest = \(digest)
             where release_id = \(release) and name = \(phase)
             """
         )
@@ -223,17 +199,12 @@ struct ReleaseStore: Sendable {
         )
     }
 
-    func sign(
-        _ uid: String,
-        subject: String,
-        by name: String,
-        at now: Timestamp,
-        on connection: PostgresConnection
-    ) async throws {
+    /// Notes that nobody wants a phase any more, whose step has not been called for.
+    func leave(_ phase: String, of release: Int, on connection: PostgresConnection) async throws {
         try await connection.execute(
             """
-            update shipit_releases.signoffs set signed = \(now), subject = \(subject), signed_by = \(name)
-            where uid = \(uid) and signed is null
+            update shipit_releases.phases set wanted = null, wanted_by = null, digest = null
+            where release_id = \(release) and name = \(phase) and not started
             """
         )
     }

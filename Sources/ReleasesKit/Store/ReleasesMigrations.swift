@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 public import Postgres
+import StepKit
 
 /// The steps that make the tables of releases.
 public enum ReleasesMigrations {
@@ -14,7 +15,9 @@ public enum ReleasesMigrations {
             Migration(version: 2, name: "releases merges", bytes: PackageResources.V0002_releases_merges_sql),
             Migration(version: 3, name: "releases runner", bytes: PackageResources.V0003_releases_runner_sql),
             Migration(version: 4, name: "releases xpi", bytes: PackageResources.V0004_releases_xpi_sql),
+            Migration(version: 5, name: "releases signatures", bytes: PackageResources.V0005_releases_signatures_sql),
         ]
+        try await Revocations.migrate(pool)
         _ = try await Migrator.migrate(pool, schema: schema, migrations: all)
     }
 }
