@@ -68,22 +68,31 @@ public struct StepClient: Sendable {
         _ refusal: HTTPResponse,
         _ pipeline: Step
     ) async -> Observation.Result {
-        switch await send("GET", effect, "/definition", nil, pipeline) {
-        case .failure(let error):
-            return Self.unreachable(error)
-        case .success(let response):
-            if Self.isPassing(response.status) { return Self.unreachable(response) }
-            // An answer that cannot be read is not the same as what was asked for.
-            let definition = response.status == 200 ? (try? response.json())?.object : nil
-            let isSame = definition.map { definition in
-                body.allSatisfy { member in
-                    member.key == "uid"
-                        || definition[member.key].map { CanonicalJSON.bytes($0) == CanonicalJSON.bytes(member.value) }
-                            == true
-                }
+        // The older services show definitions at the steps themselves.
+        for path in ["/definition", ""] {
+            switch await send("GET", effect, path, nil, pipeline) {
+            case .failure(let error) where error.code != .tooLarge:
+                return Self.unreachable(error)
+            case .success(let response) where Self.isPassing(response.status):
+                return Self.unreachable(response)
+            case .success(let response) where [404, 405].contains(response.status):
+                continue
+            case .success(let response) where Self.isSame(response, body):
+                return .accepted
+            case .success, .failure:
+                break
             }
-            if isSame == true { return .accepted }
-            return .refused("the service answered 409: \(Self.excerpt(refusal))")
+            break
+        }
+        return .refused("the service answered 409: \(Self.excerpt(refusal))")
+    }
+
+    /// Whether a service shows what was asked for; an answer that cannot be read is something else.
+    private static func isSame(_ response: HTTPResponse, _ body: JSONObject) -> Bool {
+        guard response.status == 200, let definition = (try? response.json())?.object else { return false }
+        return body.allSatisfy { member in
+            member.key == "uid"
+                || definition[member.key].map { CanonicalJSON.bytes($0) == CanonicalJSON.bytes(member.value) } == true
         }
     }
 
