@@ -379,9 +379,18 @@ struct ReleaseWorld: Sendable {
 
     // MARK: - Calls
 
-    func person(_ name: String, _ groups: [String], methods: [String] = ["pwd", "mfa"]) throws -> String {
-        let user = TestUser(name, ["groups": JSONValue(groups), "amr": JSONValue(methods)])
-        let claims = user.claims(issuer: issuerURL, audience: Self.audience, now: .now())
+    func person(
+        _ name: String,
+        _ groups: [String],
+        methods: [String] = ["pwd", "mfa"],
+        at moment: Timestamp = .now()
+    ) throws -> String {
+        try token(name, ["groups": JSONValue(groups), "amr": JSONValue(methods)], at: moment)
+    }
+
+    /// An `Authorization` field of somebody as the issuer's list describes them.
+    func token(_ name: String, _ entry: JSONObject, at moment: Timestamp = .now()) throws -> String {
+        let claims = TestUser(name, entry).claims(issuer: issuerURL, audience: Self.audience, now: moment)
         return "Bearer \(try issuer.token(claims))"
     }
 
