@@ -132,7 +132,7 @@ let package = Package(
             "Core",
             ["CLinux", "JSON", "Schedules", .coreMetrics, .lifecycle, .logging, .metrics, .signals]
         ),
-        library("DaemonCommand", ["Core", .arguments]),
+        library("DaemonCommand", ["Core", "HTTPClient", "JSON", "Taskcluster", "TaskclusterClient", .arguments]),
 
         // Adapters: one technology each.
         library(
@@ -330,6 +330,7 @@ let package = Package(
             ]
         ),
         tests("Core", ["JSON", "Schedules", .lifecycle, .logging, .metrics]),
+        tests("DaemonCommand", ["Core", "HTTPClient", "JSON", "Schedules", "Taskcluster", "TestSupport"]),
         tests("Expressions", ["JSON"]),
         tests("HTTPClient", ["Core", "JSON", "TestSupport", .logging]),
         tests(
