@@ -88,7 +88,9 @@ struct DaemonRun<D: DaemonDescription>: AsyncParsableCommand {
     @OptionGroup var options: DaemonOptions
 
     func run() async throws {
-        throw ExitCode(await Daemon.run(D.self, overrides: options.overrides, file: options.config))
+        throw ExitCode(
+            await Daemon.run(D.self, overrides: options.overrides, file: options.config, more: TaskclusterSecret().add)
+        )
     }
 }
 
@@ -100,7 +102,14 @@ struct DaemonMigrate<D: DaemonDescription>: AsyncParsableCommand {
     @OptionGroup var options: DaemonOptions
 
     func run() async throws {
-        throw ExitCode(await Daemon.migrate(D.self, overrides: options.overrides, file: options.config))
+        throw ExitCode(
+            await Daemon.migrate(
+                D.self,
+                overrides: options.overrides,
+                file: options.config,
+                more: TaskclusterSecret().add
+            )
+        )
     }
 }
 
@@ -115,6 +124,13 @@ struct DaemonCheck<D: DaemonDescription>: AsyncParsableCommand {
     @OptionGroup var options: DaemonOptions
 
     func run() async throws {
-        throw ExitCode(await Daemon.checkConfiguration(D.self, overrides: options.overrides, file: options.config))
+        throw ExitCode(
+            await Daemon.checkConfiguration(
+                D.self,
+                overrides: options.overrides,
+                file: options.config,
+                more: TaskclusterSecret().add
+            )
+        )
     }
 }

@@ -5,6 +5,9 @@ import Logging
 import ServiceLifecycle
 import UnixSignals
 
+/// Adds what is configured elsewhere for the daemon of a name, before the daemon reads anything.
+public typealias SettingsSource = (Settings, String) async throws -> Void
+
 /// The life of a daemon process, the same for all of them.
 public enum Daemon {
     /// The status of a process that ended as it should.
@@ -14,13 +17,14 @@ public enum Daemon {
     /// The status of a process that refused its configuration.
     public static let misconfigured: Int32 = 2
 
-    /// Runs a daemon until SIGTERM or SIGINT and returns the exit status.
+    /// Runs a daemon until SIGTERM or SIGINT and returns the exit status; `more` adds to its settings, as in all verbs.
     public static func run<D: DaemonDescription>(
         _: D.Type,
         overrides: [String: String] = [:],
-        file: String? = nil
+        file: String? = nil,
+        more: SettingsSource? = nil
     ) async -> Int32 {
-        await start(D.self, overrides, file) { context in
+        await start(D.self, overrides, file, more) { context in
             let services = try D.build(context)
             let patience = context.settings.duration(
                 "shutdown.timeout",
@@ -37,22 +41,24 @@ public enum Daemon {
     public static func migrate<D: DaemonDescription>(
         _: D.Type,
         overrides: [String: String] = [:],
-        file: String? = nil
+        file: String? = nil,
+        more: SettingsSource? = nil
     ) async -> Int32 {
         guard let migrate = D.migrate else {
             StandardError.write("\(D.name) has no tables to migrate\n")
             return succeeded
         }
-        return await start(D.self, overrides, file) { context in { try await migrate(context) } }
+        return await start(D.self, overrides, file, more) { context in { try await migrate(context) } }
     }
 
     /// Checks a daemon's configuration without starting anything and returns the exit status.
     public static func checkConfiguration<D: DaemonDescription>(
         _: D.Type,
         overrides: [String: String] = [:],
-        file: String? = nil
+        file: String? = nil,
+        more: SettingsSource? = nil
     ) async -> Int32 {
-        await start(D.self, overrides, file) { context in
+        await start(D.self, overrides, file, more) { context in
             _ = try D.build(context)
             try context.settings.check()
             return {}
@@ -63,6 +69,7 @@ public enum Daemon {
         _: D.Type,
         _ overrides: [String: String],
         _ file: String?,
+        _ more: SettingsSource?,
         _ prepare: (DaemonContext) throws -> () async throws -> Void
     ) async -> Int32 {
         signal(SIGPIPE, SIG_IGN)
@@ -73,6 +80,7 @@ public enum Daemon {
             do {
                 let context = DaemonContext(name: D.name, settings: settings)
                 do {
+                    try await more?(settings, D.name)
                     try await prepare(context)()
                     try settings.check()
                 } catch let error where !(error is ConfigurationError) {

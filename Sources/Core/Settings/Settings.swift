@@ -12,12 +12,15 @@ import Glibc
 /// A value may also stand in a file of its own, as orchestrators hand secrets over: `DATABASE_URL_FILE` is the path of a
 /// file that holds what `DATABASE_URL` would, without the line feed at its end.
 ///
-/// The three sources are plain dictionaries. The providers of swift-configuration would add nothing here: they neither
+/// Values that are kept elsewhere can be added and count where none of these sources has one; see ``add(secrets:)``.
+///
+/// The sources are plain dictionaries. The providers of swift-configuration would add nothing here: they neither
 /// collect problems nor know units, and reading a file through them is asynchronous.
 public final class Settings {
     private let overrides: [String: String]
     private let environment: [String: String]
     private let file: [String: String]
+    private var secrets: [String: String] = [:]
     private var problems: [String] = []
     private var problemKeys: Set<String> = []
     private var used: [(name: String, value: String)] = []
@@ -55,6 +58,13 @@ public final class Settings {
             name += character.uppercased()
         }
         return name
+    }
+
+    /// Adds values that are kept elsewhere, by the names of variables; they count where no other source has one.
+    ///
+    /// All of them are taken for secrets: neither the summary nor a problem shows one.
+    public func add(secrets values: [String: String]) {
+        secrets.merge(values) { _, new in new }
     }
 
     // MARK: Reading
@@ -136,7 +146,20 @@ public final class Settings {
     /// Records a problem with a value; the first problem of each key is kept.
     public func fail(_ key: String, _ problem: String) {
         guard problemKeys.insert(key).inserted else { return }
-        problems.append("\(Self.variable(key)) \(problem)")
+        problems.append("\(Self.variable(key)) \(redacted(problem, key))")
+    }
+
+    /// A problem without what it quotes of a value that was added as a secret.
+    private func redacted(_ problem: String, _ key: String) -> String {
+        var problem = problem
+        for name in Self.names(key) {
+            guard let value = secrets[name], !value.isEmpty else { continue }
+            let pieces = value.split { $0.isWhitespace || ",;:\"'@/[]{}".contains($0) }.map(String.init)
+            for piece in [value] + pieces.filter({ $0.utf8.count > 3 }) where problem.contains(piece) {
+                problem = problem.split(separator: piece, omittingEmptySubsequences: false).joined(separator: "...")
+            }
+        }
+        return problem
     }
 
     /// Throws all problems recorded so far, if there are any.
@@ -165,6 +188,11 @@ public final class Settings {
                 if value.last?.isNewline == true { value.removeLast() }
                 if !value.isEmpty { return value }
             }
+        }
+        for name in Self.names(key) {
+            guard let value = secrets[name], !value.isEmpty else { continue }
+            note(name, "...")
+            return value
         }
         return nil
     }
