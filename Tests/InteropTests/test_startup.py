@@ -16,6 +16,7 @@ import time
 import urllib.parse
 
 import pytest
+import taskcluster
 
 from local_queue import free_port
 from support import BINARIES, TOP, eventually, unique
@@ -452,3 +453,73 @@ def test_wrong_usage_of_scriptworker_ends_as_its_callers_expect(arguments, statu
     done = subprocess.run([str(BINARIES / "scriptworker"), *arguments], capture_output=True, text=True, timeout=120, cwd=tmp_path)
     assert done.returncode == status, done.stderr
     assert (done.stdout == "") == (status != 0)
+
+
+# ---------------------------------------------------------------- settings from a Taskcluster secret
+
+ACCESS = {"TASKCLUSTER_ROOT_URL", "TASKCLUSTER_CLIENT_ID", "TASKCLUSTER_ACCESS_TOKEN", "SCHEMAS_DIRECTORY"}
+
+
+@pytest.fixture
+def secret(running):
+    """Puts a document of settings into the secrets service; answers what tells a daemon to read it."""
+    names = []
+    service = taskcluster.Secrets(running.options)
+
+    def put(document):
+        name = "project/slipway/" + unique("settings")
+        service.set(name, {"secret": document, "expires": taskcluster.fromNowJSON("1 hour")})
+        names.append(name)
+        return {"TASKCLUSTER_SECRET": name}
+
+    yield put
+    for name in names:
+        service.remove(name)
+
+
+def told(running, name, **more):
+    """What a daemon needs to be told itself, and what its secret says instead."""
+    values = environment(running, name, **more)
+    here = {key: value for key, value in values.items() if key in ACCESS | set(more) or key in os.environ}
+    credentials = running.options["credentials"]
+    here |= {"TASKCLUSTER_CLIENT_ID": credentials["clientId"], "TASKCLUSTER_ACCESS_TOKEN": credentials["accessToken"]}
+    return here, {key: value for key, value in values.items() if key not in here}
+
+
+@pytest.mark.parametrize("name", ["hooks-service", "shipit-signoff", "roller-api"])
+def test_a_daemon_takes_from_a_secret_what_it_was_not_told(running, secret, tmp_path, name):
+    here, kept = told(running, name)
+    assert "DATABASE_URL" in kept and "HTTP_PORT" in kept
+    wrong = {key: "never" for key in kept}
+    named = secret({"common": wrong | {"LOG_LEVEL": "loud"}, name: kept, "somebody-else": wrong})
+    with daemon(name, here | named | {"HTTP_PORT": kept["HTTP_PORT"]}, tmp_path) as started:
+        started.wait("/__lbheartbeat__", 200)
+        text = started.text()
+        assert named["TASKCLUSTER_SECRET"] in text
+        for value in (kept["DATABASE_URL"], kept["AMQP_URL"], here["TASKCLUSTER_ACCESS_TOKEN"]):
+            assert value not in text
+
+
+def test_what_is_wrong_in_a_secret_is_told_without_the_values(running, secret):
+    here, kept = told(running, "shipit-signoff")
+    named = secret({"common": kept | {"AUTH_DOMAIN": f"http://me:{PASSWORD}@host", "APP_CHANNEL": PASSWORD}})
+    done = run("shipit-signoff", "check-configuration", env=here | named)
+    assert done.returncode == 2 and "APP_CHANNEL must be" in done.stderr and PASSWORD not in done.stderr, done.stderr
+    # What the process is told wins.
+    done = run("shipit-signoff", "check-configuration", env=here | named | {"APP_CHANNEL": "local", "AUTH_DOMAIN": "http://host"})
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_secret_that_cannot_be_read_ends_the_start(running, secret):
+    here, kept = told(running, "shipit-signoff")
+    named = secret({"common": kept})
+
+    def reason(**changes):
+        done = run("shipit-signoff", "check-configuration", env=here | named | changes)
+        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+        assert done.stderr.startswith("shipit-signoff: TASKCLUSTER_SECRET cannot be"), done.stderr
+        return done.stderr
+
+    assert "there is no secret" in reason(TASKCLUSTER_SECRET=unique("none"))
+    assert "does not accept" in reason(TASKCLUSTER_ACCESS_TOKEN="wrong")
+    assert "has neither a part common nor a part" in reason(**secret({"other": kept}))
