@@ -40,7 +40,7 @@ extension PulseConfiguration {
         if let namespace = settings.optional("pulse.namespace", "the middle part of exchange and queue names") {
             self.namespace = namespace
         }
-        if let file = settings.optional("pulse.ca.file", "a PEM file of trusted authorities") {
+        if let file = settings.path("pulse.ca.file", "a PEM file of trusted authorities") {
             tls?.authorityFile = file
         }
     }

@@ -44,6 +44,34 @@ struct SettingsTests {
         #expect(error?.problems.first?.hasPrefix("C cannot be read: C_FILE") == true)
     }
 
+    @Test(arguments: [
+        ("https://example.com", "https://example.com"), ("http://[::1]:80/a/b?c=d", "http://[::1]:80/a/b?c=d"),
+        ("https://example.com/pub/", "https://example.com/pub"), ("example.com", nil), ("ftp://example.com", nil),
+        ("https://", nil), ("http:///path", nil), ("http://:80", nil), ("https://exa mple.com", nil),
+    ])
+    func `the address of a service has a scheme and a host`(text: String, url: String?) {
+        let settings = Settings(environment: ["PLACE": text])
+        #expect(settings.url("place", "a place") == url)
+        #expect(settings.url("place", default: "http://d", "a place") == url ?? "http://d")
+        do throws(ConfigurationError) {
+            try settings.check()
+            #expect(url != nil)
+        } catch {
+            #expect(url == nil && error.problems.first?.hasPrefix("PLACE must be a URL") == true)
+        }
+    }
+
+    @Test func `a path must name something that can be read`() {
+        let settings = Settings(environment: ["HERE": "/dev/null", "FOLDER": "/tmp", "NOWHERE": "/nowhere/at-all"])
+        #expect(settings.path("none", "nothing") == nil)
+        #expect(settings.path("here", "a file") == "/dev/null")
+        #expect(settings.path("folder", "a folder") == "/tmp")
+        #expect(throws: Never.self) { try settings.check() }
+        #expect(settings.path("nowhere", "a file") == "/nowhere/at-all")
+        let error = #expect(throws: ConfigurationError.self) { try settings.check() }
+        #expect(error?.problems.first?.hasPrefix("NOWHERE names /nowhere/at-all, which cannot be read") == true)
+    }
+
     @Test func `all problems are reported together, each by its variable`() {
         let settings = Settings(environment: ["HTTP_PORT": "http", "PATIENCE": "1 week", "DRY": "maybe"])
         #expect(settings.required("database.url", secret: true, "the database") == "")

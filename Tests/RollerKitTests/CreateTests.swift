@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 import Core
+import Expressions
 import JSON
 import Testing
 import TestSupport
@@ -231,10 +232,12 @@ struct CreateTests {
         }
     }
 
+    private static let managed = try? RegularExpression("^.*(MS|ms|yosemite)-.*")
+
     @Test func `R11: unmanaged hosts are refused, except to be looked at`() async throws {
         for isAllowed in [true, false] {
             try await APIWorld.with(settings: {
-                $0.validWorker = "^.*(MS|ms|yosemite)-.*"
+                $0.validWorker = Self.managed
                 $0.allowsUnknownWorkers = isAllowed
             }) { api in
                 let reboot = try await api.call("POST", "workers/laptop/jobs?task_name=reboot")

@@ -18,10 +18,14 @@ extension HooksService {
             "pulse.denylist",
             "regular expressions of exchanges hooks may not bind to, with commas"
         )
-        let rules = try HookRules(
-            deniedExchanges: (denied.map { $0.split(separator: ",").map(String.init) } ?? HookRules.defaultDenied)
-                + HookRules.alwaysDenied(namespace: foundation.exchangeNamespace)
-        )
+        let always = HookRules.alwaysDenied(namespace: foundation.exchangeNamespace)
+        var rules = try HookRules(deniedExchanges: always)
+        do {
+            let own = denied.map { $0.split(separator: ",").map(String.init) } ?? HookRules.defaultDenied
+            rules = try HookRules(deniedExchanges: own + always)
+        } catch {
+            settings.fail("pulse.denylist", "names an exchange that is no regular expression: \(error)")
+        }
         let defaults = settings.bool(
             "hooks.trigger.defaults",
             default: true,

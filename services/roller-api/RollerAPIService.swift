@@ -34,7 +34,7 @@ enum RollerAPIService: DaemonDescription {
         if let names = settings.taskNames, case let unknown = catalogue.limited(to: names).unknown, !unknown.isEmpty {
             context.settings.fail("task.names", "names \(unknown.joined(separator: ", ")), which no action is called")
         }
-        let path = context.settings.optional(
+        let path = context.settings.path(
             "worker.config.path",
             "the file of the original service that fills an empty inventory"
         )

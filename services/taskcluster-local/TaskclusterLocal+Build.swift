@@ -64,8 +64,8 @@ extension TaskclusterLocal {
                 settings.fail("tcl.crypto.keys", "must be a JSON list of {id, algo, key}: \(error)")
             }
         }
-        configuration.hooksUpstream = settings.optional("tcl.hooks.upstream", "base URL of hooks-service")
-        configuration.bridgesUpstream = settings.optional(
+        configuration.hooksUpstream = settings.url("tcl.hooks.upstream", "base URL of hooks-service")
+        configuration.bridgesUpstream = settings.url(
             "tcl.bridges.upstream",
             "base URL of the pulse-listener with bridges"
         )
@@ -161,10 +161,10 @@ extension TaskclusterLocal {
                 password: settings.optional("tcl.smtp.password", secret: true, "password for the mail server")
             )
         }
-        if let url = settings.optional("tcl.matrix.url", "base URL of a Matrix server") {
+        if let url = settings.url("tcl.matrix.url", "base URL of a Matrix server") {
             routes.matrix = (url, settings.required("tcl.matrix.token", secret: true, "access token for Matrix"))
         }
-        if let url = settings.optional("tcl.slack.url", "base URL of Slack's methods, such as https://slack.com/api") {
+        if let url = settings.url("tcl.slack.url", "base URL of Slack's methods, such as https://slack.com/api") {
             routes.slack = (url, settings.required("tcl.slack.token", secret: true, "access token for Slack"))
         }
         return routes

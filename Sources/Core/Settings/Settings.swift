@@ -141,6 +141,37 @@ public final class Settings {
         return String(url)
     }
 
+    /// Reads the address of a service, of which there need be none: `http` or `https`, a host, perhaps a port and a path.
+    ///
+    /// Slashes at its end are dropped.
+    public func url(_ key: String, secret: Bool = false, _ help: String) -> String? {
+        guard let text = value(key, secret: secret) else { return nil }
+        var url = text[...]
+        while url.hasSuffix("/") { url.removeLast() }
+        let rest = url.hasPrefix("https://") ? url.dropFirst(8) : url.hasPrefix("http://") ? url.dropFirst(7) : ""
+        guard let first = rest.first, first != "/", first != "?", first != "#", first != ":",
+            rest.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7F })
+        else {
+            fail(key, "must be a URL such as https://example.com/path; it is \(help)")
+            return nil
+        }
+        return String(url)
+    }
+
+    /// Reads the address of a service that has a default.
+    public func url(_ key: String, default fallback: String, _ help: String) -> String {
+        url(key, help) ?? fallback
+    }
+
+    /// Reads the path of a file or folder, of which there need be none; what it names must be there and readable.
+    public func path(_ key: String, _ help: String) -> String? {
+        guard let path = value(key, secret: false) else { return nil }
+        if access(path, R_OK) != 0 {
+            fail(key, "names \(path), which cannot be read: \(String(cString: strerror(errno))); it is \(help)")
+        }
+        return path
+    }
+
     // MARK: Problems
 
     /// Records a problem with a value; the first problem of each key is kept.

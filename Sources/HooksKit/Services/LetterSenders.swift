@@ -59,7 +59,7 @@ package enum LetterSenders {
         let user = settings.optional("smtp.user", "the account at the mail server")
         let password = settings.optional("smtp.password", secret: true, "the account's password")
         let requiresTLS = settings.bool("smtp.tls", default: true, "say nothing before the connection is encrypted")
-        let authorities = settings.optional(
+        let authorities = settings.path(
             "smtp.ca.file",
             "a PEM file of the authorities that may vouch for the mail server"
         )

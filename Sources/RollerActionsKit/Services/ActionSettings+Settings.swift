@@ -48,22 +48,22 @@ extension ActionSettings {
             in: .seconds(1)...(.seconds(86_400)),
             "how long a machine may take to be installed anew"
         )
-        publicURL = settings.optional("roller.public.url", "where machines that are installed anew reach roller-api")
-        if let url = publicURL, !url.hasPrefix("http://"), !url.hasPrefix("https://") {
-            settings.fail("roller.public.url", "must begin with http:// or https://")
-        }
+        publicURL = settings.url("roller.public.url", "where machines that are installed anew reach roller-api")
         let suites = settings.string("ipmi.cipher.suites", default: "17,3", "the cipher suites of IPMI, in order")
-        cipherSuites = suites.split(separator: ",").compactMap { Int($0.filter { $0 != " " }) }
-        if cipherSuites.isEmpty { settings.fail("ipmi.cipher.suites", "must be numbers, separated by commas") }
-        knownHosts = settings.optional("known.hosts", "the file with the host keys of machines")
-        pluginDirectory = settings.optional("plugins.dir", "the folder of programs that controllers may name")
+        let numbers = suites.split(separator: ",").map { Int($0.filter { $0 != " " }) }
+        cipherSuites = numbers.compactMap(\.self)
+        if cipherSuites.isEmpty || cipherSuites.count < numbers.count {
+            settings.fail("ipmi.cipher.suites", "must be numbers, separated by commas")
+        }
+        knownHosts = settings.path("known.hosts", "the file with the host keys of machines")
+        pluginDirectory = settings.path("plugins.dir", "the folder of programs that controllers may name")
         if pluginDirectory?.hasPrefix("/") == false { settings.fail("plugins.dir", "must be an absolute path") }
         searchDomains = Self.list(settings.optional("dns.search", "domains in which bare names are looked up"))
         readBugzilla(settings)
     }
 
     private mutating func readBugzilla(_ settings: Settings) {
-        let url = settings.optional("bugzilla.url", "where bugs are filed, without /rest")
+        let url = settings.url("bugzilla.url", "where bugs are filed, without /rest")
         let key = settings.optional("bugzilla.api.key", secret: true, "the key to file bugs with")
         let state = settings.optional("bugzilla.reopen.state", "the state that a closed tracking bug is set to")
         let templates = [

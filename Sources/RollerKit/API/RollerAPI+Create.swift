@@ -15,7 +15,7 @@ extension RollerAPI {
         let grant = try gate.grant(task, target.worker, of: caller, catalogue: catalogue)
         // The spelling of the request decides, as it always did; whoever is not managed may still be looked at.
         if let task, let action = catalogue[task], action.needsMachine || !action.isReadOnly,
-            let id = target.rawWorkerID, !Self.allows(id, validWorker)
+            let id = target.rawWorkerID, !Self.allows(id, settings.validWorker)
         {
             throw Refusal(404, "Not a managed host.")
         }
@@ -90,7 +90,8 @@ extension RollerAPI {
 
     /// Whether a name is one of those that an expression allows, from its first character on; not to know is no.
     private static func allows(_ name: String, _ expression: RegularExpression?) -> Bool {
-        (try? expression?.matches(name, at: .start)) == true
+        guard let expression else { return true }
+        return (try? expression.matches(name, at: .start)) == true
     }
 
     private static let blank = "This field may not be blank."
@@ -120,7 +121,7 @@ extension RollerAPI {
         ] {
             if let value, !Names.isWorkerWord(value) || value.hasPrefix("-") { note(field, Self.mismatch) }
         }
-        if !Self.allows(caller.clientID, validClient) { note("client_id", Self.mismatch) }
+        if !Self.allows(caller.clientID, settings.validClient) { note("client_id", Self.mismatch) }
         var parameters = JSONObject()
         if let action {
             parameters = Self.parameters(of: action, in: request)

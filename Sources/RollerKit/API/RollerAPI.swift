@@ -22,8 +22,6 @@ package struct RollerAPI: Sendable {
     let credentials: CredentialStore
     let audit: AuditStore
     let gate: RequestGate
-    let validWorker: RegularExpression?
-    let validClient: RegularExpression?
     /// What the actions take, compiled once.
     let schemas: [String: JSONSchema]
     let started = ContinuousClock.now
@@ -47,8 +45,6 @@ package struct RollerAPI: Sendable {
         self.credentials = credentials
         audit = AuditStore(pool: inventory.pool)
         gate = RequestGate(settings: settings, verify: verify)
-        validWorker = try? RegularExpression(settings.validWorker)
-        validClient = try? RegularExpression(settings.validClient)
         schemas = self.catalogue.actions.reduce(into: [:]) { schemas, action in
             schemas[action.name] = try? JSONSchema(action.parameters, unknownKeywords: .ignore)
         }

@@ -2,7 +2,7 @@
 
 package import APIServer
 package import Core
-import Expressions
+package import Expressions
 
 /// What the API of roller lets in, and how it answers.
 ///
@@ -37,8 +37,9 @@ package struct RollerAPISettings: Sendable {
     package var scopePrefix = "project:releng:roller:"
     package var requiredScopes: [String] = []
     package var taskNames: [String]?
-    package var validWorker = "^.*"
-    package var validClient = "^.+$"
+    /// Which workers may be worked on, and which clients may ask; nil means all.
+    package var validWorker: RegularExpression?
+    package var validClient: RegularExpression?
     package var fqdnPatterns: [String] = []
     package var duplicates = DuplicatePolicy.join
     package var limits = JobLimits()
@@ -64,16 +65,12 @@ package struct RollerAPISettings: Sendable {
         requiredScopes =
             Self.list(settings, "required.taskcluster.scope.sets", "scopes of which callers need one besides") ?? []
         taskNames = Self.list(settings, "task.names", "the actions that can be asked for")
-        validWorker = settings.string("valid.worker.id.regex", default: validWorker, "workers that may be worked on")
-        validClient = settings.string("client.id.regex", default: validClient, "clients that may ask")
-        for (key, pattern) in [("valid.worker.id.regex", validWorker), ("client.id.regex", validClient)] {
-            do throws(RegularExpression.Problem) {
-                _ = try RegularExpression(pattern)
-            } catch {
-                settings.fail(key, "is not a regular expression: \(error.message) at \(error.offset)")
-            }
-        }
+        validWorker = settings.expression("valid.worker.id.regex", "workers that may be worked on")
+        validClient = settings.expression("client.id.regex", "clients that may ask")
         fqdnPatterns = Self.list(settings, "fqdn.patterns", "full names made of a worker's names") ?? []
+        for pattern in fqdnPatterns where !InventoryStore.isFullName(pattern) {
+            settings.fail("fqdn.patterns", "names something in braces that no worker has: \(pattern)")
+        }
         let policy = settings.string("duplicate.policy", default: "join", "what a second request leads to")
         if let known = DuplicatePolicy(rawValue: policy) {
             duplicates = known
@@ -123,6 +120,17 @@ package struct RollerAPISettings: Sendable {
     private static func list(_ settings: Settings, _ key: String, _ help: String) -> [String]? {
         settings.optional(key, help).map { text in
             text.split(separator: ",").map { String($0).trimmed }.filter { !$0.isEmpty }
+        }
+    }
+}
+
+extension Settings {
+    /// Reads a regular expression in the language of Python; nil if there is none, or if it is none.
+    func expression(_ key: String, default fallback: String? = nil, _ help: String) -> RegularExpression? {
+        guard let text = optional(key, help) ?? fallback else { return nil }
+        do throws(RegularExpression.Problem) { return try RegularExpression(text) } catch {
+            fail(key, "is not a regular expression: \(error.message) at \(error.offset); it is \(help)")
+            return nil
         }
     }
 }

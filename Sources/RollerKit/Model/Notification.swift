@@ -38,7 +38,7 @@ package struct NotificationSettings: Sendable, Hashable {
     package var slackChannel: String?
     package var webhookURL: String?
     package var mailsReadOnly = true
-    package private(set) var userPattern = #"^mozilla(-auth0/ad\|Mozilla-LDAP\||-ldap\/)([^ @]+)(@mozilla\.com)?$"#
+    private let userPattern = #"^mozilla(-auth0/ad\|Mozilla-LDAP\||-ldap\/)([^ @]+)(@mozilla\.com)?$"#
     package var userMail = "{user}@mozilla.com"
     /// Whether everything is said in the log as well.
     package var logs = true
@@ -52,26 +52,20 @@ package struct NotificationSettings: Sendable, Hashable {
         email = settings.optional("notify.email", "the address that gets a mail about every job that ends")
         matrixRoom = settings.optional("notify.matrix.room", "the Matrix room that jobs are announced in")
         slackChannel = settings.optional("notify.slack.channel", "the Slack channel that jobs are announced in")
-        webhookURL = settings.optional("notify.webhook.url", "the URL that jobs are announced to")
+        webhookURL = settings.url("notify.webhook.url", "the URL that jobs are announced to")
         mailsReadOnly = settings.bool(
             "notify.read.only",
             default: true,
             "whether requesters get a mail about jobs that only looked"
         )
-        userPattern = settings.string(
+        userExpression = settings.expression(
             "client.id.user.regex",
             default: userPattern,
             "finds a person's name in a client id, as group 2"
         )
-        do throws(RegularExpression.Problem) {
-            userExpression = try RegularExpression(userPattern)
-        } catch {
-            userExpression = nil
-            settings.fail("client.id.user.regex", "is not a regular expression: \(error.message) at \(error.offset)")
-        }
         userMail = settings.string("user.email.template", default: userMail, "makes a mail address of {user}")
-        if let url = webhookURL, !url.hasPrefix("http://"), !url.hasPrefix("https://") {
-            settings.fail("notify.webhook.url", "must begin with http:// or https://")
+        if !userMail.contains("{user}") {
+            settings.fail("user.email.template", "must contain {user}, or everybody's mail would go to one address")
         }
     }
 

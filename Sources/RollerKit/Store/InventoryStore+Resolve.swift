@@ -46,6 +46,12 @@ extension InventoryStore {
         return try await details(where: "m.id in (select id from roller.machines where lower(fqdn) = any(\(names)))")
     }
 
+    /// Whether a pattern needs nothing but names that workers have.
+    static func isFullName(_ pattern: String) -> Bool {
+        filled(pattern, WorkerName("w", group: "g", provisionerID: "p", workerType: "t"))
+            .map { !$0.contains("{") && !$0.contains("}") } ?? false
+    }
+
     /// A pattern with the worker's names in it; nil if it needs one that is not known.
     static func filled(_ pattern: String, _ worker: WorkerName) -> String? {
         var text = pattern
