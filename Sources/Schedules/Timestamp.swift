@@ -32,17 +32,20 @@ public struct Timestamp: Sendable, Hashable, Comparable {
 
     /// The instant a duration later.
     public static func + (timestamp: Timestamp, duration: Duration) -> Timestamp {
-        Timestamp(milliseconds: timestamp.milliseconds &+ duration.inMilliseconds)
+        let (sum, overflows) = timestamp.milliseconds.addingReportingOverflow(duration.inMilliseconds)
+        return Timestamp(milliseconds: overflows ? (timestamp.milliseconds < 0 ? .min : .max) : sum)
     }
 
     /// The instant a duration earlier.
     public static func - (timestamp: Timestamp, duration: Duration) -> Timestamp {
-        Timestamp(milliseconds: timestamp.milliseconds &- duration.inMilliseconds)
+        let (difference, overflows) = timestamp.milliseconds.subtractingReportingOverflow(duration.inMilliseconds)
+        return Timestamp(milliseconds: overflows ? (timestamp.milliseconds < 0 ? .min : .max) : difference)
     }
 
     /// The time from the second instant to the first.
     public static func - (later: Timestamp, earlier: Timestamp) -> Duration {
-        .milliseconds(later.milliseconds &- earlier.milliseconds)
+        let (difference, overflows) = later.milliseconds.subtractingReportingOverflow(earlier.milliseconds)
+        return .milliseconds(overflows ? (later.milliseconds < 0 ? .min : .max) : difference)
     }
 }
 
@@ -62,11 +65,12 @@ extension Duration {
 extension Timestamp: CustomStringConvertible {
     /// The instant as `2024-02-10T12:34:56.789Z`.
     ///
-    /// Years outside 0…9999 get a sign and six digits, as in JavaScript.
+    /// Years outside 0…9999 get a sign and six digits, as in JavaScript, or as many as they have.
     public var iso8601: String {
         let milliseconds = Int(self.milliseconds)
         let day = milliseconds.dividedDown(by: 86_400_000)
-        let rest = milliseconds - day * 86_400_000
+        // The beginning of the first day there is lies before the first number there is: only the difference counts.
+        let rest = milliseconds &- day &* 86_400_000
         let date = CalendarDate(dayNumber: day)
         var out: [UInt8] = []
         out.reserveCapacity(27)
@@ -82,7 +86,7 @@ extension Timestamp: CustomStringConvertible {
             append(date.year, digits: 4)
         } else {
             out.append(date.year < 0 ? UInt8(ascii: "-") : UInt8(ascii: "+"))
-            append(abs(date.year), digits: 6)
+            append(abs(date.year), digits: max(6, String(abs(date.year)).utf8.count))
         }
         out.append(UInt8(ascii: "-"))
         append(date.month, digits: 2)

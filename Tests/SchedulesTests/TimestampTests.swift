@@ -40,6 +40,12 @@ struct TimestampTests {
         }
     }
 
+    @Test func `the first and the last moment there are have a text`() {
+        #expect(Timestamp(milliseconds: .min).iso8601 == "-292275055-05-16T16:47:04.192Z")
+        #expect(Timestamp(milliseconds: .max).iso8601 == "+292278994-08-17T07:12:55.807Z")
+        #expect(Timestamp(seconds: -.infinity).iso8601 == Timestamp(milliseconds: .min).iso8601)
+    }
+
     @Test func `durations add and subtract`() {
         let start = Timestamp(milliseconds: 1000)
         #expect((start + .milliseconds(1500)).milliseconds == 2500)
@@ -47,6 +53,12 @@ struct TimestampTests {
         #expect(start - Timestamp(milliseconds: 250) == .milliseconds(750))
         #expect(Timestamp(seconds: 1.2345).milliseconds == 1234)
         #expect(Timestamp.now().milliseconds > 1_700_000_000_000)
+        // What is beyond all moments is the last of them, and never the other end.
+        let ends = (first: Timestamp(milliseconds: .min), last: Timestamp(milliseconds: .max))
+        #expect(ends.last + .seconds(1) == ends.last)
+        #expect(ends.first - .seconds(1) == ends.first)
+        #expect(start - ends.first == .milliseconds(Int64.max))
+        #expect(ends.first - start == .milliseconds(Int64.min))
     }
 }
 
