@@ -160,6 +160,10 @@ struct BalrogTests {
         // Somebody with another role does not count, and neither does nonsense.
         let other = BalrogState(["complete": false, "signoffs": ["a": "relman"], "required_signoffs": ["releng": 1]])
         #expect(other?.missing == ["releng": 1])
+        // A requirement that is not there or cannot be read is no approval.
+        #expect(BalrogState(["complete": false, "signoffs": [:]]) == nil)
+        #expect(BalrogState(["complete": false, "required_signoffs": ["releng": "2"]]) == nil)
+        #expect(BalrogState(["complete": true])?.isApproved == true)
         #expect(BalrogState([:]) == nil)
         #expect(BalrogState([]) == nil)
     }

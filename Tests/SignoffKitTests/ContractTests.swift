@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
+import APIServer
 import HTTPClient
 import JSON
 import Postgres
@@ -186,6 +187,29 @@ struct ContractTests {
         }
     }
 
+    @Test func `35: an audit that grows while it is verified is whole, and one that was cut off is not`() async throws {
+        try await SignoffWorld.with { world in
+            try await world.create("p", ["releng": 2])
+            // Named by address, a signer may claim any group, also one that no database stores as it is.
+            try await world.create("q", ["releng1@example.com": 1])
+            #expect(try await world.sign("q", "rel\u{0}eng", as: try world.bearer("releng1")).status == 200)
+            #expect(try await world.call("GET", "/q/events?verify=true").body["verified"] == true)
+            let before = try #require(try await world.store.find("p"))
+            try await world.sign("p", as: try world.bearer("releng1"))
+            #expect(try await world.store.brokenLink(of: before) == nil)
+            let now = try #require(try await world.store.find("p"))
+            let events = try await world.store.events(of: now.id, limit: 10).map { (event: $0, hash: $0.hash) }
+            func broken(_ end: (sequence: Int, hash: [UInt8])?, _ count: Int) async throws -> Int? {
+                try await EventChain.brokenLink(reaching: end) { after in Array(events.prefix(count).dropFirst(after)) }
+            }
+            #expect(events.count == 3)
+            #expect(try await broken((2, events[1].hash), 3) == nil)
+            #expect(try await broken((3, events[2].hash), 2) == 3)
+            #expect(try await broken((2, events[2].hash), 3) == 2)
+            #expect(try await broken(nil, 3) == nil)
+        }
+    }
+
     @Test func `36: pages show each step that was there once, whatever is created meanwhile`() async throws {
         try await SignoffWorld.with { world in
             try await world.pool.execute(
@@ -208,6 +232,13 @@ struct ContractTests {
             let old = seen.filter { $0.hasPrefix("old-") }
             #expect(old.count == 1000)
             #expect(Set(old).count == 1000)
+            for moment in [JSONValue(Int.min), JSONValue(Int.max), JSONValue(-1), "x"] {
+                let token = Continuation.encode([moment, 0])
+                #expect(try await world.call("GET", "/?continuationToken=\(token)").status == 400, "\(moment)")
+            }
+            let beyond = Continuation.encode([JSONValue(Int.max)])
+            let events = try await world.call("GET", "/new-0/events?continuationToken=\(beyond)")
+            #expect(events.body == ["events": []])
             let bad = try await world.call("GET", "/?limit=100&continuationToken=xx")
             #expect(bad.status == 400)
             #expect(try await world.call("GET", "/?limit=501").status == 400)
@@ -228,6 +259,20 @@ struct ContractTests {
             #expect(try await world.call("GET", "/p/status", as: try world.bearer("anybody", [])).status == 200)
             #expect(try await world.call("POST", "/p/cancel", as: try world.bearer("anybody")).status == 401)
             #expect(try await world.call("GET", "/p/status", as: "Hawk x").status == 401)
+        }
+    }
+
+    @Test func `38: where everybody may read, what was deleted is still for administrators`() async throws {
+        try await SignoffWorld.with(isPublic: true) { world in
+            try await world.create("p", ["releng": 1])
+            for caller in [nil, try world.bearer("anybody", []), "c project:x"] {
+                #expect(try await world.call("GET", "/p/status", as: caller).status == 200)
+                #expect(try await world.call("GET", "/p/events?deleted=true", as: caller).status == 403)
+            }
+            #expect(try await world.call("GET", "/p/status", as: "Hawk x").status == 401)
+            #expect(try await world.call("DELETE", "/p?force=true").status == 200)
+            #expect(try await world.call("GET", "/p/events?deleted=true").status == 200)
+            #expect(try await world.call("PUT", "/p", Self.body, as: nil).status == 401)
         }
     }
 
@@ -293,6 +338,10 @@ struct ContractTests {
             #expect(try await put(#"{"policy": {}}"#, type: "text/plain").0 == 415)
             #expect(try await put(#"{"colour": "red"}"#).1["code"] == "unknown_member")
             #expect(try await put(String(repeating: " ", count: 2 << 20)).0 == 413)
+            for depth in ["99999999999", "-1", "deep"] {
+                let answer = try await world.call("PUT", "/p", Self.body, headers: ["X-Shipit-Depth": depth])
+                #expect(answer.status == 400, "\(depth)")
+            }
         }
     }
 }

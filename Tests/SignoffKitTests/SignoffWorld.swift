@@ -64,6 +64,7 @@ struct SignoffWorld: Sendable {
         directory: GroupDirectory? = nil,
         balrog: Balrog? = nil,
         login: LoginPage? = nil,
+        isPublic: Bool = false,
         exchange: String = "exchange/nowhere/v1/step-status",
         _ body: @Sendable @escaping (SignoffWorld) async throws -> Void
     ) async throws {
@@ -91,14 +92,7 @@ struct SignoffWorld: Sendable {
                         ),
                         now: clock.now
                     )
-                    var rules = TokenRules(issuer: issuerURL, audience: audience, clients: ["ui"])
-                    rules.refusesTestIssuers = false
-                    let tokens = TokenVerifier(
-                        rules: rules,
-                        keysURL: "\(issuerURL).well-known/jwks.json",
-                        transport: keys,
-                        now: clock.now
-                    )
+                    let tokens = tokens(keys, clock)
                     let service = SignoffService(
                         store: store,
                         requiresSecondFactor: true,
@@ -107,7 +101,7 @@ struct SignoffWorld: Sendable {
                         balrog: balrog
                     )
                     stores.append((store, service))
-                    let api = SignoffAPI(service: service, tokens: tokens, isPublic: false, login: login)
+                    let api = SignoffAPI(service: service, tokens: tokens, isPublic: isPublic, login: login)
                     urls.append(
                         await StepServers.serve(api.api(schemas: schemas), authenticator: NamedCallers(), in: &group)
                     )
@@ -130,7 +124,19 @@ struct SignoffWorld: Sendable {
         }
     }
 
+    private static func tokens(_ keys: KeyServer, _ clock: TestClock) -> TokenVerifier {
+        var rules = TokenRules(issuer: issuerURL, audience: audience, clients: ["ui"])
+        rules.refusesTestIssuers = false
+        let url = "\(issuerURL).well-known/jwks.json"
+        return TokenVerifier(rules: rules, keysURL: url, transport: keys, now: clock.now)
+    }
+
     // MARK: - People
+
+    /// Somebody as the services know them by a token.
+    func person(_ name: String) async throws -> Person {
+        try await Self.tokens(keys, clock).person(try bearer(name))
+    }
 
     /// The claims of somebody's token.
     func claims(_ name: String, _ groups: [String], email: String? = nil) -> JSONObject {

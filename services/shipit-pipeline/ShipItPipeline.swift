@@ -176,18 +176,20 @@ enum ShipItPipeline: DaemonDescription {
                 "where what was released and its candidates are, in folders of products"
             )
         )
+        let demandsFactor = settings.bool(
+            "signoff.require.mfa",
+            default: true,
+            "demand a second factor of those who sign phases"
+        )
+        let longestLogin = settings.int(
+            "signoff.max.auth.age.s",
+            default: 43_200,
+            in: 60...31_536_000,
+            "how old the login of those who sign phases may be, in seconds"
+        )
         let login = LoginRules(
-            requiresSecondFactor: settings.bool(
-                "signoff.require.mfa",
-                default: true,
-                "demand a second factor of those who sign phases"
-            ),
-            longestLogin: settings.int(
-                "signoff.max.auth.age.s",
-                default: 43_200,
-                in: 60...31_536_000,
-                "how old the login of those who sign phases may be, in seconds"
-            )
+            requiresSecondFactor: demandsFactor,
+            longestLogin: demandsFactor ? longestLogin : nil
         )
         if !login.requiresSecondFactor, !foundation.channel.allowsTests {
             settings.fail("signoff.require.mfa", "can be false for APP_CHANNEL local, dev and testing alone")

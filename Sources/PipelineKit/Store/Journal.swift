@@ -70,14 +70,14 @@ package struct Journal: Sendable {
 
     /// The place of the first entry that is not what it was; nil if all are.
     func brokenLink() async throws -> Int? {
-        try await EventChain.brokenLink { try await stored(after: $0, limit: 500) }.broken
+        try await EventChain.brokenLink { try await stored(after: $0, limit: 500) }
     }
 
     private func stored(after sequence: Int, limit: Int) async throws -> [(event: StepEvent, hash: [UInt8])] {
         let rows = try await store.pool.query(
             """
             select 0 as step_id, sequence, at, actor, kind, subject, data, previous_hash, hash
-            from shipit_pipeline.journal where sequence > \(sequence) order by sequence limit \(limit)
+            from shipit_pipeline.journal where sequence > \(sequence)::bigint order by sequence limit \(limit)
             """
         )
         var events: [(event: StepEvent, hash: [UInt8])] = []

@@ -30,18 +30,22 @@ struct BalrogState: Sendable, Hashable {
     /// How many have to sign in each role.
     let required: [String: Int]
 
-    /// Reads a change; nil for what is none.
+    /// Reads a change; nil for what is none, and for what does not say who has to sign.
     init?(_ json: JSONValue?) {
         guard let change = json?.object else { return nil }
-        guard change["complete"]?.bool != nil || change["required_signoffs"]?.object != nil else { return nil }
         isComplete = change["complete"]?.bool ?? false
         version = change["sc_data_version"]?.int
+        guard let required = change["required_signoffs"]?.object ?? (isComplete ? [:] : nil) else { return nil }
         var people: [String: String] = [:]
         for (name, role) in change["signoffs"]?.object ?? [:] { people[name] = role.string }
         var roles: [String: Int] = [:]
-        for (role, count) in change["required_signoffs"]?.object ?? [:] { roles[role] = count.int }
+        for (role, count) in required {
+            // A requirement that cannot be read must not count as none.
+            guard let count = count.int else { return nil }
+            roles[role] = count
+        }
         signoffs = people
-        required = roles
+        self.required = roles
     }
 
     /// How many are missing in each role that lacks some.

@@ -13,9 +13,11 @@ struct SigningRules: Sendable {
 
     /// Refuses people whose login is not good enough for a policy.
     func checkLogin(_ person: Person, _ policy: SignoffPolicy, now: Timestamp) throws(StepProblem) {
+        let demandsFactor = policy.requiresSecondFactor ?? requiresSecondFactor
         let rules = LoginRules(
-            requiresSecondFactor: policy.requiresSecondFactor ?? requiresSecondFactor,
-            longestLogin: policy.longestLogin ?? longestLogin
+            requiresSecondFactor: demandsFactor,
+            // Where no second factor is asked for, the login may be old unless the policy itself says how old.
+            longestLogin: policy.longestLogin ?? (demandsFactor ? longestLogin : nil)
         )
         try rules.check(person, now: now)
     }

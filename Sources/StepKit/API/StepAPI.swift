@@ -230,6 +230,10 @@ public struct StepAPI<Service: StepService>: Sendable {
         let size = try request.pageSize()
         let page = PageRequest(limit: size, continuation: request.page(maximum: size).continuation)
         let after = try page.int(0).map { (created: $0, id: try page.int(1) ?? 0) }
+        // Nothing was created outside the years that the database knows.
+        guard after.map({ (0...Int(Timestamp.farFuture.milliseconds)).contains($0.created) }) ?? true else {
+            throw Continuation.invalid
+        }
         let steps = try await store.list(filter, after: after, limit: page.fetch)
         return .json(
             page.reply("steps", steps) { step in
@@ -274,10 +278,13 @@ public struct StepAPI<Service: StepService>: Sendable {
         if let other = body["uid"], other.string != uid {
             throw StepProblem.invalid("The uid of the body is not the uid of the path", code: "uid_mismatch")
         }
+        guard let depth = Int(request.header("x-shipit-depth") ?? "0"), (0...1000).contains(depth) else {
+            throw StepProblem.invalid("X-Shipit-Depth has to be how deep the step is nested")
+        }
         let origin = StepOrigin(
             actor: actor.name,
             pipeline: request.header("x-shipit-pipeline").map { String($0.prefix(80)) },
-            depth: request.header("x-shipit-depth").flatMap { Int($0) } ?? 0,
+            depth: depth,
             ancestors: request.header("x-shipit-ancestors")?.split(separator: ",").map(String.init) ?? [],
             requester: request.header("x-shipit-requester").map { String($0.prefix(320)) }
         )

@@ -43,7 +43,12 @@ public struct StepGate: Sendable {
     public func admit(_ request: APIRequest, _ verb: String, _ uid: String?) async throws -> StepActor {
         let header = request.header("authorization")
         let isReading = verb == "view"
-        if isReading, isPublic { return .anyone }
+        if isReading, isPublic {
+            // Where everybody may read, credentials are for what only administrators read.
+            guard header != nil, !TokenVerifier.isBearer(header) else { return .anyone }
+            try await request.authenticate()
+            return request.clientID.map { StepActor(name: $0, scopes: request.scopes) } ?? .anyone
+        }
         if TokenVerifier.isBearer(header) {
             guard isReading else {
                 throw Self.refusal("taskcluster_required", "This needs Taskcluster credentials, not a person's token")

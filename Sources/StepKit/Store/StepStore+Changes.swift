@@ -90,14 +90,19 @@ extension StepStore {
     }
 
     /// Prolongs leases that still hold.
+    ///
+    /// Whoever locks several steps locks them in the order of their ids, so that no two wait for each other.
     func prolong(_ claims: [(id: Int, epoch: Int)], lease: Duration) async throws {
         guard !claims.isEmpty else { return }
         try await pool.execute(
             """
-            update \(unsafe: schema).steps s
+            update \(unsafe: schema).steps
             set lease_until = now() + \(lease.wholeMilliseconds)::bigint * interval '1 millisecond'
-            from unnest(\(claims.map(\.id))::bigint[], \(claims.map(\.epoch))::bigint[]) c (id, epoch)
-            where s.id = c.id and s.lease_epoch = c.epoch and s.lease_until is not null
+            where id = any(array(
+                select s.id from \(unsafe: schema).steps s
+                join unnest(\(claims.map(\.id))::bigint[], \(claims.map(\.epoch))::bigint[]) c (id, epoch)
+                    on s.id = c.id and s.lease_epoch = c.epoch
+                where s.lease_until is not null order by s.id for update of s))
             """
         )
     }
@@ -111,8 +116,11 @@ extension StepStore {
         let count = try await pool.execute(
             """
             update \(unsafe: schema).steps set next_check_at = least(coalesce(next_check_at, \(moment)), \(moment))
-            where id = any(\(ids)) and deleted_at is null
-                and state in ('pending', 'starting', 'running', 'stopping')
+            where id = any(array(
+                select id from \(unsafe: schema).steps
+                where id = any(\(ids)) and deleted_at is null
+                    and state in ('pending', 'starting', 'running', 'stopping')
+                order by id for update))
             """
         )
         changes.workIsDue()

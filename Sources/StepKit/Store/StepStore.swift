@@ -99,17 +99,9 @@ public struct StepStore: Sendable {
 
     /// Computes the audit of a step anew; answers the place of the first event that is not what it was, nil if all are.
     public func brokenLink(of step: Step) async throws -> Int? {
-        let (broken, sequence, previous) = try await EventChain.brokenLink { after in
+        try await EventChain.brokenLink(reaching: (step.lastSequence, step.lastHash)) { after in
             try await storedEvents(of: step.id, after: after, limit: 500)
         }
-        if let broken { return broken }
-        let last = try await pool.query(
-            "select last_sequence, last_hash from \(unsafe: schema).steps where id = \(step.id)"
-        ).first
-        guard let last, try last.int("last_sequence") == sequence, try last.bytes("last_hash") == previous else {
-            return sequence + 1
-        }
-        return nil
     }
 
     func storedEvents(
@@ -120,7 +112,7 @@ public struct StepStore: Sendable {
         let rows = try await pool.query(
             """
             select step_id, sequence, at, actor, kind, subject, data, previous_hash, hash
-            from \(unsafe: schema).events where step_id = \(id) and sequence > \(sequence)
+            from \(unsafe: schema).events where step_id = \(id) and sequence > \(sequence)::bigint
             order by sequence limit \(limit)
             """
         )

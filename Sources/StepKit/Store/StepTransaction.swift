@@ -127,9 +127,10 @@ public struct StepEvent: Sendable, Hashable {
         self.stepID = stepID
         self.sequence = sequence
         at = moment
-        self.actor = actor
-        self.kind = kind
-        self.subject = subject
+        // As the database will store it, so that the digest is about the same.
+        self.actor = Self.storable(actor)
+        self.kind = Self.storable(kind)
+        self.subject = subject.map(Self.storable)
         self.data = data
         self.previousHash = previousHash
     }
@@ -147,6 +148,12 @@ public struct StepEvent: Sendable, Hashable {
         var json = content
         json["hash"] = .string(Hexadecimal.encoded(hash))
         return json
+    }
+
+    /// A text without zero bytes, which PostgreSQL does not store.
+    private static func storable(_ text: String) -> String {
+        guard text.utf8.contains(0) else { return text }
+        return String(decoding: text.utf8.filter { $0 != 0 }, as: UTF8.self)
     }
 
     private var content: JSONObject {

@@ -6,34 +6,33 @@ public import Schedules
 public struct LoginRules: Sendable {
     /// Whether a second factor is demanded.
     public var requiresSecondFactor: Bool
-    /// How long ago the login may be, in seconds.
-    public var longestLogin: Int
+    /// How long ago the login may be, in seconds; nil does not ask.
+    public var longestLogin: Int?
 
     /// Describes a login.
-    public init(requiresSecondFactor: Bool, longestLogin: Int) {
+    public init(requiresSecondFactor: Bool, longestLogin: Int?) {
         self.requiresSecondFactor = requiresSecondFactor
         self.longestLogin = longestLogin
     }
 
     /// Refuses people whose login is not good enough.
     public func check(_ person: Person, now: Timestamp) throws(StepProblem) {
-        guard requiresSecondFactor else { return }
-        guard person.usedSecondFactor else { throw stepUp("A second factor is needed to sign") }
+        if requiresSecondFactor, !person.usedSecondFactor { throw stepUp("A second factor is needed to sign") }
+        guard let longestLogin else { return }
         guard let login = person.authenticated, now - login <= .seconds(longestLogin) else {
             throw stepUp("The login is too old to sign")
         }
     }
 
     private func stepUp(_ text: String) -> StepProblem {
-        StepProblem(
+        var challenge = "Bearer error=\"insufficient_user_authentication\", acr_values=\"mfa\""
+        if let longestLogin { challenge += ", max_age=\"\(longestLogin)\"" }
+        return StepProblem(
             401,
             "mfa_required",
             text,
             members: ["description": .string(text)],
-            headers: [
-                "WWW-Authenticate":
-                    "Bearer error=\"insufficient_user_authentication\", acr_values=\"mfa\", max_age=\"\(longestLogin)\""
-            ]
+            headers: ["WWW-Authenticate": challenge]
         )
     }
 }
