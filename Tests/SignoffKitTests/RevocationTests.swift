@@ -52,6 +52,36 @@ struct RevocationTests {
         }
     }
 
+    @Test func `55: a step that is deleted while its signer is revoked keeps nothing else from being revoked`()
+        async throws
+    {
+        try await SignoffWorld.with { world in
+            for step in ["a", "b"] {
+                try await world.create(step, ["releng": 2])
+                #expect(try await world.sign(step, as: try world.bearer("gone")).status == 200)
+            }
+            try await withThrowingTaskGroup(of: JSONValue?.self) { group in
+                try await world.pool.transaction { connection in
+                    try await connection.execute("update shipit_signoff.steps set deleted_at = now() where uid = 'a'")
+                    group.addTask {
+                        let body: JSONValue = ["email": "gone@example.com", "reason": "l\u{0}eft"]
+                        return try await world.call("POST", "/admin/revocations", body).body["revoked"]
+                    }
+                    try await eventually {
+                        try await !world.pool.query(
+                            """
+                            select from pg_stat_activity
+                            where datname = current_database() and wait_event_type = 'Lock'
+                            """
+                        ).isEmpty
+                    }
+                }
+                #expect(try await group.next() == ["b"])
+            }
+            #expect(try await world.call("GET", "/admin/revocations?verify=true").body["verified"] == true)
+        }
+    }
+
     @Test func `35: revocations are an audit of their own that shows who has changed it`() async throws {
         try await SignoffWorld.with { world in
             for name in ["one", "two", "three"] {

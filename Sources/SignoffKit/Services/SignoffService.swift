@@ -333,17 +333,26 @@ public struct SignoffService: StepService {
                 unchanged.append(step.uid)
                 continue
             }
-            let isOpen = try await store.change(step.uid, actor: actor) { change in
-                guard !change.step.state.isTerminal else { return false }
-                try await writeDown(&change)
-                let live = try await signatures.live(change.step.id, on: change.connection)
-                describe(try policy(of: change.step), live, &change)
-                return true
-            }.result
-            // It may have been completed in between.
-            if isOpen { revoked.append(step.uid) } else { unchanged.append(step.uid) }
+            do {
+                // It may have been completed in between.
+                if try await writeDown(step.uid, actor) { revoked.append(step.uid) } else { unchanged.append(step.uid) }
+            } catch let problem as StepProblem where problem.status == 404 {
+                // It was deleted in between.
+                continue
+            }
         }
         return (revocation, revoked, unchanged)
+    }
+
+    /// Writes down which signatures of a step count no more; answers whether the step is open.
+    private func writeDown(_ uid: String, _ actor: String) async throws -> Bool {
+        try await store.change(uid, actor: actor) { change in
+            guard !change.step.state.isTerminal else { return false }
+            try await writeDown(&change)
+            let live = try await signatures.live(change.step.id, on: change.connection)
+            describe(try policy(of: change.step), live, &change)
+            return true
+        }.result
     }
 
     /// The open steps that a person could still sign, newest first.

@@ -137,17 +137,18 @@ package struct Revocations: Sendable {
         ).first
         let revocation = Revocation(
             sequence: try (last?.int("sequence") ?? 0) + 1,
-            subject: subject,
-            email: email,
+            subject: subject.map(StepEvent.storable),
+            email: email.map(StepEvent.storable),
             at: moment,
             actor: actor,
-            reason: reason
+            reason: StepEvent.storable(reason)
         )
         let event = revocation.event(after: try last?.bytes("hash") ?? StepEvent.origin)
         try await connection.execute(
             """
             insert into shipit_people.revocations (sequence, sub, email, at, actor, reason, previous_hash, hash)
-            values (\(revocation.sequence), \(subject), \(email), \(moment), \(actor), \(reason),
+            values (\(revocation.sequence), \(revocation.subject), \(revocation.email), \(moment), \(actor),
+                \(revocation.reason),
                 \(event.previousHash), \(event.hash))
             """
         )
@@ -176,13 +177,13 @@ package struct Revocations: Sendable {
 
     /// The place of the first entry that is not what it was; nil if all are.
     package func brokenLink() async throws -> Int? {
-        try await EventChain.brokenLink { try await stored(after: $0, limit: 500) }.broken
+        try await EventChain.brokenLink { try await stored(after: $0, limit: 500) }
     }
 
     private func stored(after sequence: Int, limit: Int) async throws -> [(event: StepEvent, hash: [UInt8])] {
         let rows = try await pool.query(
             """
-            select * from shipit_people.revocations where sequence > \(sequence) order by sequence limit \(limit)
+            select * from shipit_people.revocations where sequence > \(sequence)::bigint order by sequence limit \(limit)
             """
         )
         var events: [(event: StepEvent, hash: [UInt8])] = []

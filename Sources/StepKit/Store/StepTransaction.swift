@@ -151,7 +151,7 @@ public struct StepEvent: Sendable, Hashable {
     }
 
     /// A text without zero bytes, which PostgreSQL does not store.
-    private static func storable(_ text: String) -> String {
+    static func storable(_ text: String) -> String {
         guard text.utf8.contains(0) else { return text }
         return String(decoding: text.utf8.filter { $0 != 0 }, as: UTF8.self)
     }
