@@ -68,7 +68,7 @@ public struct PipelineAPI: Sendable {
                 "journal",
                 verb: "view",
                 query: ["limit": .limit, "continuationToken": .continuationToken, "verify": .bool],
-                "Read who has changed freezes, templates, locks and switches",
+                "Read what was done beside single pipelines",
                 journal
             ),
             endpoint(.put, "/ticktock", "ticktock", verb: "retry", "Look at what is due", tick),

@@ -22,32 +22,41 @@ package struct Journal: Sendable {
     ) async throws -> R? {
         try await store.pool.transaction { connection -> R? in
             guard let result = try await body(connection) else { return nil }
-            // One entry after the other: each names the one before it.
-            _ = try await connection.query(
-                "select pg_advisory_xact_lock(hashtextextended('shipit_pipeline journal', 0))"
-            )
-            let last = try await connection.query(
-                "select sequence, hash from shipit_pipeline.journal order by sequence desc limit 1"
-            ).first
-            let event = StepEvent(
-                stepID: 0,
-                sequence: try (last?.int("sequence") ?? 0) + 1,
-                at: store.now(),
-                actor: actor,
-                kind: kind,
-                subject: subject,
-                data: data,
-                previousHash: try last?.bytes("hash") ?? StepEvent.origin
-            )
-            try await connection.execute(
-                """
-                insert into shipit_pipeline.journal (sequence, at, actor, kind, subject, data, previous_hash, hash)
-                values (\(event.sequence), \(event.at), \(event.actor), \(event.kind), \(event.subject),
-                    \(JSONValue.object(event.data)), \(event.previousHash), \(event.hash))
-                """
-            )
+            try await write(kind, subject, by: actor, data, on: connection)
             return result
         }
+    }
+
+    /// Writes down what the open transaction of a connection does; it comes after everything else that locks.
+    package func write(
+        _ kind: String,
+        _ subject: String,
+        by actor: String,
+        _ data: JSONObject = [:],
+        on connection: PostgresConnection
+    ) async throws {
+        // One entry after the other: each names the one before it.
+        _ = try await connection.query("select pg_advisory_xact_lock(hashtextextended('shipit_pipeline journal', 0))")
+        let last = try await connection.query(
+            "select sequence, hash from shipit_pipeline.journal order by sequence desc limit 1"
+        ).first
+        let event = StepEvent(
+            stepID: 0,
+            sequence: try (last?.int("sequence") ?? 0) + 1,
+            at: store.now(),
+            actor: actor,
+            kind: kind,
+            subject: subject,
+            data: data,
+            previousHash: try last?.bytes("hash") ?? StepEvent.origin
+        )
+        try await connection.execute(
+            """
+            insert into shipit_pipeline.journal (sequence, at, actor, kind, subject, data, previous_hash, hash)
+            values (\(event.sequence), \(event.at), \(event.actor), \(event.kind), \(event.subject),
+                \(JSONValue.object(event.data)), \(event.previousHash), \(event.hash))
+            """
+        )
     }
 
     /// The same for one statement, which has done something if it has touched a row.

@@ -122,8 +122,8 @@ extension ReleasesAPI {
     }
 
     private func completeMerge(_ request: APIRequest) async throws -> APIResponse {
-        let (merge, _) = try await merge(request, "mark_merge_automation_completed")
-        try await service.complete(merge)
+        let (merge, caller) = try await merge(request, "mark_merge_automation_completed")
+        try await service.complete(merge, by: caller)
         return .json(try await service.json(service.merge(merge.id)))
     }
 }

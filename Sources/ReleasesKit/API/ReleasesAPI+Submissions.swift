@@ -182,7 +182,7 @@ extension ReleasesAPI {
         try account.caller.require("update_release_status", groups: groups(known.product))
         let shipped = try Self.moment(form.fields["shippedAt"] ?? "")
         let starter = account.caller.name
-        let changed = try await service.submissions.change(known.name) { submission in
+        let changed = try await service.submissions.change(known.name, by: starter) { submission in
             let ready = form.flag("ready")
             let complete = form.flag("complete")
             if ready == false, complete == true {

@@ -48,7 +48,7 @@ extension ReleasesAPI {
             make.open(.post, "/product-details", name: "rebuild", title: "Rebuild product details") { request in
                 let caller = try await caller(request)
                 try caller.require("rebuild_product_details")
-                try await service.rebuildDetails(try request.jsonObject())
+                try await service.rebuildDetails(try request.jsonObject(), by: caller)
                 return .json(["status": "ok"])
             },
             make.open(
@@ -159,7 +159,7 @@ extension ReleasesAPI {
             buildID: build,
             locales: locales
         )
-        guard try await service.switches.add(nightly) else {
+        guard try await service.switches.add(nightly, by: caller.name) else {
             throw StepProblem.conflict("exists", "There is a nightly release \(build) of \(product) \(channel)")
         }
         return .json(nightly.json, status: 201)

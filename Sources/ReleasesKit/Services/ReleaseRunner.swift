@@ -49,7 +49,7 @@ struct ReleaseRunner: Sendable {
 
     /// Nothing more happens until somebody makes it ready again; then a task that is not there is planned anew.
     private func refuse(_ name: String, _ text: String, forgetting task: String? = nil) async throws {
-        _ = try await service.submissions.change(name) { submission in
+        _ = try await service.submissions.change(name, by: ReleaseService.actor) { submission in
             guard !submission.isComplete else { return }
             if let task, submission.graph == task {
                 submission.graph = nil
@@ -62,7 +62,7 @@ struct ReleaseRunner: Sendable {
 
     private func say(_ status: String, _ submission: Submission) async throws {
         guard submission.status != status else { return }
-        _ = try await service.submissions.change(submission.name) { submission in
+        _ = try await service.submissions.change(submission.name, by: ReleaseService.actor) { submission in
             // Another process may have begun the release since, or somebody has called it back.
             guard submission.isReady, !submission.isComplete else { return }
             submission.status = status
@@ -103,7 +103,7 @@ struct ReleaseRunner: Sendable {
             // It may have been made before, and only the answer was lost.
             guard try await isThere(id) else { return try await refuse(name, text, forgetting: id) }
         }
-        _ = try await service.submissions.change(name) { submission in
+        _ = try await service.submissions.change(name, by: ReleaseService.actor) { submission in
             guard !submission.isComplete, submission.graph == nil || submission.graph == id else { return }
             submission.graph = id
             submission.graphTask = task
@@ -141,7 +141,7 @@ struct ReleaseRunner: Sendable {
             throw StepProblem.invalid("The task of \(submission.product) cannot be made: \(error)")
         }
         guard rendered.object != nil else { throw StepProblem.invalid("The task has to be an object") }
-        let changed = try await service.submissions.change(submission.name) { submission in
+        let changed = try await service.submissions.change(submission.name, by: ReleaseService.actor) { submission in
             guard submission.graph == nil else { return }
             submission.graph = id
             submission.graphTask = rendered

@@ -18,9 +18,11 @@ extension ReleaseService {
     }
 
     /// Asks for the public lists of versions to be made anew.
-    func rebuildDetails(_ options: JSONObject) async throws {
+    func rebuildDetails(_ options: JSONObject, by caller: Caller) async throws {
         try await pipelines.pipelineStore.pool.transaction { connection in
             try await rebuildDetails(options, on: connection)
+            let journal = pipelines.journal
+            try await journal.write("product_details_rebuilt", "product-details", by: caller.name, on: connection)
         }
         pipelines.pipelineStore.outbox.wake()
     }

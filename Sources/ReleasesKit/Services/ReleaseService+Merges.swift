@@ -45,13 +45,13 @@ extension ReleaseService {
         ]
         // The pipeline is the same if it was made before the state was noted.
         _ = try await pipelines.create(definition, uid: merge.pipeline, origin: StepOrigin(actor: caller.name)) { _ in }
-        _ = try await merges.move(merge.id, from: [.pending], to: .running)
+        _ = try await merges.move(merge.id, from: [.pending], to: .running, by: caller.name)
     }
 
     /// Gives a merge up; what goes on is cancelled.
     func cancel(_ merge: Merge, by caller: Caller) async throws {
         guard merge.status != .completed else { throw Self.closed(merge) }
-        _ = try await merges.move(merge.id, from: [.pending, .running, .failed], to: .canceled)
+        _ = try await merges.move(merge.id, from: [.pending, .running, .failed], to: .canceled, by: caller.name)
         guard try await step(of: merge) != nil else { return }
         try await pipelines.work(on: merge.pipeline, actor: caller.name) { door in
             door.cancel("the merge was given up by \(caller.name)")
@@ -59,8 +59,9 @@ extension ReleaseService {
     }
 
     /// Notes that a merge is done, as the script says that carries it out.
-    func complete(_ merge: Merge) async throws {
-        let isMoved = try await merges.move(merge.id, from: [.pending, .running, .failed], to: .completed)
+    func complete(_ merge: Merge, by caller: Caller) async throws {
+        let open: [Merge.Status] = [.pending, .running, .failed]
+        let isMoved = try await merges.move(merge.id, from: open, to: .completed, by: caller.name)
         // The script says it again after an answer that was lost.
         guard isMoved || merge.status == .completed else { throw Self.closed(merge) }
     }

@@ -122,7 +122,7 @@ extension ReleaseService {
     /// Calls for the steps of wanted phases that had to wait for the tasks of earlier ones.
     func callForWaiting() async throws {
         for name in try await store.waiting() {
-            try await pipelines.work(on: name, actor: "shipit-releases") { door in
+            try await pipelines.work(on: name, actor: Self.actor) { door in
                 guard let release = try await store.lock(name, on: door.change.connection) else { return }
                 for phase in release.phases where phase.wanted != nil && !phase.isSkipped {
                     try await callIfPossible(phase.name, of: release, &door)

@@ -76,7 +76,7 @@ extension ReleaseService {
                 try await void(signature, phase, of: release, by: revocation.actor, revocation.reason, &door)
             case .changed:
                 let reason = "what was approved has changed"
-                try await void(signature, phase, of: release, by: "shipit-releases", reason, &door)
+                try await void(signature, phase, of: release, by: Self.actor, reason, &door)
             }
         }
     }
@@ -257,7 +257,7 @@ extension ReleaseService {
     /// Open phases lose the signatures, which count no more already; those that were called for keep them.
     func writeDownRevocations() async throws {
         for name in try await signatures.flawed() {
-            try await pipelines.work(on: name, actor: "shipit-releases") { door in
+            try await pipelines.work(on: name, actor: Self.actor) { door in
                 guard let release = try await store.lock(name, on: door.change.connection),
                     release.status == .scheduled
                 else { return }

@@ -17,7 +17,7 @@ extension ReleaseService {
                 problem = refusal.detail
             }
             let text = problem
-            _ = try await submissions.change(submission.name) { changed in
+            _ = try await submissions.change(submission.name, by: Self.actor) { changed in
                 changed.problem = text
                 changed.isPending = text != nil
             }

@@ -65,12 +65,15 @@ public struct ReleaseService: Sendable {
         store = ReleaseStore(pool: pipelines.pipelineStore.pool)
         signatures = PhaseSignatureStore(pool: pipelines.pipelineStore.pool)
         revocations = Revocations(pool: pipelines.pipelineStore.pool)
-        submissions = SubmissionStore(pool: pipelines.pipelineStore.pool)
+        submissions = SubmissionStore(pool: pipelines.pipelineStore.pool, journal: pipelines.journal)
         switches = SwitchStore(pool: pipelines.pipelineStore.pool, journal: pipelines.journal)
-        merges = MergeStore(pool: pipelines.pipelineStore.pool)
+        merges = MergeStore(pool: pipelines.pipelineStore.pool, journal: pipelines.journal)
         decisions = DecisionTasks(client: client, transport: transport)
         packages = PackageAddresses(client: client)
     }
+
+    /// Who does what nobody has asked for at that moment, as the audit names it.
+    static let actor = "shipit-releases"
 
     func now() -> Timestamp { pipelines.pipelineStore.now() }
 

@@ -30,7 +30,9 @@ struct Merge: Sendable {
     let completed: Timestamp?
 
     /// The name of its pipeline.
-    var pipeline: String { "merge-automation-\(id)" }
+    var pipeline: String { Self.pipeline(id) }
+
+    static func pipeline(_ id: Int) -> String { "merge-automation-\(id)" }
 
     /// How it stands by what its step has come to.
     func status(_ step: PipelineDoor.StepView?) -> Status {
@@ -53,13 +55,10 @@ struct Merge: Sendable {
 /// Merges of branches.
 struct MergeStore: Sendable {
     let pool: PostgresPool
+    let journal: Journal
 
-    func add(
-        _ merge: Merge,
-        by actor: String
-    ) async throws -> Int {
-        let rows = try await pool.query(
-            """
+    func add(_ merge: Merge, by actor: String) async throws -> Int {
+        let statement: SQL = """
             insert into shipit_releases.merges (product, behavior, revision, dry_run, version, commit_message,
                 commit_author, repo, pretty_name, project, created_by)
             values (\(merge.product), \(merge.behavior), \(merge.revision), \(merge.isDryRun), \(merge.version),
@@ -67,8 +66,18 @@ struct MergeStore: Sendable {
                 \(merge.way.project), \(actor))
             returning id
             """
-        )
-        return try rows.first?.int("id") ?? 0
+        return try await pool.transaction { connection in
+            guard let id = try await connection.query(statement).first?.int("id") else {
+                throw PostgresError(.decoding, "a merge got no number")
+            }
+            let data: JSONObject = [
+                "product": .string(merge.product), "behavior": .string(merge.behavior),
+                "revision": .string(merge.revision), "version": .string(merge.version),
+                "dry_run": JSONValue(merge.isDryRun),
+            ]
+            try await journal.write("merge_added", Merge.pipeline(id), by: actor, data, on: connection)
+            return id
+        }
     }
 
     /// The merges of a product that were not cancelled: those that go on first, newest first.
@@ -89,14 +98,23 @@ struct MergeStore: Sendable {
     /// Moves a merge, if it is in one of some states.
     ///
     /// - Returns: Whether it was.
-    func move(_ id: Int, from states: [Merge.Status], to state: Merge.Status) async throws -> Bool {
-        try await pool.execute(
+    func move(
+        _ id: Int,
+        from states: [Merge.Status],
+        to state: Merge.Status,
+        by actor: String
+    ) async throws -> Bool {
+        try await journal.changing(
+            "merge_\(state.rawValue)",
+            Merge.pipeline(id),
+            by: actor,
+            [:],
             """
             update shipit_releases.merges set status = \(state.rawValue),
                 completed = case when \(state == .completed) then now() else completed end
             where id = \(id) and status = any(\(states.map(\.rawValue)))
             """
-        ) > 0
+        )
     }
 
     private static func merge(_ row: PostgresRow) throws -> Merge {

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 
 import JSON
+import PipelineKit
 import Postgres
 import Schedules
+import StepKit
 
 /// A release as the form of the first version asks for it, and how far its runner is.
 struct Submission: Sendable {
@@ -43,9 +45,23 @@ struct Submission: Sendable {
     }
 }
 
+extension Submission {
+    /// What is not as it was: its members as they are now.
+    func differences(from before: Submission) -> JSONObject {
+        var differences: JSONObject = [:]
+        for (key, value) in json.object ?? [:] where before.json[key] != value { differences[key] = value }
+        if graphTask != before.graphTask {
+            let digest = graphTask.map { Hexadecimal.encoded(CanonicalJSON.digest($0)) }
+            differences["task_sha256"] = digest.map { .string($0) } ?? .null
+        }
+        return differences
+    }
+}
+
 /// The releases that came by the form of the first version.
 struct SubmissionStore: Sendable {
     let pool: PostgresPool
+    let journal: Journal
 
     func list(ready: Bool?, complete: Bool?) async throws -> [String] {
         var sql: SQL = "select name from shipit_releases.submissions where true"
@@ -64,19 +80,24 @@ struct SubmissionStore: Sendable {
     ///
     /// - Returns: Whether there was nothing of that name.
     func add(_ submission: Submission) async throws -> Bool {
-        try await pool.execute(
+        try await journal.changing(
+            "submission_added",
+            submission.name,
+            by: submission.submitter,
+            ["product": .string(submission.product), "fields": .object(submission.fields)],
             """
             insert into shipit_releases.submissions (name, product, fields, submitter, submitted)
             values (\(submission.name), \(submission.product), \(JSONValue.object(submission.fields)),
                 \(submission.submitter), \(submission.submitted))
             on conflict do nothing
             """
-        ) > 0
+        )
     }
 
-    /// Changes one under the lock of its row; nil if there is none.
+    /// Changes one under the lock of its row, and writes down what has become different; nil if there is none.
     func change(
         _ name: String,
+        by actor: String,
         _ body: @Sendable (inout Submission) throws -> Void
     ) async throws -> Submission? {
         try await pool.transaction { connection -> Submission? in
@@ -84,8 +105,11 @@ struct SubmissionStore: Sendable {
                 "select * from shipit_releases.submissions where name = \(name) for update"
             )
             guard let row = rows.first else { return nil }
-            var changed = try Self.submission(row)
+            let before = try Self.submission(row)
+            var changed = before
             try body(&changed)
+            let differences = changed.differences(from: before)
+            guard !differences.isEmpty else { return changed }
             try await connection.execute(
                 """
                 update shipit_releases.submissions set ready = \(changed.isReady), complete = \(changed.isComplete),
@@ -95,6 +119,7 @@ struct SubmissionStore: Sendable {
                 where name = \(name)
                 """
             )
+            try await journal.write("submission_changed", name, by: actor, differences, on: connection)
             return changed
         }
     }

@@ -132,13 +132,20 @@ struct SwitchStore: Sendable {
     /// Stores a nightly release.
     ///
     /// - Returns: Whether there was none of its build.
-    func add(_ nightly: Nightly) async throws -> Bool {
-        try await pool.execute(
+    func add(_ nightly: Nightly, by actor: String) async throws -> Bool {
+        try await journal.changing(
+            "nightly_added",
+            nightly.product,
+            by: actor,
+            [
+                "channel": .string(nightly.channel), "buildid": .string(nightly.buildID),
+                "version": .string(nightly.version),
+            ],
             """
             insert into shipit_releases.nightly_releases (product, channel, buildid, version, locales)
             values (\(nightly.product), \(nightly.channel), \(nightly.buildID), \(nightly.version), \(nightly.locales))
             on conflict do nothing
             """
-        ) > 0
+        )
     }
 }
