@@ -65,6 +65,7 @@ struct SignoffWorld: Sendable {
         balrog: Balrog? = nil,
         login: LoginPage? = nil,
         isPublic: Bool = false,
+        verifier: TokenVerifier? = nil,
         exchange: String = "exchange/nowhere/v1/step-status",
         _ body: @Sendable @escaping (SignoffWorld) async throws -> Void
     ) async throws {
@@ -92,7 +93,7 @@ struct SignoffWorld: Sendable {
                         ),
                         now: clock.now
                     )
-                    let tokens = tokens(keys, clock)
+                    let tokens = verifier ?? tokens(keys, clock)
                     let service = SignoffService(
                         store: store,
                         requiresSecondFactor: true,

@@ -166,6 +166,17 @@ public struct StepFoundation: Sendable {
             settings.int("auth.leeway.s", default: 60, in: 0...120, "how far clocks may disagree, in seconds")
         )
         rules.refusesTestIssuers = !channel.allowsTests
+        let reads = settings.bool(
+            "auth.userinfo",
+            default: false,
+            "ask the issuer for the owners of opaque tokens, which may read then"
+        )
+        let signs = settings.bool(
+            "shipit.allow.userinfo",
+            default: false,
+            "let the owners of opaque tokens sign, too"
+        )
+        rules.opaqueTokens = signs ? .everything : reads ? .reading : .nothing
         let names = settings.string("auth.algorithms", default: "RS256", "accepted signature algorithms, with commas")
         rules.algorithms = []
         for name in names.split(separator: ",") {

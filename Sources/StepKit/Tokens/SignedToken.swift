@@ -46,6 +46,17 @@ struct SignedToken: Sendable {
         signedBytes = Array("\(parts[0]).\(parts[1])".utf8)
     }
 
+    /// Whether a text is no JSON Web Token with a signature at all, but something that only its issuer understands.
+    ///
+    /// Whatever looks like a signed token is taken at its word, and refused if that is not good.
+    static func isOpaque(_ text: String) -> Bool {
+        guard text.utf8.count <= limit, text.utf8.count(where: { $0 == UInt8(ascii: ".") }) != 2 else { return false }
+        return text.utf8.allSatisfy { byte in
+            (0x30...0x39).contains(byte) || (0x41...0x5A).contains(byte) || (0x61...0x7A).contains(byte)
+                || "-._~+/=".utf8.contains(byte)
+        }
+    }
+
     private static func decoded(_ part: Substring) -> [UInt8]? {
         // Padding and the other alphabet are not allowed here.
         guard !part.isEmpty, !part.utf8.contains(where: { "=+/".utf8.contains($0) }) else { return nil }
@@ -85,6 +96,7 @@ enum TokenProblem {
     static let key = refusal("invalid_key", "The key of the token is not one of its issuer's")
     static let signature = refusal("invalid_signature", "The signature of the token is wrong")
     static let expired = refusal("token_expired", "The token has expired")
+    static let opaque = header("The token is not a signed JSON Web Token")
     static let missing = StepProblem(
         401,
         "authorization_header_missing",

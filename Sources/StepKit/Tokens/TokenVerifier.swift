@@ -31,6 +31,8 @@ public struct TokenRules: Sendable {
     public var secondFactors: Set<String> = ["mfa"]
     /// Whether issuers for tests are refused.
     public var refusesTestIssuers = true
+    /// What tokens are good for that say nothing themselves, and whose owner the issuer has to be asked for.
+    public var opaqueTokens = OpaqueTokens.nothing
 
     /// Names the issuer and the audience.
     public init(issuer: String, audience: String, clients: Set<String> = []) {
@@ -38,6 +40,19 @@ public struct TokenRules: Sendable {
         self.audience = audience
         self.clients = clients
     }
+}
+
+/// What opaque tokens are good for.
+///
+/// An issuer vouches for their owners without saying for whom or for what the tokens were made, so that a token made for another
+/// service works here, too: they are weaker than signed ones.
+public enum OpaqueTokens: Sendable, Hashable {
+    /// For nothing.
+    case nothing
+    /// For reading.
+    case reading
+    /// For all that a person's token is needed for.
+    case everything
 }
 
 /// Somebody an issuer vouches for.
@@ -76,6 +91,7 @@ public struct TokenVerifier: Sendable {
     /// What tokens have to say.
     public let rules: TokenRules
     private let keys: KeySet
+    private let directory: UserDirectory
     private let now: @Sendable () -> Timestamp
     private let known = KnownPersons()
 
@@ -88,6 +104,7 @@ public struct TokenVerifier: Sendable {
     ) {
         self.rules = rules
         self.now = now
+        directory = UserDirectory(url: "\(rules.issuer)userinfo", transport: transport, now: now)
         keys = KeySet(url: keysURL, transport: transport, refusesTestIssuers: rules.refusesTestIssuers, now: now)
     }
 
@@ -98,12 +115,11 @@ public struct TokenVerifier: Sendable {
 
     /// The person whose token an `Authorization` field brings; everything that is not quite right is a refusal.
     public func person(_ header: String?) async throws(StepProblem) -> Person {
-        guard let header else { throw TokenProblem.missing }
-        let parts = header.split(separator: " ", omittingEmptySubsequences: false)
-        guard parts.count == 2, parts[0].lowercased() == "bearer", !parts[1].isEmpty else {
-            throw TokenProblem.header("The Authorization header has to be Bearer and a token")
+        let text = try Self.token(header)
+        guard !SignedToken.isOpaque(text) else {
+            guard rules.opaqueTokens == .everything else { throw TokenProblem.opaque }
+            return try await owner(text)
         }
-        let text = String(parts[1])
         let token = try SignedToken(text, algorithms: rules.algorithms)
         let key = try await keys.key(token.keyID, for: token.algorithm)
         guard key.verifies(token.signature, of: token.signedBytes, by: token.algorithm) else {
@@ -116,12 +132,46 @@ public struct TokenVerifier: Sendable {
     /// The same, for what needs no fresh look: a token that was verified within the last half minute is taken at its word,
     /// unless it has expired since.
     public func recentPerson(_ header: String?) async throws(StepProblem) -> Person {
-        guard let header else { throw TokenProblem.missing }
-        let digest = Array(SHA256.hash(data: Array(header.utf8)))
+        let text = try Self.token(header)
+        guard !SignedToken.isOpaque(text) else {
+            guard rules.opaqueTokens != .nothing else { throw TokenProblem.opaque }
+            return try await owner(text)
+        }
+        let digest = Array(SHA256.hash(data: Array(text.utf8)))
         if let person = known.person(digest, at: now()) { return person }
         let person = try await person(header)
         known.remember(person, digest, at: now(), leeway: rules.leeway)
         return person
+    }
+
+    /// The token of a header field.
+    private static func token(_ header: String?) throws(StepProblem) -> String {
+        guard let header else { throw TokenProblem.missing }
+        let parts = header.split(separator: " ", omittingEmptySubsequences: false)
+        guard parts.count == 2, parts[0].lowercased() == "bearer", !parts[1].isEmpty else {
+            throw TokenProblem.header("The Authorization header has to be Bearer and a token")
+        }
+        return String(parts[1])
+    }
+
+    /// The owner of an opaque token, as the issuer tells.
+    private func owner(_ token: String) async throws(StepProblem) -> Person {
+        var claims = try await directory.claims(of: token)
+        if rules.refusesTestIssuers, claims.contains(TokenRules.testIssuerClaim) {
+            throw TokenProblem.claims("Tokens of issuers for tests are not accepted")
+        }
+        if let expires = claims["exp"]?.double, Double(now().milliseconds) / 1000 > expires + rules.leeway.seconds {
+            throw TokenProblem.expired
+        }
+        // The older word for a second factor, which says by what means.
+        if let factors = claims["multifactor"]?.array, !factors.isEmpty {
+            claims["amr"] = .array(
+                (claims["amr"]?.array ?? []) + [JSONValue(rules.secondFactors.sorted().first ?? "mfa")]
+            )
+        }
+        // What is said now says nothing of later.
+        claims["exp"] = .number(JSONNumber(Double(now().milliseconds) / 1000))
+        return try person(claims, digest: Array(SHA256.hash(data: Array(token.utf8))))
     }
 
     private func check(_ claims: JSONObject) throws(StepProblem) {
