@@ -41,7 +41,44 @@ def redfish(lab):
     return answers, events
 
 
-def test_41_redfish_takes_the_way_that_the_service_knows_and_trusts_no_stranger(outcome):
+@story
+def redfish_chassis(lab):
+    host = lab.host("chassis", linked=False)
+    numbers = {"Blade1": "8A3F7B52-0D5E-4E1B-9C0D-5F3B9F1E2A01", "Blade2": "8A3F7B52-0D5E-4E1B-9C0D-5F3B9F1E2A02"}
+    root = "/redfish/v1/Systems"
+    answers = {"/redfish/v1/": {"Systems": {"@odata.id": root}}}
+    answers[root] = {"Members": [{"@odata.id": f"{root}/{name}"} for name in numbers]}
+    for name, uuid in numbers.items():
+        answers[f"{root}/{name}"] = {"UUID": uuid, "Model": name, "PowerState": "On"}
+
+    class Chassis(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = json.dumps(answers.get(self.path, {})).encode()
+            self.send_response(200 if self.path in answers else 404)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    control = {"kind": "redfish", "name": "chassis", "address": "127.0.0.1", "port": lab.serve(Chassis), "credential": "bmc"}
+    plain = {"scheme": "http", "allow_plain_http": True}
+    systems = ["Blade1", numbers["Blade2"].lower(), f"{root}/Blade1", numbers["Blade2"][:-1] + "9", None]
+    return [
+        lab.act("redfish_status", machine(host, dict(control, options=plain | ({"system": system} if system else {}))))
+        for system in systems
+    ]
+
+
+def test_41_a_system_of_a_chassis_is_found_by_its_path_its_name_or_its_uuid(outcome):
+    *found, unknown, unnamed = outcome("redfish_chassis")
+    assert [answer["result"]["model"] for _, answer in found] == ["Blade1", "Blade2", "Blade1"], found
+    assert unknown[1]["error_class"] == "config" and "does not know the system" in unknown[1]["summary"], unknown[1]
+    assert unnamed[1]["error_class"] == "config" and "2 systems" in unnamed[1]["summary"], unnamed[1]
+
+
+def test_41_redfish_redfish_takes_the_way_that_the_service_knows_and_trusts_no_stranger(outcome):
     (known, cycled, untrusted, wrong), events = outcome("redfish")
     assert known[0] == 0 and known[1]["result"]["power"] == "on", known[1]
     assert cycled[0] == 0 and cycled[1]["result"]["power"] == "on", cycled[1]

@@ -98,6 +98,15 @@ struct UpkeepTests {
                 let audit = try await api.call("GET", "audit?object=credential:bmc-1")
                 #expect(audit.json["entries"]?[0]?["after"] == ["members": ["password", "username"]])
                 for answer in [stored, list, open, lint, audit] { #expect(!answer.text.contains("hush")) }
+                // What a controller needs stays.
+                let needed = try await api.call("DELETE", path, scopes: both)
+                #expect(needed.status == 409 && needed.json["detail"]?.string == "Needed by one.")
+                #expect(try await api.call("DELETE", path, scopes: ["inventory:write"]).status == 403)
+                #expect(try await api.call("DELETE", "credentials/bmc-2", scopes: both).status == 204)
+                #expect(try await api.call("DELETE", "credentials/bmc-2", scopes: both).status == 404)
+                #expect(entries(folder) == ["bmc-1.json"])
+                let gone = try await api.call("GET", "audit?object=credential:bmc-2")
+                #expect(gone.json["entries"]?[0]?["verb"] == "credential.delete")
             }
         }
     }

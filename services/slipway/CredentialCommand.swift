@@ -10,7 +10,7 @@ struct CredentialCommand: ParsableCommand {
         commandName: "credential",
         abstract: "Store the secrets of controllers, and see which are old, missing or shared.",
         discussion: "What is in them is never shown. The service is named by ROLLER_URL.",
-        subcommands: [Set.self, List.self, RotateCheck.self]
+        subcommands: [Set.self, List.self, Remove.self, RotateCheck.self]
     )
 
     struct Set: AsyncParsableCommand {
@@ -63,6 +63,27 @@ struct CredentialCommand: ParsableCommand {
         private func words(_ value: JSONValue?) -> String {
             let words = value?.array?.compactMap(\.string).joined(separator: ",") ?? ""
             return words.isEmpty ? "-" : words
+        }
+    }
+
+    struct Remove: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Remove credentials that no controller needs any more.",
+            discussion: "Example:\n  slipway credential remove bmc-rack1"
+        )
+
+        @Argument(help: "Their names.")
+        var names: [String]
+
+        @OptionGroup var output: OutputOptions
+
+        func run() async throws {
+            let session = try RollerSession()
+            for name in names {
+                _ = try await session.call("DELETE", ["credentials", name])
+                if !output.json { print("\(name) is removed") }
+            }
+            if output.json { output.print(["removed": JSONValue(names)], text: "") }
         }
     }
 

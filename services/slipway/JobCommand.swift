@@ -39,7 +39,10 @@ struct JobCommand: ParsableCommand {
         ["status", "reason", "error_class", "bug_url"].compactMap { job[$0]?.string }.joined(separator: " ")
     }
 
-    /// Prints the changes of a job until it is over; ends with status 2 if it did not succeed.
+    /// The exit status of a command that waited for a job which did not succeed.
+    static let unsuccessful = ExitCode(7)
+
+    /// Prints the changes of a job until it is over; ends with a status of its own if it did not succeed.
     static func watch(_ id: String, _ session: RollerSession, output: OutputOptions) async throws {
         var last = ""
         while true {
@@ -50,7 +53,7 @@ struct JobCommand: ParsableCommand {
             last = line
             guard isOver(job) else { continue }
             output.print(job, text: summary(job))
-            if job["status"]?.string != "COMPLETE" { throw ExitCode(2) }
+            if job["status"]?.string != "COMPLETE" { throw unsuccessful }
             return
         }
     }
@@ -138,7 +141,7 @@ extension JobCommand {
 
     struct Watch: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Wait until a job is over; exit status 2 unless it succeeded.",
+            abstract: "Wait until a job is over; exit status 7 if it did not succeed.",
             discussion: "Example:\n  slipway job watch e62c4d06-8101-4074-b3c2-c639005a4430"
         )
 

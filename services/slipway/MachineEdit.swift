@@ -125,7 +125,7 @@ extension MachineCommand {
                 ]
             }
             output.print(job, text: Columns.text(rows, nothing: "no controls"))
-            if job["status"]?.string != "COMPLETE" { throw ExitCode(2) }
+            if job["status"]?.string != "COMPLETE" { throw JobCommand.unsuccessful }
         }
     }
 

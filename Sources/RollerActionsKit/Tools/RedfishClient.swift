@@ -135,12 +135,26 @@ struct RedfishClient {
             if let path = members.first(where: { $0.split(separator: "/").last.map(String.init) == configured }) {
                 return path
             }
+            if let path = try await member(members, withUUID: configured) { return path }
             throw ActionError(.config, "the Redfish service of \(control.name) does not know the system")
         }
         guard members.count == 1 else {
             throw ActionError(.config, "\(control.name) has \(members.count) systems; the inventory must name one")
         }
         return members[0]
+    }
+
+    /// How many systems of one service are asked for their ids.
+    private static let most = 64
+
+    /// The system that has an id of its own, whatever the service calls it.
+    private func member(_ members: [String], withUUID wanted: String) async throws(ActionError) -> String? {
+        guard wanted.utf8.count == 36 else { return nil }
+        for path in members.prefix(Self.most) {
+            let uuid = try json(await exchange("GET", path))["UUID"]?.string
+            if uuid?.lowercased() == wanted.lowercased() { return path }
+        }
+        return nil
     }
 
     private func json(_ response: HTTPResponse) throws(ActionError) -> JSONValue {

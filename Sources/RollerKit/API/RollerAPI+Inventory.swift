@@ -40,7 +40,9 @@ extension RollerAPI {
         case .machineLint: return try await lint()
         case .hostKeys: return try await hostKeys(request)
         case .credentials: return try await listCredentials()
-        case .credential(let name): return try await setCredential(name, request, caller)
+        case .credential(let name):
+            return method == "DELETE"
+                ? try await removeCredential(name, request, caller) : try await setCredential(name, request, caller)
         case .summary: return Self.json(200, .object(try await inventory.summary()))
         default: throw Refusal.notFound
         }

@@ -113,4 +113,24 @@ extension RollerAPI {
         }
         return Self.json(existed ? 200 : 201, ["name": .string(name), "members": JSONValue(members.keys.sorted())])
     }
+
+    /// Removes a credential that no controller needs.
+    func removeCredential(_ name: String, _ request: RollerRequest, _ caller: Caller) async throws -> RawResponse {
+        try gate.require("inventory:secrets", of: caller)
+        let outcome: (existed: Bool, users: [String])
+        do {
+            outcome = try await inventory.removeCredential(
+                name,
+                from: credentials,
+                options(request, caller, verb: "credential.delete")
+            )
+        } catch let problem as CredentialStore.Problem {
+            throw Refusal.detail(409, problem.description)
+        }
+        guard outcome.users.isEmpty else {
+            throw Refusal.detail(409, "Needed by \(outcome.users.joined(separator: ", ")).")
+        }
+        guard outcome.existed else { throw Refusal.notFound }
+        return RawResponse(status: 204)
+    }
 }

@@ -106,7 +106,7 @@ enum RollerRoute: Sendable, Hashable {
             ["GET"]
         case .slaveAction: ["GET", "POST"]
         case .jobCancel, .jobCallback, .machineImport, .lockBreak: ["POST"]
-        case .credential: ["PUT"]
+        case .credential: ["DELETE", "PUT"]
         case .machines, .groups, .controllers, .workers: ["GET"]
         case .windows: ["GET", "POST"]
         case .machine, .group, .controller, .worker: ["DELETE", "GET", "PATCH", "PUT"]

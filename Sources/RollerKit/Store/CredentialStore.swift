@@ -64,6 +64,16 @@ package struct CredentialStore: Sendable {
         }
     }
 
+    /// Removes a credential; answers whether there was one.
+    package func remove(_ name: String) throws(Problem) -> Bool {
+        let path = try path(name)
+        if unlink(path) == 0 { return true }
+        guard errno == ENOENT else {
+            throw Problem(description: "the credential \(name) cannot be removed: \(Self.reason())")
+        }
+        return false
+    }
+
     /// Whether there is a credential of this name; says nothing about its content.
     package func contains(_ name: String) -> Bool {
         guard let path = try? path(name) else { return false }

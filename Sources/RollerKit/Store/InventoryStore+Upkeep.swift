@@ -50,21 +50,51 @@ extension InventoryStore {
         in store: CredentialStore,
         _ options: InventoryImport
     ) async throws {
+        let after: JSONValue = ["members": JSONValue(credential.json.object?.keys.sorted() ?? [])]
         try await pool.transaction { connection in
-            try await AuditStore.add(
-                AuditEntry(
-                    clientID: options.clientID,
-                    sourceAddress: options.sourceAddress,
-                    verb: options.verb,
-                    object: "credential:\(name)",
-                    before: ["existed": JSONValue(store.contains(name))],
-                    after: ["members": JSONValue(credential.json.object?.keys.sorted() ?? [])],
-                    requestID: options.requestID
-                ),
-                on: connection
-            )
+            try await Self.note(name, in: store, after, options, on: connection)
             // Last, so that nothing is stored of which nobody knows.
             try store.save(credential, as: name)
         }
+    }
+
+    /// Removes a credential that no controller needs; answers whether there was one, or who needs it.
+    func removeCredential(
+        _ name: String,
+        from store: CredentialStore,
+        _ options: InventoryImport
+    ) async throws -> (existed: Bool, users: [String]) {
+        try await pool.transaction { connection in
+            // Nobody gives it to a controller meanwhile.
+            try await connection.execute("lock table roller.controllers in share mode")
+            let rows = try await connection.query(
+                "select name from roller.controllers where credential_ref = \(name) order by name"
+            )
+            let users = try rows.map { try $0.string("name") }
+            guard users.isEmpty else { return (true, users) }
+            try await Self.note(name, in: store, .null, options, on: connection)
+            return (try store.remove(name), [])
+        }
+    }
+
+    private static func note(
+        _ name: String,
+        in store: CredentialStore,
+        _ after: JSONValue,
+        _ options: InventoryImport,
+        on connection: PostgresConnection
+    ) async throws {
+        try await AuditStore.add(
+            AuditEntry(
+                clientID: options.clientID,
+                sourceAddress: options.sourceAddress,
+                verb: options.verb,
+                object: "credential:\(name)",
+                before: ["existed": JSONValue(store.contains(name))],
+                after: after,
+                requestID: options.requestID
+            ),
+            on: connection
+        )
     }
 }
