@@ -84,9 +84,9 @@ extension PipelineService {
 
     private func tell(_ outlook: Outlook, _ step: Step) async throws {
         if !outlook.freedLocks.isEmpty { try await store.wake(runs.waiters(outlook.freedLocks)) }
-        if let key = outlook.freedKey { try await store.wake(runs.successors(key, after: step.id)) }
+        if let key = outlook.freedKey { try await store.wake(runs.successor(key, of: step.id)) }
         for uid in outlook.toCancel {
-            _ = try await store.change(uid, actor: store.announcement.actor) { change in
+            try await store.changeIfThere(uid, actor: store.announcement.actor) { change in
                 guard !change.step.state.isTerminal, change.step.state != .stopping else { return }
                 change.record("cancel", ["reason": .string("\(step.uid) takes its place")])
                 try await cancel(&change, reason: "\(step.uid) takes its place")
@@ -118,9 +118,11 @@ extension PipelineService {
         evaluation.isCancelled = run.isCancelled
         evaluation.freezes = try freezes.freezes(rows[2])
         if let key = definition.concurrencyKey, !run.isCancelled, before.allSatisfy({ $0.intended == nil }) {
-            let others = try await runs.predecessors(key, before: id, on: change.connection)
-            evaluation.isQueued = !others.isEmpty
-            if definition.concurrencyPolicy == .cancelOldest { outlook.toCancel = others.map(\.uid) }
+            let others = try await runs.rivals(key, of: id, on: change.connection, locking: true)
+            evaluation.isQueued = others.contains { $0.precedes(id) }
+            if definition.concurrencyPolicy == .cancelOldest {
+                outlook.toCancel = others.filter { $0.id < id }.map(\.uid)
+            }
         }
         evaluation.apply(observations)
         outlook.freedLocks = try await settle(&evaluation, &change)

@@ -41,7 +41,7 @@ extension PipelineService {
     /// Refuses to let a pipeline go on again beside another one of its key.
     private func checkKey(_ definition: PipelineDefinition, _ change: StepTransaction) async throws {
         guard let key = definition.concurrencyKey else { return }
-        let others = try await runs.predecessors(key, before: .max, on: change.connection, locking: true)
+        let others = try await runs.rivals(key, of: change.step.id, on: change.connection, locking: true)
         guard let other = others.first else { return }
         throw StepProblem.conflict(
             "concurrency_key_busy",

@@ -40,7 +40,7 @@ extension PipelineService {
         evaluation.freezes = try freezes.freezes(rows[2])
         if let key = definition.concurrencyKey, steps.allSatisfy({ $0.intended == nil }) {
             evaluation.isQueued = try await store.pool.withConnection { connection in
-                try await !runs.predecessors(key, before: step.id, on: connection).isEmpty
+                try await runs.rivals(key, of: step.id, on: connection).contains { $0.precedes(step.id) }
             }
         }
         return View(step: step, evaluation: evaluation, wanted: try RunStore.wanted(rows[3]))

@@ -118,7 +118,7 @@ public struct PipelineService: StepService {
         let definition = try Self.parsed(change.step.definition)
         try await runs.insert(definition, change)
         if let key = definition.concurrencyKey {
-            let others = try await runs.predecessors(key, before: change.step.id, on: change.connection, locking: true)
+            let others = try await runs.rivals(key, of: change.step.id, on: change.connection, locking: true)
             if let other = others.first, definition.concurrencyPolicy == .reject {
                 throw StepProblem.conflict(
                     "concurrency_key_busy",

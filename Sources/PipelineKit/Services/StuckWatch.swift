@@ -52,7 +52,7 @@ final class StuckWatch: Sendable {
 
 extension StepStore {
     /// Changes the step of a name unless it is gone.
-    fileprivate func changeIfThere(
+    func changeIfThere(
         _ uid: String,
         actor: String,
         _ body: (inout StepTransaction) async throws -> Void

@@ -44,13 +44,26 @@ struct RunStore: Sendable {
         try await change.connection.pipeline(statements)
     }
 
-    /// Other pipelines of a key that go on and were created before one, oldest first, under a lock of the key.
-    func predecessors(
+    /// Another pipeline of a key that goes on.
+    struct Rival: Sendable {
+        let id: Int
+        let uid: String
+        /// Whether a step of it was started.
+        let hasBegun: Bool
+
+        /// Whether it keeps the pipeline of a number waiting.
+        ///
+        /// The older one goes first, but for one whose creation took so long that a younger one had begun already.
+        func precedes(_ other: Int) -> Bool { id < other || hasBegun }
+    }
+
+    /// The other pipelines of a key that go on, oldest first; under the lock of the key none appears and none begins.
+    func rivals(
         _ key: String,
-        before id: Int,
+        of id: Int,
         on connection: PostgresConnection,
         locking: Bool = false
-    ) async throws -> [(id: Int, uid: String)] {
+    ) async throws -> [Rival] {
         if locking {
             _ = try await connection.query(
                 "select pg_advisory_xact_lock(hashtextextended('shipit_pipeline ' || \(key), 0))"
@@ -58,19 +71,21 @@ struct RunStore: Sendable {
         }
         return try await connection.query(
             """
-            select s.id, s.uid from shipit_pipeline.runs r join shipit_pipeline.steps s on s.id = r.id
-            where r.concurrency_key = \(key) and r.id < \(id) and s.deleted_at is null
+            select s.id, s.uid, exists (select from shipit_pipeline.pipeline_steps p
+                    where p.pipeline_id = r.id and p.intended is not null) as begun
+            from shipit_pipeline.runs r join shipit_pipeline.steps s on s.id = r.id
+            where r.concurrency_key = \(key) and r.id <> \(id) and s.deleted_at is null
                 and s.state in ('pending', 'starting', 'running', 'stopping') order by r.id
             """
-        ).map { (try $0.int("id"), try $0.string("uid")) }
+        ).map { Rival(id: try $0.int("id"), uid: try $0.string("uid"), hasBegun: try $0.bool("begun")) }
     }
 
-    /// Pipelines of a key that were created after one and go on.
-    func successors(_ key: String, after id: Int) async throws -> [Int] {
+    /// The pipeline of a key whose turn it is when another one has ended.
+    func successor(_ key: String, of id: Int) async throws -> [Int] {
         try await pool.query(
             """
             select s.id from shipit_pipeline.runs r join shipit_pipeline.steps s on s.id = r.id
-            where r.concurrency_key = \(key) and r.id > \(id) and s.deleted_at is null
+            where r.concurrency_key = \(key) and r.id <> \(id) and s.deleted_at is null
                 and s.state in ('pending', 'starting', 'running', 'stopping') order by r.id limit 1
             """
         ).map { try $0.int("id") }
@@ -272,10 +287,14 @@ struct RunStore: Sendable {
             with asked as (
                 select pipeline_id, uid from shipit_pipeline.pipeline_steps
                 where remote_uid = \(remoteUID) and state in ('starting', 'running', 'stopping')
-            ), woken as (
-                update shipit_pipeline.steps set next_check_at = least(coalesce(next_check_at, \(now)), \(now))
+            ), locked as (
+                select id from shipit_pipeline.steps
                 where id in (select pipeline_id from asked) and deleted_at is null
                     and state in ('pending', 'starting', 'running', 'stopping')
+                order by id for update
+            ), woken as (
+                update shipit_pipeline.steps set next_check_at = least(coalesce(next_check_at, \(now)), \(now))
+                where id in (select id from locked)
                 returning id
             )
             update shipit_pipeline.pipeline_steps s
