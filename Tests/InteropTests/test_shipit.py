@@ -3,15 +3,25 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
 
 import mohawk
+import pytest
 
 from support import BINARIES, unique
+
+
+def signed(running, method, url, data=b"", kind=""):
+    """The operator's credentials for a request."""
+    credentials = running.options["credentials"]
+    key = {"id": credentials["clientId"], "key": credentials["accessToken"], "algorithm": "sha256"}
+    return mohawk.Sender(key, url, method, content=data, content_type=kind).request_header
 
 
 def call(running, method, url, body=None, token=None):
@@ -19,9 +29,7 @@ def call(running, method, url, body=None, token=None):
     data = b"" if body is None else json.dumps(body).encode()
     kind = "application/json" if body is not None else ""
     if token is None:
-        credentials = running.options["credentials"]
-        key = {"id": credentials["clientId"], "key": credentials["accessToken"], "algorithm": "sha256"}
-        authorization = mohawk.Sender(key, url, method, content=data, content_type=kind).request_header
+        authorization = signed(running, method, url, data, kind)
     else:
         authorization = f"Bearer {token}"
     headers = {"Authorization": authorization} | ({"Content-Type": kind} if kind else {})
@@ -220,6 +228,54 @@ def test_killed_processes_lose_and_repeat_nothing(running):
             assert kinds.count("created") == 1, f"{uid}: {kinds}"
 
 
+def feed(running, url, last, at_most):
+    """Reads a live feed from where it was left until it ends or as many events have come; answers their numbers and whether it ended."""
+    headers = {"Authorization": signed(running, "GET", url), "Accept": "text/event-stream"}
+    if last:
+        headers["Last-Event-ID"] = str(last)
+    numbers = []
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=120) as stream:
+        assert stream.headers["Content-Type"].startswith("text/event-stream")
+        for line in stream:
+            if line == b"event: end\n":
+                return numbers, True
+            if line.startswith(b"id: "):
+                number = int(line[4:])
+            elif line.startswith(b"data: "):
+                assert json.loads(line[6:])["kind"]
+                numbers.append(number)
+                # What has been sent beyond that is lost with the connection.
+                if len(numbers) == at_most:
+                    return numbers, False
+    return numbers, False
+
+
+def test_34_a_feed_that_breaks_off_is_taken_up_without_a_gap_and_without_repetitions(running):
+    name, over = unique("feed"), threading.Event()
+    url = f"{running.values['SHIPIT_PIPELINE_URL']}/{name}"
+    step = {"uid": "a", "api_url": running.values["SHIPIT_SIGNOFF_URL"], "manual": True}
+    assert call(running, "PUT", url, {"dry_run": True, "parameters": {"steps": [step]}})[0] == 200
+
+    def happen():
+        for number in range(24):
+            assert call(running, "POST", f"{url}/{'resume' if number % 2 else 'pause'}")[0] == 200
+        assert call(running, "POST", f"{url}/cancel")[0] == 200
+
+    happening = threading.Thread(target=happen)
+    happening.start()
+    seen, ended, connections = [], False, 0
+    while not ended:
+        numbers, ended = feed(running, f"{url}/events", seen[-1] if seen else None, 5)
+        seen += numbers
+        connections += 1
+        assert connections < 100, seen
+    happening.join()
+    status, audit = call(running, "GET", f"{url}/events?limit=500")
+    assert len(audit["events"]) > 24
+    assert seen == list(range(1, len(audit["events"]) + 1))
+    assert connections > 4
+
+
 def test_a_test_issuer_is_refused_in_production(running):
     """Neither does the issuer start there, nor does a service believe in it."""
     for name in ("shipit-oidc-dev", "shipit-signoff"):
@@ -229,3 +285,17 @@ def test_a_test_issuer_is_refused_in_production(running):
         )
         assert done.returncode == 2, done.stdout + done.stderr
         assert "APP_CHANNEL" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("page", ["pipeline", "pipeline template", "pipeline freeze", "pipeline lock", "signoff", "release"])
+def test_every_command_has_examples(page):
+    def told(*words):
+        command = [str(BINARIES / "slipway"), *words, "--help"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+    commands = re.findall(r"^  ([a-z-]+) ", told(*page.split()).partition("SUBCOMMANDS:")[2], re.M)
+    assert len(commands) >= 2
+    for command in commands:
+        text = told(*page.split(), command)
+        if "SUBCOMMANDS:" not in text:
+            assert f"slipway {page} {command}" in text.partition("Examples:")[2], f"{page} {command} shows no example"

@@ -68,6 +68,31 @@ struct OperatorTests {
         }
     }
 
+    @Test func `26: what has failed is tried again with other parameters, by a retry that leaves the pipeline paused`()
+        async throws
+    {
+        try await PipelineWorld.with { world in
+            world.lab.set("b", Lab.Behaviour(putStatuses: [400]))
+            try await world.create("p", [world.step("a"), world.step("b", ["a"], ["parameters": ["n": 1]])])
+            try await world.reach("p", "exception")
+            #expect(try await world.call("POST", "/p/retry", ["pause": 1]).status == 400)
+            #expect(try await world.state("p") == "exception")
+            let answer = try await world.call("POST", "/p/retry", ["pause": true])
+            #expect(answer.body["info"]?["paused"] == true)
+            try await eventually { try await world.reasons("p", "b") == ["paused"] }
+            #expect(try await world.states("p") == ["completed", "pending"])
+            #expect(try await world.call("PUT", "/p/steps/b/parameters", ["n": 2]).status == 200)
+            #expect(world.lab.puts("b.r2") == 0)
+            #expect(try await world.call("POST", "/p/resume").status == 200)
+            try await world.reach("p", "completed")
+            #expect(world.lab.body("b.r2")?["n"] == 2)
+            #expect(
+                try await world.kinds("p").filter { ["retry", "paused", "resumed"].contains($0) }
+                    == ["retry", "paused", "resumed"]
+            )
+        }
+    }
+
     @Test func `6: parameters use nothing but steps that come before, when a pipeline is made and afterwards`()
         async throws
     {

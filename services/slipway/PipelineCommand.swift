@@ -14,7 +14,8 @@ struct PipelineCommand: ParsableCommand {
         subcommands: [
             Create.self, List.self, Show.self, Watch.self, Explain.self, Graph.self, Events.self, Pause.self,
             Resume.self,
-            Start.self, Skip.self, Retry.self, Cancel.self, Resolve.self, TemplateCommand.self, FreezeCommand.self,
+            Start.self, Skip.self, Retry.self, Cancel.self, Resolve.self, Parameters.self, TemplateCommand.self,
+            FreezeCommand.self,
             Lock.self,
         ]
     )
@@ -29,16 +30,26 @@ struct PipelineCommand: ParsableCommand {
         if let total = info["steps_total"]?.int, total > 0 {
             head += "  \(info["steps_done"]?.int ?? 0) of \(total) steps"
         }
-        if let message = status["message"]?.string, !message.isEmpty { head += "  \(message)" }
-        let rows = (info["steps"]?.array ?? []).map { step -> [String] in
+        let steps = info["steps"]?.array ?? []
+        // What a step has said stands in its own line.
+        let message = status["message"]?.string ?? ""
+        let said = steps.compactMap { $0["message"]?.string }.filter { !$0.isEmpty }
+        if !message.isEmpty, !said.contains(where: message.contains) { head += "  \(Self.line(message))" }
+        let rows = steps.map { step -> [String] in
             let attempt = step["attempt"]?.int ?? 1
-            let reason = step["waiting_for"]?["detail"]?.string ?? step["message"]?.string ?? ""
+            let reason = Self.line(step["waiting_for"]?["detail"]?.string ?? step["message"]?.string ?? "")
             return [
                 "  \(Self.mark(step["state"]?.string ?? ""))", step["uid"]?.string ?? "",
                 step["state"]?.string ?? "", attempt > 1 ? "attempt \(attempt)" : "", reason,
             ]
         }
         return rows.isEmpty ? head : "\(head)\n" + Columns.text(rows, nothing: "")
+    }
+
+    /// A message as part of a line; the whole of it is in JSON.
+    private static func line(_ text: String) -> String {
+        let words = text.split(whereSeparator: \.isWhitespace).joined(separator: " ")
+        return words.count > 200 ? words.prefix(199) + "…" : words
     }
 
     private static func mark(_ state: String) -> String {
@@ -167,7 +178,15 @@ extension PipelineCommand {
     }
 
     struct Show: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "Show how far a pipeline is.")
+        static let configuration = CommandConfiguration(
+            abstract: "Show how far a pipeline is.",
+            discussion: """
+                Each step has a line: whether it is done (+), goes on (>), waits (.), has failed (!) or was left out (-), and why.
+
+                Examples:
+                  slipway pipeline show firefox-130.0b3-build1
+                """
+        )
 
         @OptionGroup var pipeline: PipelineOptions
 
@@ -195,17 +214,21 @@ extension PipelineCommand {
             let isTerminal = isatty(STDOUT_FILENO) == 1 && !pipeline.output.json
             var tag: String?
             var height = 0
+            var shown = ""
             var lost: ContinuousClock.Instant?
             while true {
                 let answer: (status: Int, json: JSONValue, tag: String?)
                 do {
-                    answer = try await session.call(
+                    var news = try await session.call(
                         "GET",
                         [pipeline.uid, "status"],
-                        query: tag == nil ? [] : [("wait", "50")],
+                        query: tag == nil ? [] : [("wait", "5")],
                         headers: tag.map { ["If-None-Match": $0] } ?? [:],
-                        timeout: .seconds(80)
+                        timeout: .seconds(30)
                     )
+                    // What services say of steps, such as who has signed, is no change of the pipeline.
+                    if news.status != 200 { news = try await session.call("GET", [pipeline.uid, "status"]) }
+                    answer = news
                 } catch let failure as Failure where failure.isPassing && tag != nil {
                     // It has answered before, so it is more likely to be restarted than misspelled.
                     let since = lost ?? .now
@@ -216,8 +239,9 @@ extension PipelineCommand {
                 }
                 lost = nil
                 tag = answer.tag ?? tag
-                guard answer.status == 200 else { continue }
                 let text = PipelineCommand.text(answer.json)
+                guard text != shown else { continue }
+                shown = text
                 // Back to the first line of the last picture, and everything below it away.
                 if isTerminal, height > 0 { Swift.print("\u{1B}[\(height)A\u{1B}[J", terminator: "") }
                 height = text.count { $0 == "\n" } + 1
@@ -233,23 +257,32 @@ extension PipelineCommand {
     }
 
     struct Explain: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "Say why each step of a pipeline waits.")
+        static let configuration = CommandConfiguration(
+            abstract: "Say why each step of a pipeline waits.",
+            discussion: "Examples:\n  slipway pipeline explain firefox-130.0b3-build1"
+        )
 
         @OptionGroup var pipeline: PipelineOptions
 
         func run() async throws {
-            let answer = try await PipelineCommand.session().call("GET", [pipeline.uid, "explain"])
+            let session = try PipelineCommand.session()
+            let answer = try await session.call("GET", [pipeline.uid, "explain"])
             let rows = (answer.json["steps"]?.array ?? []).flatMap { step in
                 (step["reasons"]?.array ?? []).map { reason in
                     [step["uid"]?.string ?? "", reason["kind"]?.string ?? "", reason["detail"]?.string ?? ""]
                 }
             }
-            pipeline.output.print(answer.json, text: Columns.text(rows, nothing: "nothing waits"))
+            guard rows.isEmpty else { return pipeline.output.print(answer.json, text: Columns.text(rows, nothing: "")) }
+            let status = try await session.call("GET", [pipeline.uid, "status"]).json
+            pipeline.output.print(answer.json, text: "nothing waits\n\(PipelineCommand.text(status))")
         }
     }
 
     struct Pause: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "Let a pipeline start nothing new.")
+        static let configuration = CommandConfiguration(
+            abstract: "Let a pipeline start nothing new.",
+            discussion: "What goes on goes on.\n\nExamples:\n  slipway pipeline pause firefox-130.0b3-build1"
+        )
 
         @OptionGroup var pipeline: PipelineOptions
 
@@ -257,7 +290,10 @@ extension PipelineCommand {
     }
 
     struct Resume: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "Let a paused pipeline go on.")
+        static let configuration = CommandConfiguration(
+            abstract: "Let a paused pipeline go on.",
+            discussion: "Examples:\n  slipway pipeline resume firefox-130.0b3-build1"
+        )
 
         @OptionGroup var pipeline: PipelineOptions
 
@@ -265,7 +301,10 @@ extension PipelineCommand {
     }
 
     struct Start: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "Call for a step that waits for somebody to do so.")
+        static let configuration = CommandConfiguration(
+            abstract: "Call for a step that waits for somebody to do so.",
+            discussion: "Examples:\n  slipway pipeline start firefox-130.0b3-build1 announce"
+        )
 
         @OptionGroup var pipeline: PipelineOptions
         @Argument(help: "The step.")
@@ -276,7 +315,9 @@ extension PipelineCommand {
 
     struct Skip: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Leave a step out that has not been started; what requires it goes on without it."
+            abstract: "Leave a step out that has not been started; what requires it goes on without it.",
+            discussion:
+                "Examples:\n  slipway pipeline skip firefox-130.0b3-build1 repack --reason 'no partners this time'"
         )
 
         @OptionGroup var pipeline: PipelineOptions
@@ -293,15 +334,27 @@ extension PipelineCommand {
     struct Retry: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Run failed steps again, with everything that waits for them.",
-            discussion: "Examples:\n  slipway pipeline retry p\n  slipway pipeline retry p --step build"
+            discussion: """
+                Each runs under another name at its service. With --paused nothing runs before slipway pipeline resume.
+
+                Examples:
+                  slipway pipeline retry firefox-130.0b3-build1
+                  slipway pipeline retry firefox-130.0b3-build1 --step build
+                  slipway pipeline retry firefox-130.0b3-build1 --paused
+                """
         )
 
         @OptionGroup var pipeline: PipelineOptions
         @Option(help: "A step to run again, whether or not it failed; may be repeated.")
         var step: [String] = []
+        @Flag(help: "Leave the pipeline paused, so that the parameters of a step can be changed before it runs.")
+        var paused = false
 
         func run() async throws {
-            try await pipeline.post(["retry"], step.isEmpty ? [:] : ["steps": JSONValue(step)])
+            var body: JSONValue = [:]
+            if !step.isEmpty { body["steps"] = JSONValue(step) }
+            if paused { body["pause"] = true }
+            try await pipeline.post(["retry"], body)
         }
     }
 
@@ -327,7 +380,12 @@ extension PipelineCommand {
     struct Resolve: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Say how a step has ended, whatever its service says.",
-            discussion: "Examples:\n  slipway pipeline resolve p build success --reason 'built by hand'"
+            discussion: """
+                A step of a pipeline that has ended is tried again first; resolve it while it runs.
+
+                Examples:
+                  slipway pipeline resolve firefox-130.0b3-build1 build success --reason 'built by hand'
+                """
         )
 
         @OptionGroup var pipeline: PipelineOptions

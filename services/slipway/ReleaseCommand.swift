@@ -121,13 +121,14 @@ extension ReleaseCommand {
                     phases.joined(separator: ", "),
                 ]
             }
-            output.print(found, text: Columns.text(rows, nothing: "no releases"))
+            output.print(found, text: Columns.text(rows, nothing: "no release is \(status)"))
         }
     }
 
     struct Show: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Show how the phases of a release stand, and whose signatures are missing."
+            abstract: "Show how the phases of a release stand, and whose signatures are missing.",
+            discussion: "Examples:\n  slipway release show Firefox-130.0b3-build1"
         )
 
         @OptionGroup var release: ReleaseOptions
@@ -223,7 +224,10 @@ extension ReleaseCommand {
     }
 
     struct Ship: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "Say that a release is shipped.")
+        static let configuration = CommandConfiguration(
+            abstract: "Say that a release is shipped.",
+            discussion: "Examples:\n  slipway release ship Firefox-130.0b3-build1"
+        )
 
         @OptionGroup var release: ReleaseOptions
 
@@ -232,7 +236,8 @@ extension ReleaseCommand {
 
     struct Abandon: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Give a release up; what goes on is cancelled."
+            abstract: "Give a release up; what goes on is cancelled.",
+            discussion: "Examples:\n  slipway release abandon Firefox-130.0b3-build1"
         )
 
         @OptionGroup var release: ReleaseOptions
@@ -242,7 +247,8 @@ extension ReleaseCommand {
 
     struct Disabled: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "List the products that scripts may not release, with their branches."
+            abstract: "List the products that scripts may not release, with their branches.",
+            discussion: "Examples:\n  slipway release disabled"
         )
 
         @OptionGroup var output: OutputOptions
@@ -259,12 +265,14 @@ extension ReleaseCommand {
 
     struct Disable: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Keep scripts from releasing a product; people still may."
+            abstract: "Keep scripts from releasing a product; people still may.",
+            discussion:
+                "Examples:\n  slipway release disable firefox\n  slipway release disable firefox --branch releases/mozilla-beta"
         )
 
         @Argument(help: "The product.")
         var product: String
-        @Option(help: "The one branch.")
+        @Option(help: "The one branch; without, all of them.")
         var branch = ""
 
         func run() async throws {
@@ -274,7 +282,10 @@ extension ReleaseCommand {
     }
 
     struct Enable: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "Let scripts release a product again.")
+        static let configuration = CommandConfiguration(
+            abstract: "Let scripts release a product again.",
+            discussion: "Examples:\n  slipway release enable firefox --branch releases/mozilla-beta"
+        )
 
         @Argument(help: "The product.")
         var product: String

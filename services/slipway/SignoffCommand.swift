@@ -22,15 +22,22 @@ struct SignoffCommand: ParsableCommand {
 
     static func token() throws -> String {
         guard let token = ServiceSession.value("SHIPIT_TOKEN") else {
-            throw Failure(usage: "SHIPIT_TOKEN is not set; export the access token you got by logging in")
+            throw Failure(
+                usage:
+                    "SHIPIT_TOKEN is not set; export an access token of yours (docs/shipit.md, Approve, says how to get one)"
+            )
         }
         return token
     }
 
     /// The lines that tell what a step waits for.
-    static func text(_ status: JSONValue) -> String {
+    static func text(_ status: JSONValue) -> String { text(status, [:]) }
+
+    /// The same, with what it is that the step approves.
+    static func text(_ status: JSONValue, _ approved: JSONObject) -> String {
         let info = status["info"] ?? [:]
         var lines = ["\(status["uid"]?.string ?? "?")  \(status["state"]?.string ?? "?")"]
+        lines += approved.map { "  \($0.key): \($0.value.string ?? $0.value.text())" }
         for signature in info["signatures"]?.array ?? [] {
             let group = signature["group"]?.string ?? ""
             lines.append(
@@ -82,12 +89,18 @@ extension SignoffCommand {
     }
 
     struct Show: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "Show who has signed a step and who is missing.")
+        static let configuration = CommandConfiguration(
+            abstract: "Show what a step approves, who has signed it and who is missing.",
+            discussion: "Examples:\n  slipway signoff show firefox-130.0b3-build1.approve"
+        )
 
         @OptionGroup var step: SignoffOptions
 
         func run() async throws {
-            try await SignoffCommand.session().show(step.uid, step.output, SignoffCommand.text)
+            let session = try SignoffCommand.session()
+            let status = try await session.call("GET", [step.uid, "status"]).json
+            let definition = try await session.call("GET", [step.uid, "definition"]).json
+            step.output.print(status, text: SignoffCommand.text(status, definition["parameters"]?.object ?? [:]))
         }
     }
 
@@ -125,7 +138,10 @@ extension SignoffCommand {
     }
 
     struct Unsign: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "Take your signature back while the step goes on.")
+        static let configuration = CommandConfiguration(
+            abstract: "Take your signature back while the step goes on.",
+            discussion: "Examples:\n  slipway signoff unsign firefox-130.0b3-build1.approve --group releng"
+        )
 
         @OptionGroup var step: SignoffOptions
         @Option(help: "The group you have signed for.")

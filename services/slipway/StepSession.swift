@@ -55,7 +55,11 @@ struct StepSession {
     private static func failure(_ status: Int, _ json: JSONValue) -> Failure {
         var text = json["detail"]?.string ?? "no reason was given"
         let errors = json["errors"]?.array?.compactMap { $0["message"]?.string ?? $0.string } ?? []
-        if errors.count > 1 { text += errors.map { "\n  \($0)" }.joined() }
+        if errors.count > 1 {
+            // The first of them stand behind a colon, too.
+            if let first = errors.first, text.contains(": \(first)") { text = String(text.prefix { $0 != ":" }) + ":" }
+            text += errors.map { "\n  \($0)" }.joined()
+        }
         switch status {
         case 401: return Failure("the credentials were refused (\(text)); check who you are")
         case 403: return Failure("not allowed: \(text)")

@@ -12,7 +12,10 @@ struct TemplateCommand: AsyncParsableCommand {
     )
 
     struct List: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "List templates.")
+        static let configuration = CommandConfiguration(
+            abstract: "List templates.",
+            discussion: "Examples:\n  slipway pipeline template list"
+        )
 
         @OptionGroup var output: OutputOptions
 
@@ -26,7 +29,10 @@ struct TemplateCommand: AsyncParsableCommand {
     }
 
     struct Show: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "Print a template.")
+        static let configuration = CommandConfiguration(
+            abstract: "Print a template.",
+            discussion: "Examples:\n  slipway pipeline template show beta > beta.json"
+        )
 
         @Argument(help: "The name of the template.")
         var name: String
@@ -55,7 +61,8 @@ struct TemplateCommand: AsyncParsableCommand {
 
     struct Remove: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Forget a template; what was made from it stays as it is."
+            abstract: "Forget a template; what was made from it stays as it is.",
+            discussion: "Examples:\n  slipway pipeline template remove beta"
         )
 
         @Argument(help: "The name of the template.")
@@ -76,7 +83,10 @@ struct FreezeCommand: AsyncParsableCommand {
     )
 
     struct List: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "List freezes.")
+        static let configuration = CommandConfiguration(
+            abstract: "List freezes.",
+            discussion: "Examples:\n  slipway pipeline freeze list"
+        )
 
         @OptionGroup var output: OutputOptions
 
@@ -96,7 +106,14 @@ struct FreezeCommand: AsyncParsableCommand {
     struct Save: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Let nothing start for a while, or again and again.",
-            discussion: "Examples:\n  slipway pipeline freeze save weekend weekend.json"
+            discussion: """
+                A file says when, what and why, such as
+                  {"start": "2026-12-24T00:00:00Z", "end": "2026-12-27T00:00:00Z", "reason": "nobody is here",
+                   "match": {"labels": {"product": "firefox"}, "step_uid_glob": "publish*"}}
+
+                Examples:
+                  slipway pipeline freeze save weekend weekend.json
+                """
         )
 
         @Argument(help: "The name of the freeze.")
@@ -113,7 +130,10 @@ struct FreezeCommand: AsyncParsableCommand {
     }
 
     struct Remove: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "End a freeze.")
+        static let configuration = CommandConfiguration(
+            abstract: "End a freeze.",
+            discussion: "Examples:\n  slipway pipeline freeze remove weekend"
+        )
 
         @Argument(help: "The name of the freeze.")
         var name: String

@@ -72,7 +72,10 @@ extension PipelineAPI {
 
     private func retry(_ request: APIRequest, _ actor: StepActor) async throws -> APIResponse {
         let body = try request.jsonObject()
-        try body.allowOnly(["steps", "from_failed"])
+        try body.allowOnly(["steps", "from_failed", "pause"])
+        // Whoever wants to change something before it runs again.
+        if let pause = body["pause"], pause.bool == nil { throw StepProblem.invalid("pause has to be true or false") }
+        let pauses = body["pause"] == true
         var names: Set<String>?
         if let list = body["steps"] {
             guard let array = list.array, !array.isEmpty, array.allSatisfy({ $0.string != nil }) else {
@@ -84,6 +87,7 @@ extension PipelineAPI {
         return try await operate(request, actor, reopens: true) { evaluation, change in
             let all = try evaluation.retry(chosen)
             change.record("retry", ["steps": JSONValue(all)])
+            if pauses { try await service.pause(&evaluation, &change) }
         }
     }
 

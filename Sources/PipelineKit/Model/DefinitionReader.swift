@@ -11,7 +11,7 @@ struct DefinitionReader {
     struct Problem: Sendable, Hashable {
         let path: String
         let code: String
-        let message: String
+        var message: String
         /// The steps that wait for each other, from one of them back to it, where that is the problem.
         var cycle: [String]?
 
@@ -106,9 +106,21 @@ struct DefinitionReader {
             }
             definition.steps.append(step(object, path))
         }
+        nameSteps(list)
         checkGraph(definition)
         checkRemoteNames(definition)
         return definition
+    }
+
+    /// Says in what people read which step a number in a list means.
+    private mutating func nameSteps(_ list: [JSONValue]) {
+        for (index, json) in list.enumerated() {
+            guard let name = json["uid"]?.string, StepUID.problem(with: name) == nil else { continue }
+            let path = "parameters.steps[\(index)]"
+            for place in problems.indices where problems[place].message.hasPrefix(path) {
+                problems[place].message = "\(name): " + problems[place].message.dropFirst(path.count).drop { $0 == "." }
+            }
+        }
     }
 
     private mutating func labels(_ json: JSONValue?) -> JSONObject {

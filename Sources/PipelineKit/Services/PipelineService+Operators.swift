@@ -15,7 +15,8 @@ extension PipelineService {
     ) async throws -> Step {
         let (step, _) = try await store.change(uid, actor: actor, match: match, key: key) { change in
             if change.step.state.isTerminal, !reopens {
-                throw StepProblem.conflict("step_closed", "The pipeline is \(change.step.state.rawValue)")
+                let hint = change.step.state == .completed ? "" : "; a retry makes it go on"
+                throw StepProblem.conflict("step_closed", "The pipeline is \(change.step.state.rawValue)\(hint)")
             }
             let id = change.step.id
             let run = try await runs.run(id, on: change.connection)
@@ -54,10 +55,15 @@ extension PipelineService {
         async throws -> Step
     {
         try await operate(uid, actor: actor, match: match, key: key) { evaluation, change in
-            guard evaluation.isPaused != isPaused else { return }
-            evaluation.isPaused = isPaused
-            try await runs.setPaused(isPaused, change.step.id, on: change.connection)
-            change.record(isPaused ? "paused" : "resumed")
+            try await pause(&evaluation, &change, isPaused)
         }
+    }
+
+    /// Pauses a pipeline that is being changed, or lets it go on.
+    func pause(_ evaluation: inout Evaluation, _ change: inout StepTransaction, _ isPaused: Bool = true) async throws {
+        guard evaluation.isPaused != isPaused else { return }
+        evaluation.isPaused = isPaused
+        try await runs.setPaused(isPaused, change.step.id, on: change.connection)
+        change.record(isPaused ? "paused" : "resumed")
     }
 }

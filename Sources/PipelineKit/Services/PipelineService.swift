@@ -98,8 +98,10 @@ public struct PipelineService: StepService {
         let graph = StepGraph(pipeline.steps)
         var warnings: [String] = []
         if pipeline.steps.isEmpty { warnings.append("the pipeline has no steps and is done at once") }
-        for step in pipeline.steps where step.timeout == nil && pipeline.deadline == nil {
-            warnings.append("\(step.uid) may take for ever: it has no timeout_s, and there is no deadline")
+        let endless = pipeline.deadline == nil ? pipeline.steps.filter { $0.timeout == nil && $0.deadline == nil } : []
+        if !endless.isEmpty {
+            let names = endless.map(\.uid).joined(separator: ", ")
+            warnings.append("may take for ever, without timeout_s and a deadline: \(names)")
         }
         if !pipeline.namespacesSteps, let step = pipeline.steps.first(where: { $0.remoteUID == nil }) {
             warnings.append(

@@ -41,6 +41,12 @@ struct GroupMember: Sendable, Hashable {
         labels = [name]
     }
 
+    /// How it ended, as people read it.
+    var ending: String {
+        guard let reason, reason != state else { return state }
+        return "\(state), \(reason)"
+    }
+
     var isResolvedBadly: Bool { state == "failed" || state == "exception" }
     var isOpen: Bool { state == "pending" || state == "running" }
     var wasCancelled: Bool { state == "exception" && reason == "canceled" }
@@ -82,7 +88,7 @@ struct GroupRollUp: Sendable {
         switch task.state {
         case "completed": nil
         case "failed", "exception":
-            task.wasCancelled ? .cancelled : .failed("the task \(task.taskID) is \(task.state)")
+            task.wasCancelled ? .cancelled : .failed("the task \(task.taskID) ended as \(task.ending)")
         default: .running("the task \(task.taskID) is \(task.state)")
         }
     }
