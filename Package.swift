@@ -280,7 +280,7 @@ let package = Package(
         service(
             "shipit-pipeline",
             [
-                "APIServer", "Notices", "PipelineKit", "Postgres", "ReleasesKit", "StepKit", "Taskcluster",
+                "APIServer", "JSON", "Notices", "PipelineKit", "Postgres", "ReleasesKit", "StepKit", "Taskcluster",
                 "TaskclusterClient",
             ]
         ),

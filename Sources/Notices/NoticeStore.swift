@@ -56,6 +56,16 @@ public struct NoticeStore: NoticeQueue {
         ) > 0
     }
 
+    /// Forgets notices whose keys begin so and that nobody has tried to deliver yet, in the open transaction.
+    public func withdraw(beginning prefix: String, on connection: PostgresConnection) async throws {
+        try await connection.execute(
+            """
+            delete from \(unsafe: schema).notices
+            where state = 'pending' and attempts = 0 and starts_with(dedup_key, \(prefix))
+            """
+        )
+    }
+
     // MARK: - Delivering
 
     /// Takes notices that are due; nobody else gets them until the lease is over.

@@ -44,6 +44,7 @@ struct PipelineWorld: Sendable {
         clock: TestClock? = nil,
         services: [String] = [],
         webhooks: [String] = [],
+        lists: GroupLists = .none,
         exchange: String = "exchange/nowhere/v1/step-status",
         lease: Duration = .seconds(30),
         timeout: Duration = .seconds(20),
@@ -67,6 +68,7 @@ struct PipelineWorld: Sendable {
                     clock: clock,
                     services: services,
                     webhooks: webhooks,
+                    lists: lists,
                     exchange: exchange,
                     lease: lease,
                     timeout: timeout
@@ -99,6 +101,7 @@ struct PipelineWorld: Sendable {
         let clock: TestClock?
         let services: [String]
         let webhooks: [String]
+        let lists: GroupLists
         let exchange: String
         let lease: Duration
         let timeout: Duration
@@ -130,7 +133,8 @@ struct PipelineWorld: Sendable {
             store: store,
             client: StepClient(transport: setting.curl, credentials: credentials, timeout: setting.timeout),
             services: [setting.labURL] + setting.services + earlier,
-            webhooks: setting.webhooks
+            webhooks: setting.webhooks,
+            lists: setting.lists
         )
         let runner = StepRunner(
             store: store,

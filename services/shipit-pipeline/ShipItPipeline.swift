@@ -3,6 +3,7 @@
 import APIServer
 import Core
 import DaemonCommand
+import JSON
 import Notices
 import PipelineKit
 import Postgres
@@ -69,6 +70,7 @@ enum ShipItPipeline: DaemonDescription {
             in: 1...100_000,
             "how many messages one person or room gets in an hour; what is more comes together in one"
         )
+        let lists = groupLists(settings)
         let pretends = settings.bool(
             "shipit.enable.mock",
             default: false,
@@ -88,7 +90,8 @@ enum ShipItPipeline: DaemonDescription {
             client: StepClient(transport: foundation.transport, credentials: credentials),
             services: Self.list(services),
             webhooks: Self.list(webhooks),
-            noticeLimit: NoticeStore.Limit(count: perHour, window: .seconds(3600))
+            noticeLimit: NoticeStore.Limit(count: perHour, window: .seconds(3600)),
+            lists: lists
         )
         let taskcluster = TaskclusterClient(
             rootURL: foundation.rootURL,
@@ -141,6 +144,30 @@ enum ShipItPipeline: DaemonDescription {
                 + service.noticeServices(sender: sender, pulse: foundation.pulse)
                 + releases.services(pulse: foundation.pulse)
         )
+    }
+
+    /// Who is told that a group's approval is needed.
+    private static func groupLists(_ settings: Settings) -> GroupLists {
+        let reminders = settings.duration(
+            "shipit.signoff.reminders",
+            default: .seconds(86_400),
+            in: .zero...(.seconds(2_592_000)),
+            "how often the lists of groups are reminded of an approval, 0 for never"
+        )
+        let text = settings.optional("shipit.group.lists", "whom to tell that a group's approval is needed, as JSON")
+        guard let text else { return .none }
+        if reminders > .zero, reminders < .seconds(60) {
+            settings.fail("shipit.signoff.reminders", "must be 0, or a minute at least")
+        }
+        do {
+            let seconds = Int(reminders.components.seconds)
+            return try GroupLists(JSONValue(parsing: text), reminders: seconds > 0 ? seconds : nil)
+        } catch let problem as GroupLists.Problem {
+            settings.fail("shipit.group.lists", problem.description)
+        } catch {
+            settings.fail("shipit.group.lists", "must be JSON such as {\"releng\": \"release@example.com\"}")
+        }
+        return .none
     }
 
     /// What is released here, and with whose help.

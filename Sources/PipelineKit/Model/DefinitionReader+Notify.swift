@@ -53,8 +53,7 @@ extension DefinitionReader {
         }
         switch channel {
         case .email:
-            let parts = target.split(separator: "@", omittingEmptySubsequences: false)
-            return parts.count == 2 && parts.allSatisfy({ !$0.isEmpty }) ? nil : "has to be an address"
+            return NotifyRule.isAddress(target) ? nil : "has to be an address"
         case .pulse:
             let isWord = target.utf8.count <= 100 && target.utf8.allSatisfy { $0 < 127 && $0 != UInt8(ascii: "#") }
             return isWord ? nil : "has to be the last words of a routing key"

@@ -42,6 +42,12 @@ struct NotifyRule: Sendable, Hashable {
         "cancelled": .pipelineCancelled, "stuck": .pipelineStuck,
     ]
 
+    /// Whether a text has the two parts of a mail address.
+    static func isAddress(_ text: String) -> Bool {
+        let parts = text.split(separator: "@", omittingEmptySubsequences: false)
+        return parts.count == 2 && parts.allSatisfy { !$0.isEmpty }
+    }
+
     var events: [Event]
     var channel: Channel
     var target: String

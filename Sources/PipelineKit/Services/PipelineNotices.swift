@@ -19,6 +19,10 @@ struct PipelineNotices: Sendable {
         var text = ""
         /// Tells apart what may happen to the same step several times.
         var mark = ""
+        /// For how many seconds approval has been missing, where this is about that.
+        var waited = 0
+        /// What is missing: one of these, each of them with all its groups.
+        var missing: [JSONValue] = []
 
         init(_ event: NotifyRule.Event, step: String? = nil, _ text: String = "", mark: String = "") {
             self.event = event
@@ -30,9 +34,11 @@ struct PipelineNotices: Sendable {
 
     let store: StepStore
     let queue: NoticeStore
+    private let lists: GroupLists
 
-    init(store: StepStore, limit: NoticeStore.Limit) {
+    init(store: StepStore, limit: NoticeStore.Limit, lists: GroupLists = .none) {
         self.store = store
+        self.lists = lists
         queue = NoticeStore(schema: store.schema, pool: store.pool, limit: limit)
     }
 
@@ -50,28 +56,44 @@ struct PipelineNotices: Sendable {
         _ definition: PipelineDefinition,
         _ change: StepTransaction
     ) async throws {
-        guard !definition.notify.isEmpty else { return }
         for happening in happenings {
-            for (index, rule) in definition.notify.enumerated() where rule.events.contains(happening.event) {
-                try await tell(happening, rule, index, definition, change)
+            let rules = definition.notify.enumerated().filter { $1.events.contains(happening.event) }
+            for (index, rule) in rules { try await tell(happening, rule, String(index), definition, change) }
+            for target in lists.targets(missing: happening.missing) {
+                // Whom the pipeline names already is told as that says.
+                guard !rules.contains(where: { $1.channel == target.channel && $1.target == target.address }),
+                    happening.event == .signoffNeeded || lists.interval != nil
+                else { continue }
+                var rule = NotifyRule(events: [happening.event], channel: target.channel, target: target.address)
+                rule.interval = lists.interval ?? rule.interval
+                let name = "list.\(target.channel.rawValue).\(target.address)"
+                try await tell(happening, rule, name, definition, change)
             }
+        }
+    }
+
+    /// Forgets reminders of a step that were not sent yet: nothing is missing there any more.
+    func forgetReminders(of steps: [StepRun], _ change: StepTransaction) async throws {
+        for run in steps {
+            let parts = [String(change.step.id), NotifyRule.Event.signoffReminder.rawValue, run.uid, ""]
+            try await queue.withdraw(beginning: parts.joined(separator: "."), on: change.connection)
         }
     }
 
     private func tell(
         _ happening: Happening,
         _ rule: NotifyRule,
-        _ index: Int,
+        _ name: String,
         _ definition: PipelineDefinition,
         _ change: StepTransaction
     ) async throws {
         var mark = happening.mark
         if happening.event == .signoffReminder {
-            // The mark is how long it has waited, in seconds; the first reminder comes after one interval.
-            guard let seconds = Int(happening.mark), seconds >= rule.interval else { return }
-            mark = String(seconds / rule.interval)
+            // The first reminder comes after one interval.
+            guard happening.waited >= rule.interval else { return }
+            mark += ".\(happening.waited / rule.interval)"
         }
-        let parts = [String(change.step.id), happening.event.rawValue, happening.step ?? "", mark, String(index)]
+        let parts = [String(change.step.id), happening.event.rawValue, happening.step ?? "", mark, name]
         let document: JSONObject = [
             "id": .string(parts.joined(separator: ".")),
             "event": .string(happening.event.rawValue),
@@ -83,8 +105,8 @@ struct PipelineNotices: Sendable {
             "url": .string("\(store.announcement.baseURL)/\(definition.uid)"),
             "at": .string(change.now.iso8601),
         ]
-        let name = happening.step.map { "\(definition.uid): \($0)" } ?? definition.uid
-        let subject = "\(name): \(happening.event.rawValue.split(separator: "_").joined(separator: " "))"
+        let place = happening.step.map { "\(definition.uid): \($0)" } ?? definition.uid
+        let subject = "\(place): \(happening.event.rawValue.split(separator: "_").joined(separator: " "))"
         let text = happening.text.isEmpty ? subject : "\(subject)\n\n\(happening.text)"
         var notice = Notice(
             key: parts.joined(separator: "."),
@@ -148,9 +170,13 @@ struct PipelineNotices: Sendable {
         }
         if run.state == .running, let missing = run.remoteInfo["missing"]?.array, !missing.isEmpty {
             let text = "missing: " + missing.map { $0.text() }.joined(separator: " or ")
-            list.append(Happening(.signoffNeeded, step: run.uid, text, mark: attempt))
+            var happening = Happening(.signoffNeeded, step: run.uid, text, mark: attempt)
+            happening.missing = missing
             let waited = (after.now.milliseconds - (run.started ?? after.now).milliseconds) / 1000
-            list.append(Happening(.signoffReminder, step: run.uid, text, mark: String(waited)))
+            happening.waited = Int(waited)
+            if isNew || old?.remoteInfo["missing"] != run.remoteInfo["missing"] { list.append(happening) }
+            happening.event = .signoffReminder
+            list.append(happening)
         }
         if let signatures = run.remoteInfo["signatures"]?.array, old?.attempt == run.attempt {
             let earlier = old?.remoteInfo["signatures"]?.array ?? []

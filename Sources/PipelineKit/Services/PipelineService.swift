@@ -36,6 +36,7 @@ public struct PipelineService: StepService {
     ///   - services: What the addresses of steps may begin with.
     ///   - webhooks: What the addresses that are told of events may begin with.
     ///   - noticeLimit: How much one recipient is told before things are collected.
+    ///   - lists: Who is told that a group's approval is needed.
     ///   - zones: The time zones of freezes that recur.
     public init(
         store: StepStore,
@@ -43,6 +44,7 @@ public struct PipelineService: StepService {
         services: [String],
         webhooks: [String] = [],
         noticeLimit: NoticeStore.Limit = NoticeStore.Limit(count: 60, window: .seconds(3600)),
+        lists: GroupLists = .none,
         zones: TimeZoneFiles = .system
     ) {
         self.store = store
@@ -53,7 +55,7 @@ public struct PipelineService: StepService {
         journal = Journal(store: store)
         freezes = FreezeStore(pool: store.pool, journal: journal, zones: zones)
         templates = TemplateStore(pool: store.pool, journal: journal)
-        notices = PipelineNotices(store: store, limit: noticeLimit)
+        notices = PipelineNotices(store: store, limit: noticeLimit, lists: lists)
         board = StatusBoard(reading: runs.stamps)
     }
 
