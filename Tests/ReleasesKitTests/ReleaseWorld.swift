@@ -339,7 +339,13 @@ struct ReleaseWorld: Sendable {
                 rules.refusesTestIssuers = false
                 let tokens = TokenVerifier(rules: rules, keysURL: "\(issuerURL)keys", transport: curl)
                 let releases = ReleasesAPI(service: service, tokens: tokens, authenticator: TrustingAuthenticator())
-                let api = PipelineAPI(service: pipelines, runner: runner, tokens: tokens, isPublic: false)
+                let api = PipelineAPI(
+                    service: pipelines,
+                    runner: runner,
+                    tokens: tokens,
+                    isPublic: false,
+                    guardian: service
+                )
                 let front = server([api.api(schemas: try SchemaStore.locate(), adding: releases.endpoints)])
                 group.addTask { try await withLogger(quiet) { _ in try await front.run() } }
                 group.addTask { try await withLogger(quiet) { _ in try await runner.run() } }

@@ -115,12 +115,6 @@ enum ShipItPipeline: DaemonDescription {
             lease: lease,
             look: service.look
         )
-        let api = PipelineAPI(
-            service: service,
-            runner: runner,
-            tokens: foundation.tokens,
-            isPublic: foundation.isPublic
-        )
         let authenticator = RemoteAuthenticator(
             rootURL: foundation.rootURL,
             transport: foundation.transport,
@@ -134,6 +128,13 @@ enum ShipItPipeline: DaemonDescription {
             client: taskcluster,
             transport: foundation.transport,
             manifests: RemoteManifests(url: manifests, transport: foundation.transport)
+        )
+        let api = PipelineAPI(
+            service: service,
+            runner: runner,
+            tokens: foundation.tokens,
+            isPublic: foundation.isPublic,
+            guardian: releases
         )
         let releasesAPI = ReleasesAPI(service: releases, tokens: foundation.tokens, authenticator: authenticator)
         return foundation.services(

@@ -112,6 +112,7 @@ extension PipelineAPI {
         _ kind: String,
         _ request: APIRequest,
         _ actor: StepActor,
+        considering decision: StepDecision.Kind? = nil,
         _ body: (inout Evaluation, _ step: String, _ reason: String?) throws -> Void
     ) async throws -> APIResponse {
         let step = request.parameter("step")
@@ -119,17 +120,20 @@ extension PipelineAPI {
         try said.allowOnly(["reason"])
         let reason = try said["reason"] == nil ? nil : Self.reason(said)
         return try await operate(request, actor) { evaluation, change in
+            if let decision { try await consider(decision, step, reason, actor, &change) }
             try body(&evaluation, step, reason)
             change.record(kind, subject: step, reason.map { ["reason": .string($0)] } ?? [:])
         }
     }
 
     private func call(_ request: APIRequest, _ actor: StepActor) async throws -> APIResponse {
-        try await decide("call", request, actor) { evaluation, step, _ in try evaluation.call(for: step) }
+        try await decide("call", request, actor, considering: .start) { evaluation, step, _ in
+            try evaluation.call(for: step)
+        }
     }
 
     private func skip(_ request: APIRequest, _ actor: StepActor) async throws -> APIResponse {
-        try await decide("skip", request, actor) { try $0.skip($1, $2) }
+        try await decide("skip", request, actor, considering: .skip) { try $0.skip($1, $2) }
     }
 
     private func resolve(_ request: APIRequest, _ actor: StepActor) async throws -> APIResponse {
@@ -144,6 +148,7 @@ extension PipelineAPI {
         default: throw StepProblem.invalid("status has to be success or failure")
         }
         return try await operate(request, actor) { evaluation, change in
+            try await consider(.resolve, step, reason, actor, &change)
             try evaluation.resolve(step, state, reason)
             change.record("resolve", subject: step, ["state": .string(state.rawValue), "reason": .string(reason)])
         }
@@ -157,6 +162,7 @@ extension PipelineAPI {
         let step = request.parameter("step")
         let body = try request.jsonObject()
         return try await operate(request, actor) { evaluation, change in
+            try await consider(.parameters, step, nil, actor, &change)
             try DefinitionReader.check(body, of: step, in: evaluation.definition)
             try evaluation.setParameters(step, body)
             let digest = CanonicalJSON.digest(.object(body))

@@ -13,8 +13,18 @@ public struct PipelineAPI: Sendable {
     private let runner: StepRunner
     private let lastTick = LastTick()
 
+    /// Who is asked before operators decide about steps.
+    let guardian: (any StepGuardian)?
+
     /// Puts the API in front of a service; the runner looks when somebody asks for it.
-    public init(service: PipelineService, runner: StepRunner, tokens: TokenVerifier?, isPublic: Bool) {
+    public init(
+        service: PipelineService,
+        runner: StepRunner,
+        tokens: TokenVerifier?,
+        isPublic: Bool,
+        guardian: (any StepGuardian)? = nil
+    ) {
+        self.guardian = guardian
         self.service = service
         self.runner = runner
         steps = StepAPI(

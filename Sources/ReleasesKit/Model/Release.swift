@@ -42,6 +42,8 @@ struct Release: Sendable {
     /// Who asked for it, as the audit names them, and as the issuer of tokens does.
     var createdBy = ""
     var createdSubject: String?
+    /// The number of its pipeline, if that is known.
+    var pipeline: Int?
     var completed: Timestamp?
     var phases: [Phase] = []
     let allowsSkipping: Bool

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 import JSON
+import Logging
 import PipelineKit
 import Schedules
 import StepKit
@@ -16,7 +17,7 @@ extension ReleaseService {
         let known = try await release(name)
         _ = try self.phase(phase, of: known)
         try await pipelines.work(on: name, actor: caller.name) { door in
-            guard let release = try await store.lock(name, on: door.change.connection) else {
+            guard let release = try await locked(name, door.change) else {
                 throw StepProblem(404, "not_found", "Release \(name) not found")
             }
             let now = door.change.now
@@ -72,14 +73,17 @@ extension ReleaseService {
         ]
         door.change.record("phase_wanted", subject: phase, data, actor: actor)
         door.tell("release_phase", step: phase, "\(actor) called for \(phase) of \(release.name)", mark: now.iso8601)
-        guard let changed = try await store.lock(release.name, on: connection) else { return }
+        guard let changed = try await locked(release.name, door.change) else { return }
         try await callIfPossible(phase, of: changed, &door)
     }
 
     /// Calls for the step of a wanted phase, as soon as the tasks of the earlier ones are known.
     private func callIfPossible(_ phase: String, of release: Release, _ door: inout PipelineDoor) async throws {
         let steps = door.steps
-        guard steps.first(where: { $0.uid == phase })?.isPending == true else { return }
+        guard steps.first(where: { $0.uid == phase })?.isPending == true else {
+            // Somebody has ended it, or the whole pipeline: there is nothing to wait for.
+            return try await store.noteStarted(phase, of: release.id, on: door.change.connection)
+        }
         guard try await isStillApproved(phase, of: release, &door) else { return }
         var graphs = [release.decisionTask]
         for earlier in release.phases.prefix(while: { $0.name != phase }) where !earlier.isSkipped {
@@ -111,7 +115,7 @@ extension ReleaseService {
         let slots = try await signatures.load(release.id, name, on: connection).slots
         guard let digest = phase.digest, digest != release.digest(of: name, slots) else { return true }
         try await store.leave(name, of: release.id, on: connection)
-        guard let left = try await store.lock(release.name, on: connection) else { return false }
+        guard let left = try await locked(release.name, door.change) else { return false }
         door.change.record("phase_left", subject: name, ["reason": "what was approved has changed"])
         let text = "\(name) of \(release.name) has to be called for again: what was approved has changed"
         door.tell("release_phase", step: name, text, mark: door.change.now.iso8601)
@@ -121,12 +125,31 @@ extension ReleaseService {
 
     /// Calls for the steps of wanted phases that had to wait for the tasks of earlier ones.
     func callForWaiting() async throws {
-        for name in try await store.waiting() {
-            try await pipelines.work(on: name, actor: Self.actor) { door in
-                guard let release = try await store.lock(name, on: door.change.connection) else { return }
-                for phase in release.phases where phase.wanted != nil && !phase.isSkipped {
-                    try await callIfPossible(phase.name, of: release, &door)
+        try await forEach(store.waiting()) { release, door in
+            for phase in release.phases where phase.wanted != nil && !phase.isSkipped {
+                try await callIfPossible(phase.name, of: release, &door)
+            }
+        }
+    }
+
+    /// Works on releases that go on, one after the other; one whose pipeline is gone holds up no other.
+    func forEach(
+        _ names: [String],
+        _ body: (_ release: Release, inout PipelineDoor) async throws -> Void
+    ) async throws {
+        for name in names {
+            do {
+                try await pipelines.work(on: name, actor: Self.actor) { door in
+                    guard let release = try await locked(name, door.change), release.status == .scheduled else {
+                        return
+                    }
+                    try await body(release, &door)
                 }
+            } catch let problem as StepProblem {
+                Logger.current.warning(
+                    "a release cannot be looked after",
+                    metadata: ["release": "\(name)", "error": "\(problem.detail)"]
+                )
             }
         }
     }
@@ -154,7 +177,7 @@ extension ReleaseService {
         _ = try await release(name)
         try await pipelines.work(on: name, actor: caller.name) { door in
             let connection = door.change.connection
-            guard let release = try await store.lock(name, on: connection) else {
+            guard let release = try await locked(name, door.change) else {
                 throw StepProblem(404, "not_found", "Release \(name) not found")
             }
             guard release.status != status else { return }

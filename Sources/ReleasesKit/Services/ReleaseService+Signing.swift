@@ -23,7 +23,7 @@ extension ReleaseService {
         catalogue.product(release.productKey ?? release.product, version: ReleaseVersion(release.version))
     }
 
-    private func approval(
+    func approval(
         _ phase: String,
         of release: Release,
         on connection: PostgresConnection? = nil
@@ -103,7 +103,7 @@ extension ReleaseService {
 
     /// A release under its lock that still goes on.
     private func open(_ name: String, _ door: PipelineDoor) async throws -> Release {
-        guard let release = try await store.lock(name, on: door.change.connection) else {
+        guard let release = try await locked(name, door.change) else {
             throw StepProblem(404, "not_found", "Release \(name) not found")
         }
         guard release.status == .scheduled else {
@@ -256,16 +256,11 @@ extension ReleaseService {
     ///
     /// Open phases lose the signatures, which count no more already; those that were called for keep them.
     func writeDownRevocations() async throws {
-        for name in try await signatures.flawed() {
-            try await pipelines.work(on: name, actor: Self.actor) { door in
-                guard let release = try await store.lock(name, on: door.change.connection),
-                    release.status == .scheduled
-                else { return }
-                for phase in release.phases {
-                    let signing = try await signing(phase.name, of: release, &door)
-                    guard phase.wanted != nil else { continue }
-                    try await noteLate(signing, &door)
-                }
+        try await forEach(signatures.flawed()) { release, door in
+            for phase in release.phases {
+                let signing = try await signing(phase.name, of: release, &door)
+                guard phase.wanted != nil else { continue }
+                try await noteLate(signing, &door)
             }
         }
     }

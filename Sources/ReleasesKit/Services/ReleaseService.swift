@@ -86,6 +86,18 @@ public struct ReleaseService: Sendable {
         return release
     }
 
+    /// A release under its lock, whose pipeline is the one that a change works on; nil if there is none.
+    func locked(_ name: String, _ change: StepTransaction) async throws -> Release? {
+        guard let release = try await store.lock(name, on: change.connection) else { return nil }
+        guard release.pipeline == nil || release.pipeline == change.step.id else {
+            throw StepProblem.conflict(
+                "pipeline_replaced",
+                "The pipeline of \(name) was deleted; another one has its name"
+            )
+        }
+        return release
+    }
+
     func phase(_ name: String, of release: Release) throws(StepProblem) -> Release.Phase {
         guard let phase = release.phases.first(where: { $0.name == name }) else {
             throw StepProblem(404, "not_found", "\(release.name) has no phase \(name)")
@@ -210,7 +222,13 @@ public struct ReleaseService: Sendable {
                 uid: release.name,
                 origin: StepOrigin(actor: caller.name)
             ) { change in
-                let id = try await store.insert(release, slots, by: caller, on: change.connection)
+                let id = try await store.insert(
+                    release,
+                    slots,
+                    by: caller,
+                    pipeline: change.step.id,
+                    on: change.connection
+                )
                 guard id != nil else { throw Self.duplicate(release.name) }
             }
         } catch let problem as StepProblem where problem.code == "definition_differs" {

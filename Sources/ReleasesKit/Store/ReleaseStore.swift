@@ -108,6 +108,7 @@ struct ReleaseStore: Sendable {
             created: try row.timestamp("created"),
             createdBy: try row.string("created_by"),
             createdSubject: try row.optionalString("created_sub"),
+            pipeline: try row.optionalInt("pipeline_id"),
             completed: try row.optionalTimestamp("completed"),
             allowsSkipping: try row.bool("allows_skipping"),
             extension: try row.optionalJSON("xpi").flatMap { Extension($0) }
@@ -121,17 +122,19 @@ struct ReleaseStore: Sendable {
         _ release: Release,
         _ signoffs: [Signoff],
         by caller: Caller,
+        pipeline: Int,
         on connection: PostgresConnection
     ) async throws -> Int? {
         let rows = try await connection.query(
             """
             insert into shipit_releases.releases (name, product, product_key, branch, version, build_number, revision,
                 repo_url, release_eta, decision_task, input, allows_skipping, xpi, created_by,
-                created_sub, created)
+                created_sub, created, pipeline_id)
             values (\(release.name), \(release.product), \(release.productKey), \(release.branch), \(release.version),
                 \(release.buildNumber), \(release.revision), \(release.repository), \(release.releaseETA),
                 \(release.decisionTask), \(JSONValue.object(release.input)), \(release.allowsSkipping),
-                \(release.extension?.json), \(caller.name), \(caller.subject), \(release.created))
+                \(release.extension?.json), \(caller.name), \(caller.subject), \(release.created),
+                \(pipeline))
             on conflict (name) do nothing returning id
             """
         )

@@ -16,6 +16,7 @@ public enum ReleasesMigrations {
             Migration(version: 3, name: "releases runner", bytes: PackageResources.V0003_releases_runner_sql),
             Migration(version: 4, name: "releases xpi", bytes: PackageResources.V0004_releases_xpi_sql),
             Migration(version: 5, name: "releases signatures", bytes: PackageResources.V0005_releases_signatures_sql),
+            Migration(version: 6, name: "releases pipeline", bytes: PackageResources.V0006_releases_pipeline_sql),
         ]
         try await Revocations.migrate(pool)
         _ = try await Migrator.migrate(pool, schema: schema, migrations: all)
