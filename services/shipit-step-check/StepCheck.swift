@@ -20,6 +20,10 @@ struct StepCheck: AsyncParsableCommand {
             requests where the service wants that.
 
             Exit status: 0 when every rule holds, 1 when one does not, 2 when the service cannot be reached at all.
+
+            Examples:
+              shipit-step-check http://127.0.0.1:9000 --definition '{"seconds": 3600}' --other '{"seconds": 7200}'
+              shipit-step-check https://signoff.example.com --definition @one.json --other @two.json --invalid '{"policy": {}}'
             """,
         version: Release.version
     )

@@ -14,7 +14,7 @@ struct SignoffCommand: ParsableCommand {
             not enough.
             """,
         subcommands: [
-            List.self, Show.self, Sign.self, Unsign.self, Reject.self, Revoke.self, Events.self,
+            List.self, Show.self, Token.self, Sign.self, Unsign.self, Reject.self, Revoke.self, Events.self,
         ]
     )
 
@@ -101,6 +101,27 @@ extension SignoffCommand {
             let status = try await session.call("GET", [step.uid, "status"]).json
             let definition = try await session.call("GET", [step.uid, "definition"]).json
             step.output.print(status, text: SignoffCommand.text(status, definition["parameters"]?.object ?? [:]))
+        }
+    }
+
+    struct Token: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Print a token of somebody, from the issuer for tests that make up starts.",
+            discussion: """
+                Elsewhere people get theirs by logging in. The issuer is at SHIPIT_OIDC_URL; releng1, releng2, relman1 and \
+                relman2 are among the people it knows.
+
+                Examples:
+                  export SHIPIT_TOKEN=$(slipway signoff token releng1)
+                """
+        )
+
+        @Argument(help: "The name of the person.")
+        var user: String
+
+        func run() async throws {
+            let answer = try await StepSession("SHIPIT_OIDC_URL").call("POST", ["token"], body: ["user": .string(user)])
+            print(answer.json["access_token"]?.string ?? "")
         }
     }
 
