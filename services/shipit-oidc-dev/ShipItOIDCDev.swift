@@ -28,6 +28,7 @@ enum ShipItOIDCDev: DaemonDescription {
             default: "http://\(http.host):\(http.port)/",
             "the issuer as tokens spell it, with a slash at its end"
         )
+        _ = settings.url("oidc.url", "the issuer as tokens spell it, with a slash at its end")
         if !url.hasSuffix("/") { settings.fail("oidc.url", "has to end with a slash") }
         let audience = settings.required("auth.audience", "who the tokens are for")
         let text = settings.string(

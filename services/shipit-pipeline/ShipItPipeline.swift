@@ -34,10 +34,9 @@ enum ShipItPipeline: DaemonDescription {
     static func build(_ context: DaemonContext) throws -> [any Service] {
         let settings = context.settings
         let foundation = StepFoundation(context, service: "pipeline", defaultPort: 8012, needsTokens: false)
-        let services = settings.required(
-            "shipit.step.services",
-            "addresses that steps may be at, with commas; what begins with one of them is allowed"
-        )
+        let help = "addresses that steps may be at, with commas; what begins with one of them is allowed"
+        let services = settings.urls("shipit.step.services", help)
+        if services.isEmpty { _ = settings.required("shipit.step.services", help) }
         let tick = settings.duration(
             "shipit.tick.s",
             default: .seconds(1),
@@ -55,9 +54,8 @@ enum ShipItPipeline: DaemonDescription {
         if (client == nil) != (token == nil) {
             settings.fail("taskcluster.client.id", "and TASKCLUSTER_ACCESS_TOKEN belong together")
         }
-        let webhooks = settings.string(
+        let webhooks = settings.urls(
             "shipit.webhooks",
-            default: "",
             "addresses that may be told of events, with commas; what begins with one of them is allowed"
         )
         let secret = settings.optional("shipit.webhook.secret", secret: true, "the key that webhooks are signed with")
@@ -77,7 +75,7 @@ enum ShipItPipeline: DaemonDescription {
             "serve steps that only pretend, below /mock"
         )
         let (catalogue, place, login) = releases(settings, foundation)
-        let manifests = settings.string(
+        let manifests = settings.url(
             "shipit.xpi.manifests.url",
             default: "https://raw.githubusercontent.com/mozilla-extensions/xpi-manifest",
             "where the manifests of extensions are, by revision"
@@ -88,8 +86,8 @@ enum ShipItPipeline: DaemonDescription {
         let service = PipelineService(
             store: foundation.store,
             client: StepClient(transport: foundation.transport, credentials: credentials),
-            services: Self.list(services),
-            webhooks: Self.list(webhooks),
+            services: services,
+            webhooks: webhooks,
             noticeLimit: NoticeStore.Limit(count: perHour, window: .seconds(3600)),
             lists: lists
         )
@@ -186,19 +184,17 @@ enum ShipItPipeline: DaemonDescription {
             }
         }
         let help = "the step service that carries out the actions of releases"
-        let steps =
-            path == nil
-            ? settings.string("shipit.taskcluster.url", default: "http://127.0.0.1:8014", help)
-            : settings.required("shipit.taskcluster.url", help)
+        let steps = settings.url("shipit.taskcluster.url", default: "http://127.0.0.1:8014", help)
+        if path != nil { _ = settings.required("shipit.taskcluster.url", help) }
         let place = ReleaseService.Place(
             taskclusterSteps: steps,
-            repositories: settings.string(
+            repositories: settings.url(
                 "shipit.repositories.url",
                 default: "https://hg.mozilla.org",
                 "where the repositories of branches are"
             ),
             detailsExchange: "exchange/\(foundation.pulse.namespace)/shipit/api",
-            archive: settings.string(
+            archive: settings.url(
                 "shipit.archive.url",
                 default: "https://archive.mozilla.org/pub",
                 "where what was released and its candidates are, in folders of products"
@@ -223,10 +219,6 @@ enum ShipItPipeline: DaemonDescription {
             settings.fail("signoff.require.mfa", "can be false for APP_CHANNEL local, dev and testing alone")
         }
         return (catalogue, place, login)
-    }
-
-    private static func list(_ text: String) -> [String] {
-        text.split(separator: ",").map { String($0.filter { $0 != " " }) }
     }
 }
 

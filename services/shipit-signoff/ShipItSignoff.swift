@@ -51,15 +51,15 @@ enum ShipItSignoff: DaemonDescription {
         if !requiresSecondFactor, !foundation.channel.allowsTests {
             settings.fail("signoff.require.mfa", "can be false for APP_CHANNEL local, dev and testing alone")
         }
-        let callbacks = settings.optional("login.callbacks", "the addresses that logins may lead back to, with commas")
-        let root = settings.optional("balrog.api.root", "the address of Balrog's API, for policies that ask it")
+        let callbacks = settings.urls("login.callbacks", "the addresses that logins may lead back to, with commas")
+        let root = settings.url("balrog.api.root", "the address of Balrog's API, for policies that ask it")
         let token = settings.optional("balrog.token", secret: true, "a token for reading at Balrog, where it wants one")
         if let root, !root.hasPrefix("https://"), !foundation.channel.allowsTests {
             settings.fail("balrog.api.root", "without TLS is for APP_CHANNEL local, dev and testing alone")
         }
         let client = (settings.optional("auth.client.id", "clients that may ask for tokens, with commas") ?? "")
             .split(separator: ",").first.map(String.init)
-        if callbacks != nil, client == nil {
+        if !callbacks.isEmpty, client == nil {
             settings.fail("auth.client.id", "is missing: logins are on behalf of its first client")
         }
         try settings.check()
@@ -72,12 +72,12 @@ enum ShipItSignoff: DaemonDescription {
             balrog: root.map { Balrog(root: $0, token: token, transport: foundation.transport) }
         )
         var login: LoginPage?
-        if let callbacks, let client {
+        if !callbacks.isEmpty, let client {
             login = LoginPage(
                 issuer: tokens.rules.issuer,
                 audience: tokens.rules.audience,
                 client: client,
-                callbacks: Set(callbacks.split(separator: ",").map(String.init))
+                callbacks: Set(callbacks)
             )
         }
         let api = SignoffAPI(service: service, tokens: tokens, isPublic: foundation.isPublic, login: login)

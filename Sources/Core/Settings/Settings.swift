@@ -146,15 +146,36 @@ public final class Settings {
     /// Slashes at its end are dropped.
     public func url(_ key: String, secret: Bool = false, _ help: String) -> String? {
         guard let text = value(key, secret: secret) else { return nil }
+        guard let url = Self.url(text) else {
+            fail(key, "must be a URL such as https://example.com/path; it is \(help)")
+            return nil
+        }
+        return url
+    }
+
+    /// Reads a list of addresses of services, with commas; blanks around them are dropped.
+    public func urls(_ key: String, _ help: String) -> [String] {
+        var urls: [String] = []
+        for text in (value(key, secret: false) ?? "").split(separator: ",") {
+            let text = text.filter { !$0.isWhitespace }
+            guard !text.isEmpty else { continue }
+            guard Self.url(text) != nil else {
+                fail(key, "must be URLs such as https://example.com/path, with commas; it is \(help)")
+                continue
+            }
+            urls.append(text)
+        }
+        return urls
+    }
+
+    /// An address without slashes at its end; nil for what is none.
+    private static func url(_ text: String) -> String? {
         var url = text[...]
         while url.hasSuffix("/") { url.removeLast() }
         let rest = url.hasPrefix("https://") ? url.dropFirst(8) : url.hasPrefix("http://") ? url.dropFirst(7) : ""
         guard let first = rest.first, first != "/", first != "?", first != "#", first != ":",
             rest.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7F })
-        else {
-            fail(key, "must be a URL such as https://example.com/path; it is \(help)")
-            return nil
-        }
+        else { return nil }
         return String(url)
     }
 

@@ -65,7 +65,7 @@ public struct StepFoundation: Sendable {
         http.believesSignedPort = false
         http.allowedOrigins = Self.origins(settings)
         self.http = http
-        baseURL = settings.string(
+        baseURL = settings.url(
             "shipit.base.url",
             default: "http://\(http.host):\(http.port)",
             "where other services reach this one"
