@@ -36,7 +36,7 @@ struct Release: Sendable {
     let releaseETA: String
     let decisionTask: String
     /// What the action of every phase is given, beside its own.
-    let input: JSONObject
+    var input: JSONObject
     var status: Status
     let created: Timestamp
     /// Who asked for it, as the audit names them, and as the issuer of tokens does.
