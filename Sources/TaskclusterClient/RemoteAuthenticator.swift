@@ -11,7 +11,8 @@ public import Taskcluster
 public final class RemoteAuthenticator: RequestAuthenticator {
     private let calls: AuthCalls
     private let rounds: Coalescer<AuthenticationRequest, AuthenticationResult?>
-    private let asking: Asking
+    /// How many requests wait for their verdict, whether or not the call is under way.
+    private let asking: UnderWay
 
     /// An authenticator for the deployment at `rootURL`.
     ///
@@ -28,7 +29,7 @@ public final class RemoteAuthenticator: RequestAuthenticator {
         let client = TaskclusterClient(rootURL: rootURL, credentials: { nil }, transport: transport, retry: retry)
         let calls = AuthCalls(client: client)
         self.calls = calls
-        let asking = Asking()
+        let asking = UnderWay()
         self.asking = asking
         let expecting = expecting.map { answering in { @Sendable in answering() + asking.count } }
         rounds = Coalescer(concurrency: concurrency, expecting: expecting) { await calls.authenticate($0) }
@@ -45,21 +46,6 @@ public final class RemoteAuthenticator: RequestAuthenticator {
             return try await calls.authenticate(alone: request)
         }
         return verdict
-    }
-}
-
-/// How many requests wait for their verdict, whether or not the call is under way.
-private final class Asking: Sendable {
-    private let number = Atomic(0)
-
-    var count: Int { number.load(ordering: .relaxed) }
-
-    func begin() {
-        number.add(1, ordering: .relaxed)
-    }
-
-    func end() {
-        number.subtract(1, ordering: .relaxed)
     }
 }
 

@@ -191,24 +191,17 @@ struct HooksWorld {
         let box = try SecretBox(
             configuration: #"[{"id":"k","algo":"aes-256","key":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}]"#
         )
-        let hooks = HookStore(pool: pool, box: box, outbox: Outbox(schema: "hooks"), namespace: namespace)
-        let fires = FireStore(pool: pool, namespace: namespace)
-        let schedules = ScheduleStore(pool: pool, box: box)
-        let programs = HookPrograms(pool: pool)
-        let performer = FirePerformer(
-            fires: fires,
-            hooks: hooks,
-            schedules: schedules,
-            programs: programs,
+        let firing = FiringParts(
+            pool: pool,
+            box: box,
+            namespace: namespace,
             client: client,
             longestPause: .milliseconds(50),
+            interval: .milliseconds(20),
             now: clock.now
         )
-        let dispatcher = FireDispatcher(
-            fires: fires,
-            performer: performer,
-            interval: .milliseconds(20)
-        )
+        let (hooks, fires, schedules) = (firing.hooks, firing.fires, firing.schedules)
+        let (programs, dispatcher) = (firing.programs, firing.dispatcher)
         let api = HooksAPI(
             store: hooks,
             fires: fires,
@@ -240,7 +233,7 @@ struct HooksWorld {
                 box: box,
                 hooks: hooks,
                 fires: fires,
-                performer: performer,
+                performer: firing.performer,
                 dispatcher: dispatcher,
                 scheduler: Scheduler(
                     schedules: schedules,

@@ -122,19 +122,16 @@ struct TriggersWorld: Sendable {
         let box = try SecretBox(
             configuration: #"[{"id":"k","algo":"aes-256","key":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}]"#
         )
-        let fires = FireStore(pool: pool)
-        let programs = HookPrograms(pool: pool)
-        let performer = FirePerformer(
-            fires: fires,
-            hooks: HookStore(pool: pool, box: box, outbox: .init(schema: "hooks"), namespace: "taskcluster-hooks"),
-            schedules: ScheduleStore(pool: pool, box: box),
-            programs: programs,
+        let firing = FiringParts(
+            pool: pool,
+            box: box,
+            namespace: "taskcluster-hooks",
             client: client,
-            longestPause: .milliseconds(50)
+            longestPause: .milliseconds(50),
+            interval: .milliseconds(20)
         )
-        let dispatcher = FireDispatcher(fires: fires, performer: performer, interval: .milliseconds(20))
         return try await withThrowingTaskGroup(of: Void.self) { group in
-            group.addTask { try await dispatcher.run() }
+            group.addTask { try await firing.dispatcher.run() }
             defer { group.cancelAll() }
             return try await body(
                 TriggersWorld(
@@ -144,7 +141,7 @@ struct TriggersWorld: Sendable {
                     url: url,
                     curl: curl,
                     client: client,
-                    door: HookDoor(fires: fires, programs: programs, dispatcher: dispatcher)
+                    door: firing.door
                 )
             )
         }

@@ -39,12 +39,12 @@ extension HooksService {
         let configuration = HTTPServerConfiguration(settings: settings)
         try settings.check()
         let api = HooksAPI(
-            store: foundation.hooks,
-            fires: foundation.fires,
+            store: foundation.firing.hooks,
+            fires: foundation.firing.fires,
             history: HistoryStore(pool: foundation.pool),
-            programs: foundation.programs,
-            schedules: foundation.schedules,
-            dispatcher: foundation.dispatcher,
+            programs: foundation.firing.programs,
+            schedules: foundation.firing.schedules,
+            dispatcher: foundation.firing.dispatcher,
             rules: rules,
             client: foundation.client,
             appliesTriggerDefaults: defaults,
@@ -54,10 +54,10 @@ extension HooksService {
             foundation.pool,
             pulse,
             HookExchangeDeclarations(pulse: pulse, namespace: foundation.exchangeNamespace),
-            OutboxRelay(outbox: foundation.outbox, pool: foundation.pool, pulse: pulse),
-            foundation.dispatcher,
+            OutboxRelay(outbox: foundation.firing.outbox, pool: foundation.pool, pulse: pulse),
+            foundation.firing.dispatcher,
             PeriodicService(name: "rotate-hook-secrets", every: .seconds(3600)) {
-                try await foundation.hooks.rotateSecrets()
+                try await foundation.firing.hooks.rotateSecrets()
             },
             HTTPServer(
                 configuration: configuration,

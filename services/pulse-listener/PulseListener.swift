@@ -88,7 +88,7 @@ enum PulseListener: DaemonDescription {
                 pulse: pulse,
                 transport: foundation.transport,
                 client: foundation.client,
-                door: foundation.door,
+                door: foundation.firing.door,
                 clientID: foundation.clientID,
                 rootURL: foundation.rootURL,
                 longestPause: foundation.pollingDelay,
@@ -102,9 +102,9 @@ enum PulseListener: DaemonDescription {
             pulse: pulse,
             intake: DeliveryIntake(
                 store: store,
-                fires: foundation.fires,
-                programs: foundation.programs,
-                dispatcher: foundation.dispatcher,
+                fires: foundation.firing.fires,
+                programs: foundation.firing.programs,
+                dispatcher: foundation.firing.dispatcher,
                 deliveryLimit: deliveryLimit
             ),
             options: HookQueueOptions(
@@ -121,7 +121,7 @@ enum PulseListener: DaemonDescription {
         let listeners: [any Service] = [
             foundation.pool,
             pulse,
-            foundation.dispatcher,
+            foundation.firing.dispatcher,
             hooks,
             PeriodicService(name: "expire-dead-letters", every: .seconds(3600)) { try await letters.expire() },
         ]

@@ -36,12 +36,12 @@ enum SchedulerDaemon: DaemonDescription {
         let mailer = FailureMailer(store: FailureMailStore(pool: foundation.pool), sender: sender)
         return [
             foundation.pool,
-            foundation.dispatcher,
+            foundation.firing.dispatcher,
             Scheduler(
-                schedules: foundation.schedules,
-                fires: foundation.fires,
-                programs: foundation.programs,
-                dispatcher: foundation.dispatcher,
+                schedules: foundation.firing.schedules,
+                fires: foundation.firing.fires,
+                programs: foundation.firing.programs,
+                dispatcher: foundation.firing.dispatcher,
                 interval: foundation.pollingDelay,
                 catchUpRate: catchUpRate
             ),

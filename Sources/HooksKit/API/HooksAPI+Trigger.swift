@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 import APIServer
+import Core
 import JSON
 import JSONSchema
 import Postgres

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 package import APIServer
+import Core
 import JSON
 package import Schedules
 import Taskcluster

@@ -2,7 +2,6 @@
 
 package import Core
 package import HTTPClient
-package import Outbox
 package import Postgres
 package import Pulse
 import ServiceLifecycle
@@ -17,13 +16,8 @@ package struct HooksFoundation {
     /// Whose credentials these daemons have.
     package let clientID: String
     package let client: TaskclusterClient
-    package let outbox: Outbox
-    package let hooks: HookStore
-    package let fires: FireStore
-    package let schedules: ScheduleStore
-    package let programs: HookPrograms
-    package let dispatcher: FireDispatcher
-    package let door: HookDoor
+    /// The stores, and what makes hooks fire.
+    package let firing: FiringParts
     package let pollingDelay: Duration
     /// The middle part of the names of the exchanges that announce changes of hooks.
     package let exchangeNamespace: String
@@ -53,23 +47,13 @@ package struct HooksFoundation {
         transport = CurlTransport()
         let credentials = Hawk.Credentials(clientID: clientID, accessToken: accessToken, certificate: certificate)
         client = TaskclusterClient(rootURL: rootURL, credentials: { credentials }, transport: transport)
-        outbox = Outbox(schema: "hooks")
-        hooks = HookStore(pool: pool, box: box, outbox: outbox, namespace: exchangeNamespace)
-        fires = FireStore(pool: pool, namespace: exchangeNamespace)
-        schedules = ScheduleStore(pool: pool, box: box)
-        programs = HookPrograms(pool: pool)
-        dispatcher = FireDispatcher(
-            fires: fires,
-            performer: FirePerformer(
-                fires: fires,
-                hooks: hooks,
-                schedules: schedules,
-                programs: programs,
-                client: client,
-                longestPause: pollingDelay
-            )
+        firing = FiringParts(
+            pool: pool,
+            box: box,
+            namespace: exchangeNamespace,
+            client: client,
+            longestPause: pollingDelay
         )
-        door = HookDoor(fires: fires, programs: programs, dispatcher: dispatcher)
         let pool = pool
         context.health.register("database") { try await pool.checkHealth() }
     }

@@ -43,22 +43,20 @@ public struct AuthAPI: Sendable {
         _ title: String,
         _ handler: @escaping @Sendable (APIRequest) async throws -> APIResponse
     ) -> Endpoint {
-        let names = Set(route.split(whereSeparator: { "<>".contains($0) }).map(String.init))
-        return Endpoint(
+        .answering(
             method,
             route,
-            name: name,
+            name,
             scopes: scopes,
-            authorization: mode,
+            mode: mode,
             query: query,
-            parameters: Self.parameters.filter { names.contains($0.key) },
-            input: input.map { "v1/\($0).json" },
-            output: output.map { "v1/\($0).json" },
+            parameters: Self.parameters,
+            input: input,
+            output: output,
             category: category,
-            title: title,
-            description: title,
-            payloadInErrors: { _ in .object([:]) },
-            handler: { try await answering(handler, $0) }
+            showsPayload: false,
+            title,
+            handler
         )
     }
 

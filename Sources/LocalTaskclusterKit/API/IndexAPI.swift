@@ -209,22 +209,19 @@ public struct IndexAPI: Sendable {
         _ handler: @escaping @Sendable (APIRequest) async throws -> APIResponse
     ) -> Endpoint {
         let path = ParameterRule(pattern: Patterns.indexPath.regularExpression) { Patterns.indexPath.matches($0) }
-        var rules: [String: ParameterRule] = [:]
-        for parameter in ["indexPath", "namespace"] where route.contains("<\(parameter)>") { rules[parameter] = path }
-        return Endpoint(
+        return .answering(
             method,
             route,
-            name: name,
+            name,
             scopes: .scope(scope),
             query: query,
-            parameters: rules,
-            input: input.map { "v1/\($0).json" },
-            output: output.map { "v1/\($0).json" },
+            parameters: ["indexPath": path, "namespace": path],
+            input: input,
+            output: output,
             category: "Index",
-            title: title,
-            description: title,
             publish: publish,
-            handler: { try await answering(handler, $0) }
+            title,
+            handler
         )
     }
 

@@ -204,20 +204,19 @@ public struct NotifyAPI: Sendable {
         _ title: String,
         _ handler: @escaping @Sendable (APIRequest) async throws -> APIResponse
     ) -> Endpoint {
-        Endpoint(
+        .answering(
             method,
             route,
-            name: name,
+            name,
             scopes: .scope(scope),
-            authorization: mode,
+            mode: mode,
             query: query,
-            input: input.map { "v1/\($0).json" },
-            output: output.map { "v1/\($0).json" },
+            input: input,
+            output: output,
             category: "Notifications",
             stability: .experimental,
-            title: title,
-            description: title,
-            handler: { try await answering(handler, $0) }
+            title,
+            handler
         )
     }
 }

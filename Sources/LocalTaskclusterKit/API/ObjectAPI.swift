@@ -31,8 +31,8 @@ public struct ObjectAPI: Sendable {
                     "createUpload",
                     .scope("object:upload:<projectId>:<name>"),
                     mode: .deferred,
-                    input: "v1/create-upload-request.json",
-                    output: "v1/create-upload-response.json",
+                    input: "create-upload-request",
+                    output: "create-upload-response",
                     "Begin an upload",
                     createUpload
                 ),
@@ -42,7 +42,7 @@ public struct ObjectAPI: Sendable {
                     "finishUpload",
                     .scope("object:upload:<projectId>:<name>"),
                     mode: .deferred,
-                    input: "v1/finish-upload-request.json",
+                    input: "finish-upload-request",
                     "End an upload",
                     finishUpload
                 ),
@@ -51,8 +51,8 @@ public struct ObjectAPI: Sendable {
                     "/start-download/<name*>",
                     "startDownload",
                     .scope("object:download:<name>"),
-                    input: "v1/download-object-request.json",
-                    output: "v1/download-object-response.json",
+                    input: "download-object-request",
+                    output: "download-object-response",
                     "Begin a download",
                     startDownload
                 ),
@@ -61,7 +61,7 @@ public struct ObjectAPI: Sendable {
                     "/metadata/<name*>",
                     "object",
                     .scope("object:download:<name>"),
-                    output: "v1/get-object-response.json",
+                    output: "get-object-response",
                     "Get facts about an object"
                 ) { request in
                     let object = try await finished(request)
@@ -191,12 +191,13 @@ public struct ObjectAPI: Sendable {
         _ title: String,
         _ handler: @escaping @Sendable (APIRequest) async throws -> APIResponse
     ) -> Endpoint {
-        Endpoint(
+        // Inline data may be as secret as the object.
+        .answering(
             method,
             route,
-            name: name,
+            name,
             scopes: scopes,
-            authorization: mode,
+            mode: mode,
             parameters: [
                 "name": ParameterRule(pattern: Patterns.artifactName.regularExpression) {
                     Patterns.artifactName.matches($0)
@@ -205,11 +206,9 @@ public struct ObjectAPI: Sendable {
             input: input,
             output: output,
             category: "Objects",
-            title: title,
-            description: title,
-            // Inline data may be as secret as the object.
-            payloadInErrors: { _ in .object([:]) },
-            handler: { try await answering(handler, $0) }
+            showsPayload: false,
+            title,
+            handler
         )
     }
 }

@@ -30,7 +30,7 @@ public struct PurgeCacheAPI: Sendable {
                     "purgeCache",
                     .scope("purge-cache:<workerPoolId>:<cacheName>"),
                     mode: .deferred,
-                    input: "v1/purge-cache-request.json",
+                    input: "purge-cache-request",
                     "Have a cache dropped",
                     purge
                 ),
@@ -40,7 +40,7 @@ public struct PurgeCacheAPI: Sendable {
                     "allPurgeRequests",
                     .scope("purge-cache:all-purge-requests"),
                     query: .paging,
-                    output: "v1/all-purge-cache-request-list.json",
+                    output: "all-purge-cache-request-list",
                     "List all requests of the last day",
                     listAll
                 ),
@@ -50,7 +50,7 @@ public struct PurgeCacheAPI: Sendable {
                     "purgeRequests",
                     .scope("purge-cache:purge-requests::<workerPoolId>"),
                     query: ["since": .any],
-                    output: "v1/purge-cache-request-list.json",
+                    output: "purge-cache-request-list",
                     "List the requests for one pool",
                     list
                 ),
@@ -128,21 +128,19 @@ public struct PurgeCacheAPI: Sendable {
         _ title: String,
         _ handler: @escaping @Sendable (APIRequest) async throws -> APIResponse
     ) -> Endpoint {
-        let rule = ParameterRule(Patterns.taskQueueID.regularExpression)
-        return Endpoint(
+        .answering(
             method,
             route,
-            name: name,
+            name,
             scopes: scopes,
-            authorization: mode,
+            mode: mode,
             query: query,
-            parameters: route.contains("<") ? ["workerPoolId": rule] : [:],
+            parameters: ["workerPoolId": ParameterRule(Patterns.taskQueueID.regularExpression)],
             input: input,
             output: output,
             category: "Purge cache",
-            title: title,
-            description: title,
-            handler: { try await answering(handler, $0) }
+            title,
+            handler
         )
     }
 }

@@ -78,22 +78,20 @@ public struct QueueAPI: Sendable {
         _ title: String,
         _ handler: @escaping @Sendable (APIRequest) async throws -> APIResponse
     ) -> Endpoint {
-        let names = Set(route.split(whereSeparator: { "<>*".contains($0) }).map(String.init))
-        return Endpoint(
+        .answering(
             method,
             route,
-            name: name,
+            name,
             scopes: scopes,
-            authorization: mode,
+            mode: mode,
             query: query,
-            parameters: Self.taskParameters.filter { names.contains($0.key) },
-            input: input.map { "v1/\($0).json" },
-            output: output.map { "v1/\($0).json" },
+            parameters: Self.taskParameters,
+            input: input,
+            output: output,
             category: category,
             stability: stability,
-            title: title,
-            description: title,
-            handler: { try await answering(handler, $0) }
+            title,
+            handler
         )
     }
 }
