@@ -177,6 +177,29 @@ struct SubmissionTests {
         }
     }
 
+    @Test func `84: what is disabled for scripts is not submitted by the form, and rows have every member`()
+        async throws
+    {
+        try await ReleaseWorld.with { world in
+            let body: JSONValue = ["product": "firefox", "branch": "releases/mozilla-beta"]
+            #expect(try await world.call("POST", "/disabled-products", body, as: ReleaseWorld.script).status == 200)
+            let refused = try await Self.post(world, "/v1/submit_release.html", Self.fields)
+            #expect(refused.status == 401)
+            #expect(refused.body["code"] == "product_disabled")
+            let query = "?product=firefox&branch=releases/mozilla-beta"
+            #expect(try await world.call("DELETE", "/disabled-products\(query)", as: ReleaseWorld.script).status == 200)
+            let form = Self.fields + [("firefox-promptWaitTime", "60"), ("firefox-isSecurityDriven", "true")]
+            #expect(try await Self.post(world, "/v1/submit_release.html", form).status == 302)
+            let row = try await world.call("GET", "/v1/releases/\(Self.name)", as: Self.account).body
+            for name in ["partials", "description", "mh_changeset", "release_eta", "starter", "shippedAt"] {
+                #expect(row[name] == .null, "\(name)")
+            }
+            #expect(row["promptWaitTime"] == 60)
+            #expect(row["isSecurityDriven"] == true)
+            #expect(row["comment"] == "one more")
+        }
+    }
+
     /// The products, with a way to begin releases of Firefox here.
     private static func catalogue(_ runner: JSONValue) -> JSONValue {
         var catalogue = ReleaseWorld.catalogue

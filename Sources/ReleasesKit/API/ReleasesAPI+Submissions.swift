@@ -152,6 +152,7 @@ extension ReleasesAPI {
         guard let number = Int(fields["buildNumber"] ?? ""), number > 0, let version = fields["version"],
             ReleaseVersion(version) != nil
         else { throw StepProblem.invalid("version and buildNumber have to be a version and a number") }
+        try await checkEnabled(product, fields["branch"] ?? "", for: account.caller)
         for name in ["product", "csrf_token"] { fields[name] = nil }
         let sorted = fields.sorted { $0.key < $1.key }
         var json = JSONObject(sorted.map { (key: $0.key, value: .string($0.value)) })

@@ -134,10 +134,7 @@ public struct ReleasesAPI: Sendable {
         let product = try body.text("product")
         let branch = try body.text("branch")
         try caller.require("add_release", product, groups: groups(product, body["product_key"]?.string))
-        let disabled = try await service.switches.disabled()[product] ?? []
-        if caller.isClient, disabled.contains(branch) || disabled.contains("") {
-            throw StepProblem(401, "product_disabled", "Taskcluster based submissions are disabled")
-        }
+        try await checkEnabled(product, branch, for: caller)
         guard let number = body["build_number"]?.int, (1...100_000).contains(number) else {
             throw StepProblem.invalid("build_number has to be a number from 1 on")
         }
@@ -156,6 +153,14 @@ public struct ReleasesAPI: Sendable {
         var json = try await service.json(release)
         if !warnings.isEmpty { json["warnings"] = JSONValue(warnings) }
         return .json(json, status: 201)
+    }
+
+    /// Refuses scripts that release something of a branch that is disabled for them.
+    func checkEnabled(_ product: String, _ branch: String, for caller: Caller) async throws {
+        guard caller.isClient else { return }
+        let disabled = try await service.switches.disabled()[product] ?? []
+        guard disabled.contains(branch) || disabled.contains("") else { return }
+        throw StepProblem(401, "product_disabled", "Taskcluster based submissions are disabled")
     }
 
     func schedule(_ request: APIRequest) async throws -> APIResponse {

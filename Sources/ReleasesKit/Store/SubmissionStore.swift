@@ -27,8 +27,19 @@ struct Submission: Sendable {
     /// Why there is none yet.
     var problem: String?
 
+    /// What rows have whether or not the form says anything of it.
+    private static let usual = [
+        "l10nChangesets", "partials", "promptWaitTime", "comment", "description", "mh_changeset", "release_eta",
+    ]
+
     var json: JSONValue {
         var json = fields
+        for name in Self.usual where json[name] == nil { json[name] = .null }
+        if let text = json["promptWaitTime"]?.string {
+            json["promptWaitTime"] = Int(text).map { JSONValue($0) } ?? .null
+        }
+        let security = json["isSecurityDriven"]?.string?.lowercased() ?? ""
+        json["isSecurityDriven"] = JSONValue(["1", "true", "on", "y", "yes"].contains(security))
         json["name"] = .string(name)
         json["product"] = .string(product)
         json["submitter"] = .string(submitter)
