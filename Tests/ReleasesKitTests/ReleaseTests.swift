@@ -3,6 +3,7 @@
 import HTTPClient
 import JSON
 import Postgres
+import StepKit
 import TestSupport
 import Testing
 
@@ -251,6 +252,29 @@ struct ReleaseTests {
         }
     }
 
+    @Test func `83: a release whose pipeline is gone keeps no other release waiting`() async throws {
+        try await ReleaseWorld.with { world in
+            world.around.state.withLock { $0.makesTasks = false }
+            // In whatever order they are taken, one that is gone comes before the one that is there.
+            let names = ["60.0b1", "60.0b2", "60.0b3"].map { "Firefox-\($0)-build1" }
+            for (name, version) in zip(names, ["60.0b1", "60.0b2", "60.0b3"]) {
+                #expect(try await world.release(version).status == 201)
+                for phase in ["promote_firefox", "push_firefox"] {
+                    let path = "/releases/\(name)/\(phase)"
+                    #expect(try await world.call("PUT", path, as: ReleaseWorld.script).status == 200)
+                }
+            }
+            for name in [names[0], names[2]] {
+                try await world.pool.execute("update shipit_pipeline.steps set deleted_at = now() where uid = \(name)")
+            }
+            world.around.state.withLock { $0.makesTasks = true }
+            try await eventually("push has begun") {
+                try await world.service.callForWaiting()
+                return world.around.puts("\(names[1]).push_firefox") > 0
+            }
+        }
+    }
+
     @Test func `84: what is disabled is disabled for scripts, not for people`() async throws {
         try await ReleaseWorld.with { world in
             let body: JSONValue = ["product": "firefox", "branch": ""]
@@ -283,6 +307,15 @@ struct ReleaseTests {
             )
             #expect(try await world.call("POST", "/releases", [:]).status == 401)
             #expect(try await world.release(as: try world.person("nobody", [])).status == 401)
+            // Whoever releases one product does not release another one by its name.
+            let stranger = try world.person("stranger", ["shipit_other"])
+            for (product, key) in [("firefox", "other"), ("other", "firefox")] {
+                let request: JSONValue = [
+                    "product": .string(product), "product_key": .string(key), "branch": "releases/mozilla-beta",
+                    "version": "60.0b9", "revision": "abc", "build_number": 1,
+                ]
+                #expect(try await world.call("POST", "/releases", request, as: stranger).status == 401, "\(key)")
+            }
             #expect(try await world.release(as: "c \(prefix)/add_release/firefox").status == 201)
             let phase = "/releases/\(Self.name)/promote_firefox"
             #expect(
@@ -398,11 +431,18 @@ struct ReleaseTests {
             let other = try #require(
                 try await world.call("POST", "/merge-automation", wish, as: person).body["id"]?.int
             )
+            let pending = try await world.service.merge(other)
             #expect(
                 try await world.call("DELETE", "/merge-automation/\(other)", as: person).body["status"] == "canceled"
             )
             #expect(try await world.call("POST", "/merge-automation/\(other)/start", as: person).status == 400)
             #expect(try await world.call("PATCH", "/merge-automation/\(other)", as: ReleaseWorld.script).status == 400)
+            // Nor is it carried out if it was given up while its start was under way.
+            let refusal = await #expect(throws: StepProblem.self) {
+                try await world.service.start(pending, by: .client(name: "c", scopes: []))
+            }
+            #expect(refusal?.code == "merge_closed")
+            #expect(try await world.call("GET", "/\(pending.pipeline)/status", as: "tests *").status == 404)
         }
     }
 

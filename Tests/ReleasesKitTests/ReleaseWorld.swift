@@ -235,6 +235,7 @@ struct ReleaseWorld: Sendable {
                 ],
             ],
             "devedition": ["phases": ["promote_firefox"], "allow-phase-skipping": true],
+            "other": ["phases": ["promote_firefox"], "authorized-ldap-groups": ["shipit_other"]],
             "fennec": ["legacy": true],
         ],
         "groups": ["releng": ["shipit_releng"], "relman": ["shipit_relman"]],

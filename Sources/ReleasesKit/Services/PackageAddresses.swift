@@ -10,14 +10,14 @@ import TaskclusterClient
 final class PackageAddresses: Sendable {
     private enum Finding: Sendable {
         case address(String)
-        /// There was none at this moment.
+        /// There was none, and until this moment nobody asks again.
         case nothing(Timestamp)
     }
 
     /// How many groups of tasks are asked about for one reader, and how many are remembered.
     private static let limits = (asked: 20, remembered: 1000)
-    /// How long a group without a package is left alone.
-    private static let pause = Duration.seconds(300)
+    /// How long a group without a package is left alone, and one that could not be asked about.
+    private static let pauses = (empty: Duration.seconds(300), silent: Duration.seconds(15))
 
     private let client: TaskclusterClient
     private let known = Mutex<[String: Finding]>([:])
@@ -32,7 +32,7 @@ final class PackageAddresses: Sendable {
     func addresses(of tasks: [String], at now: Timestamp) async -> [String: String] {
         let unknown = known.withLock { known in
             tasks.filter { task in
-                if case .nothing(let moment)? = known[task] { return now - moment >= Self.pause }
+                if case .nothing(let end)? = known[task] { return now >= end }
                 return known[task] == nil
             }
         }
@@ -51,12 +51,18 @@ final class PackageAddresses: Sendable {
     private func lookUp(_ task: String, at now: Timestamp) async {
         do {
             let address = try await withTimeout(.seconds(5)) { [self] in try await package(of: task) }
-            known.withLock { known in
-                if known.count >= Self.limits.remembered { known = [:] }
-                known[task] = address.map { .address($0) } ?? .nothing(now)
-            }
+            remember(address.map { .address($0) } ?? .nothing(now + Self.pauses.empty), task)
         } catch {
+            // Others who read meanwhile must not wait each for themselves.
+            remember(.nothing(now + Self.pauses.silent), task)
             Logger.current.debug("no package found", metadata: ["task.id": "\(task)", "error": "\(error)"])
+        }
+    }
+
+    private func remember(_ finding: Finding, _ task: String) {
+        known.withLock { known in
+            if known.count >= Self.limits.remembered { known = [:] }
+            known[task] = finding
         }
     }
 

@@ -21,7 +21,7 @@ extension ReleaseService {
 
     /// Starts a merge: a pipeline of one step, the action of the source.
     func start(_ merge: Merge, by caller: Caller) async throws {
-        guard [.pending, .running].contains(merge.status) else { throw Self.closed(merge) }
+        guard [.pending, .running].contains(merge.status) else { throw Self.closed(merge.status) }
         guard let product = catalogue.product(merge.product) else {
             throw StepProblem.invalid("Product \(merge.product) is not known")
         }
@@ -43,14 +43,20 @@ extension ReleaseService {
             "description": .string("\(merge.behavior) of \(merge.product)"), "namespace_steps": true,
             "labels": ["product": .string(merge.product)], "parameters": ["steps": [step]],
         ]
-        // The pipeline is the same if it was made before the state was noted.
-        _ = try await pipelines.create(definition, uid: merge.pipeline, origin: StepOrigin(actor: caller.name)) { _ in }
-        _ = try await merges.move(merge.id, from: [.pending], to: .running, by: caller.name)
+        // Both or neither: whoever gives the merge up meanwhile comes before both, or finds the pipeline.
+        _ = try await pipelines.create(
+            definition,
+            uid: merge.pipeline,
+            origin: StepOrigin(actor: caller.name)
+        ) { change in
+            let status = try await merges.start(merge.id, by: caller.name, on: change.connection)
+            guard let status, [.pending, .running].contains(status) else { throw Self.closed(status ?? merge.status) }
+        }
     }
 
     /// Gives a merge up; what goes on is cancelled.
     func cancel(_ merge: Merge, by caller: Caller) async throws {
-        guard merge.status != .completed else { throw Self.closed(merge) }
+        guard merge.status != .completed else { throw Self.closed(.completed) }
         _ = try await merges.move(merge.id, from: [.pending, .running, .failed], to: .canceled, by: caller.name)
         guard try await step(of: merge) != nil else { return }
         try await pipelines.work(on: merge.pipeline, actor: caller.name) { door in
@@ -63,10 +69,10 @@ extension ReleaseService {
         let open: [Merge.Status] = [.pending, .running, .failed]
         let isMoved = try await merges.move(merge.id, from: open, to: .completed, by: caller.name)
         // The script says it again after an answer that was lost.
-        guard isMoved || merge.status == .completed else { throw Self.closed(merge) }
+        guard isMoved || merge.status == .completed else { throw Self.closed(merge.status) }
     }
 
-    private static func closed(_ merge: Merge) -> StepProblem {
-        StepProblem(400, "merge_closed", "Cannot update automation in \(merge.status.rawValue) status")
+    private static func closed(_ status: Merge.Status) -> StepProblem {
+        StepProblem(400, "merge_closed", "Cannot update automation in \(status.rawValue) status")
     }
 }

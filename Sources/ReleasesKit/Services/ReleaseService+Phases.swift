@@ -145,11 +145,8 @@ extension ReleaseService {
                     }
                     try await body(release, &door)
                 }
-            } catch let problem as StepProblem {
-                Logger.current.warning(
-                    "a release cannot be looked after",
-                    metadata: ["release": "\(name)", "error": "\(problem.detail)"]
-                )
+            } catch {
+                try Self.goOn(after: error, name)
             }
         }
     }

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 
 import Core
+import Logging
 import PipelineKit
+import Postgres
 public import Pulse
 public import ServiceLifecycle
 import StepKit
@@ -17,6 +19,19 @@ extension ReleaseService {
             PeriodicService(name: "release-revocations", every: .seconds(1)) { try await watch.look() },
             PeriodicService(name: "release-pipelines", every: .seconds(2)) { try await makePipelines() },
         ] + runnerServices
+    }
+
+    /// Says what went wrong with one release, and throws what goes wrong with all.
+    static func goOn(after error: any Error, _ name: String) throws {
+        try Task.checkCancellation()
+        if let error = error as? PostgresError, error.isConnectionFailure || error.code == .poolClosed { throw error }
+        // A pipeline that somebody has deleted says nothing new each time.
+        let isGone = (error as? StepProblem)?.status == 404
+        Logger.current.log(
+            level: isGone ? .debug : .warning,
+            "a release is not looked after",
+            metadata: ["release": "\(name)", "error": "\(error)"]
+        )
     }
 
     /// Begins releases of the first version, where a product says how.

@@ -10,16 +10,21 @@ extension ReleaseService {
     /// Whatever becomes of the pipeline, what was told to the first version stays as it is.
     func makePipelines() async throws {
         for submission in try await submissions.pending() {
-            var problem: String?
             do {
-                try await makePipeline(submission)
-            } catch let refusal as StepProblem {
-                problem = refusal.detail
-            }
-            let text = problem
-            _ = try await submissions.change(submission.name, by: Self.actor) { changed in
-                changed.problem = text
-                changed.isPending = text != nil
+                var problem: String?
+                do {
+                    try await makePipeline(submission)
+                } catch let refusal as StepProblem {
+                    problem = refusal.detail
+                }
+                guard problem == nil || problem != submission.problem else { continue }
+                let text = problem
+                _ = try await submissions.change(submission.name, by: Self.actor) { changed in
+                    changed.problem = text
+                    changed.isPending = text != nil
+                }
+            } catch {
+                try Self.goOn(after: error, submission.name)
             }
         }
     }

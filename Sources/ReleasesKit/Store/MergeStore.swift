@@ -95,6 +95,19 @@ struct MergeStore: Sendable {
         try await pool.query("select * from shipit_releases.merges where id = \(id)").first.map { try Self.merge($0) }
     }
 
+    /// Notes in the transaction that is open on a connection that a merge is started, if it may be.
+    ///
+    /// - Returns: How it stood before; until the transaction ends it stays as it is then.
+    func start(_ id: Int, by actor: String, on connection: PostgresConnection) async throws -> Merge.Status? {
+        let rows = try await connection.query("select * from shipit_releases.merges where id = \(id) for update")
+        guard let merge = try rows.first.map({ try Self.merge($0) }), merge.status == .pending else {
+            return try rows.first.map { try Self.merge($0).status }
+        }
+        try await connection.execute("update shipit_releases.merges set status = 'running' where id = \(id)")
+        try await journal.write("merge_running", merge.pipeline, by: actor, [:], on: connection)
+        return merge.status
+    }
+
     /// Moves a merge, if it is in one of some states.
     ///
     /// - Returns: Whether it was.
