@@ -175,7 +175,9 @@ public struct SignoffService: StepService {
             change.record(
                 "signed",
                 subject: signing.group,
-                ["sub": .string(person.subject), "digest": .string(digest)]
+                [
+                    "sub": .string(person.subject), "digest": .string(digest), "revocations_seen": JSONValue(seen),
+                ]
             )
             live = try await signatures.live(change.step.id, on: change.connection)
             try await settle(policy, live, &change)
