@@ -87,6 +87,18 @@ struct ContractTests {
         }
     }
 
+    @Test func `24: under the old path a step that goes on is deleted without force where that is wished`() async throws
+    {
+        for isWished in [false, true] {
+            try await SignoffWorld.with(deletesAll: isWished) { (world) async throws in
+                #expect(try await world.call("PUT", "/step/p", Self.body).status == 200)
+                #expect(try await world.call("DELETE", "/p").status == 409)
+                #expect(try await world.call("DELETE", "/step/p").status == (isWished ? 200 : 409))
+                #expect(try await world.call("GET", "/p").status == (isWished ? 404 : 200))
+            }
+        }
+    }
+
     @Test func `24: a step that goes on is deleted by force alone, and its name is free then`() async throws {
         try await SignoffWorld.with { world in
             try await world.call("PUT", "/p", Self.body)

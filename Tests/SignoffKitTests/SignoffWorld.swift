@@ -66,6 +66,7 @@ struct SignoffWorld: Sendable {
         login: LoginPage? = nil,
         isPublic: Bool = false,
         verifier: TokenVerifier? = nil,
+        deletesAll: Bool = false,
         exchange: String = "exchange/nowhere/v1/step-status",
         _ body: @Sendable @escaping (SignoffWorld) async throws -> Void
     ) async throws {
@@ -94,13 +95,14 @@ struct SignoffWorld: Sendable {
                         now: clock.now
                     )
                     let tokens = verifier ?? tokens(keys, clock)
-                    let service = SignoffService(
+                    var service = SignoffService(
                         store: store,
                         requiresSecondFactor: true,
                         longestLogin: 43_200,
                         directory: directory,
                         balrog: balrog
                     )
+                    service.aliasDeletesAll = deletesAll
                     stores.append((store, service))
                     let api = SignoffAPI(service: service, tokens: tokens, isPublic: isPublic, login: login)
                     urls.append(

@@ -64,13 +64,14 @@ enum ShipItSignoff: DaemonDescription {
         }
         try settings.check()
         guard let tokens = foundation.tokens else { return [] }
-        let service = SignoffService(
+        var service = SignoffService(
             store: foundation.store,
             requiresSecondFactor: requiresSecondFactor,
             longestLogin: longestLogin,
             directory: directory,
             balrog: root.map { Balrog(root: $0, token: token, transport: foundation.transport) }
         )
+        service.aliasDeletesAll = foundation.deletesAllAtAlias
         var login: LoginPage?
         if !callbacks.isEmpty, let client {
             login = LoginPage(

@@ -57,7 +57,7 @@ enum ShipItTaskcluster: DaemonDescription {
         )
         try settings.check()
         let bus = QueueListener(pulse: foundation.pulse)
-        let service = TaskclusterService(
+        var steps = TaskclusterService(
             store: foundation.store,
             client: TaskclusterClient(
                 rootURL: foundation.rootURL,
@@ -70,6 +70,8 @@ enum ShipItTaskcluster: DaemonDescription {
             hooksNameTasks: namesTasks,
             pace: pace
         )
+        steps.aliasDeletesAll = foundation.deletesAllAtAlias
+        let service = steps
         bus.tell { group, task in try await service.heard(group: group, task: task) }
         let api = TaskclusterAPI(service: service, tokens: foundation.tokens, isPublic: foundation.isPublic)
         return foundation.services(

@@ -83,6 +83,7 @@ struct Dispatcher: Sendable {
             reply.fields = standard.completing(
                 reply.fields,
                 origin: head.fields[.origin],
+                isSecure: head.forwardedScheme == "https",
                 trace: identifiers.trace,
                 request: identifiers.request,
                 date: date.text

@@ -83,7 +83,8 @@ struct StandardFields: Sendable {
             fields[.accessControlAllowOrigin] = nil
             fields[.vary] = "Origin"
             fields[.accessControlAllowHeaders] = "Authorization,Content-Type,If-Match,If-None-Match,Idempotency-Key"
-            fields[.accessControlAllowMethods] = "OPTIONS,GET,HEAD,POST,PUT,DELETE"
+            fields[.accessControlAllowMethods] = "OPTIONS,GET,HEAD,POST,PUT,PATCH,DELETE"
+            fields[.known("X-Frame-Options")] = "SAMEORIGIN"
             fields[.known("Access-Control-Expose-Headers")] = "ETag,Location,Retry-After,WWW-Authenticate"
         }
         base = fields
@@ -94,12 +95,14 @@ struct StandardFields: Sendable {
     func completing(
         _ own: HTTPFields,
         origin: String? = nil,
+        isSecure: Bool = false,
         trace: String,
         request: String,
         date: String
     ) -> HTTPFields {
         var fields = base
         if let origin, origins?.contains(origin) == true { fields[.accessControlAllowOrigin] = origin }
+        if isSecure { fields[.strictTransportSecurity] = "max-age=7776000" }
         for field in own {
             fields[field.name] = nil
         }

@@ -147,7 +147,7 @@ extension PipelineAPI {
         case "failure": state = .failed
         default: throw StepProblem.invalid("status has to be success or failure")
         }
-        return try await operate(request, actor) { evaluation, change in
+        return try await operate(request, actor, reopens: true) { evaluation, change in
             try await consider(.resolve, step, reason, actor, &change)
             try evaluation.resolve(step, state, reason)
             change.record("resolve", subject: step, ["state": .string(state.rawValue), "reason": .string(reason)])

@@ -64,7 +64,11 @@ extension PipelineAPI {
         let parameters = body["parameters"] ?? [:]
         let definition = try await service.filledIn(request.parameter("name"), uid: uid, parameters: parameters)
         if request.flag("dry_run") { return .json(definition.json) }
-        let step = try await service.create(definition, origin: StepOrigin(actor: actor.name))
+        let step = try await service.create(
+            definition,
+            origin: StepOrigin(actor: actor.name),
+            key: try request.requestKey(service.store, actor)
+        )
         return .json(["uid": .string(uid)], headers: ["ETag": step.entityTag, "Location": "/\(uid)"])
     }
 }

@@ -92,10 +92,13 @@ public struct PipelineAPI: Sendable {
         let body = try Self.formOrJSON(request)
         guard let uid = body["uid"]?.string else { throw StepProblem.invalid("uid is missing", code: "invalid_uid") }
         let actor = try await steps.endpoints.gate.admit(request, "create", uid)
-        guard let pipeline = body["pipeline"] else { return try await steps.create(uid, body, request, actor) }
+        let key = try request.requestKey(service.store, actor)
+        guard let pipeline = body["pipeline"] else {
+            return try await steps.create(uid, body, request, actor, key: key)
+        }
         try body.allowOnly(["uid", "pipeline"])
         guard let pipeline = pipeline.object else { throw StepProblem.invalid("pipeline has to be an object") }
-        return try await steps.create(uid, pipeline, request, actor)
+        return try await steps.create(uid, pipeline, request, actor, key: key)
     }
 
     private static func formOrJSON(_ request: APIRequest) throws(StepProblem) -> JSONObject {

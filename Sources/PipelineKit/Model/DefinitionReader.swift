@@ -68,6 +68,8 @@ struct DefinitionReader {
     private static let members: Set<String> = [
         "uid", "description", "labels", "parameters", "steps", "on_failure", "concurrency_key", "concurrency_policy",
         "namespace_steps", "deadline", "dry_run", "notify", "template",
+        // What is told with a definition, and says nothing of what it shall be.
+        "resolved",
     ]
 
     private mutating func definition(_ body: JSONObject, uid: String) -> PipelineDefinition {
@@ -90,7 +92,11 @@ struct DefinitionReader {
         if body["parameters"] != nil, body["parameters"]?.object == nil {
             fail("parameters", "type", "parameters has to be an object")
         }
-        allowOnly(parameters, ["steps"], "parameters")
+        definition.parameters = parameters
+        definition.parameters["steps"] = nil
+        if JSONValue.object(definition.parameters).bytes().count > 64 << 10 {
+            fail("parameters", "too_large", "parameters beside the steps are longer than 64 KiB")
+        }
         guard let list = (parameters["steps"] ?? body["steps"])?.array else {
             fail("parameters.steps", "missing", "parameters.steps has to be a list")
             return definition

@@ -26,6 +26,8 @@ struct PipelineDefinition: Sendable {
     var uid: String
     var description = ""
     var labels: JSONObject = [:]
+    /// What the parameters of steps may refer to.
+    var parameters: JSONObject = [:]
     var steps: [StepSpecification] = []
     var onFailure = FailurePolicy.drain
     var concurrencyKey: String?
@@ -44,7 +46,9 @@ struct PipelineDefinition: Sendable {
         var json: JSONObject = ["uid": .string(uid)]
         json["description"] = .string(description)
         json["labels"] = .object(labels)
-        json["parameters"] = ["steps": .array(steps.map { .object($0.json) })]
+        var parameters = parameters
+        parameters["steps"] = .array(steps.map { .object($0.json) })
+        json["parameters"] = .object(parameters)
         json["on_failure"] = .string(onFailure.rawValue)
         if let concurrencyKey {
             json["concurrency_key"] = .string(concurrencyKey)

@@ -59,8 +59,19 @@ extension Evaluation {
     }
 
     /// Ends a step as an operator says.
+    ///
+    /// One that has not succeeded may be taken for completed afterwards; what was left out because of it can start then.
     mutating func resolve(_ uid: String, _ state: RunState, _ reason: String) throws(StepProblem) {
-        guard steps[uid]?.state.isTerminal == false else { throw closed(uid) }
+        if let run = steps[uid], run.state.isTerminal {
+            guard state == .completed, [.failed, .exception, .cancelled].contains(run.state) else { throw closed(uid) }
+            let later = graph.descendants(of: [uid])
+            for other in ordered where later.contains(other.uid) && other.state == .skipped && !other.skippedByHand {
+                steps[other.uid] = fresh(other, attempt: other.attempt)
+                note("step_reset", other.uid, ["attempt": JSONValue(other.attempt)])
+            }
+        } else if steps[uid] == nil {
+            throw closed(uid)
+        }
         steps[uid]?.ending = nil
         move(uid, state, "resolved: \(reason)")
     }

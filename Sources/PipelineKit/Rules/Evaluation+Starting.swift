@@ -98,7 +98,8 @@ extension Evaluation {
         }
         let context: JSONObject = [
             "pipeline": [
-                "uid": .string(definition.uid), "labels": .object(definition.labels), "parameters": [:],
+                "uid": .string(definition.uid), "labels": .object(definition.labels),
+                "parameters": .object(definition.parameters),
             ],
             "steps": .object(visible),
         ]

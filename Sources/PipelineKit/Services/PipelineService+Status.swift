@@ -46,6 +46,28 @@ extension PipelineService {
         return View(step: step, evaluation: evaluation, wanted: try RunStore.wanted(rows[3]))
     }
 
+    /// The pipeline in lists, which say at once how far it is.
+    public func item(_ step: Step) -> JSONObject {
+        var item = step.status
+        for (name, value) in step.info { item[name] = value }
+        return item
+    }
+
+    /// What steps that have been started were asked to do.
+    public func resolved(_ step: Step) async throws -> JSONObject? {
+        let definition = try Self.parsed(step.definition)
+        var steps: [JSONValue] = []
+        for run in try await runs.steps(step.id) {
+            guard let name = run.remoteUID, let request = run.request else { continue }
+            let address = definition.steps.first { $0.uid == run.uid }?.apiURL ?? ""
+            steps.append([
+                "uid": .string(run.uid), "attempt": JSONValue(run.attempt), "remote_uid": .string(name),
+                "remote_url": .string("\(address)/\(name)"), "request": .object(request),
+            ])
+        }
+        return ["steps": .array(steps)]
+    }
+
     /// What is told of a pipeline beyond the contract: its steps.
     public func info(of step: Step) async throws -> JSONObject {
         Self.info(try await view(step.uid), of: step)

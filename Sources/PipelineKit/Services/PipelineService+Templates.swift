@@ -53,13 +53,16 @@ extension PipelineService {
     func create(
         _ definition: PipelineDefinition,
         origin: StepOrigin,
+        key: StepStore.RequestKey? = nil,
         _ more: (inout StepTransaction) async throws -> Void = { _ in }
     ) async throws -> Step {
         let creation = try await store.create(
             definition.uid,
             definition: definition.json,
             labels: definition.labels,
-            origin: origin
+            origin: origin,
+            key: key,
+            reply: ["uid": .string(definition.uid)]
         ) { change in
             try await begin(&change)
             try await more(&change)

@@ -12,6 +12,9 @@ public struct SignoffService: StepService {
     /// The path of the original.
     public var alias: String? { "/step" }
 
+    /// Whether deleting at the path of the original cancels what goes on.
+    public var aliasDeletesAll = false
+
     let store: StepStore
     let signatures: SignatureStore
     let rules: SigningRules

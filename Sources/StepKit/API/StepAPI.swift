@@ -14,6 +14,8 @@ public protocol StepService: Sendable {
     var alias: String? { get }
     /// Whether the list at the alias holds names alone.
     var aliasListsNames: Bool { get }
+    /// Whether deleting at the alias cancels what goes on without being asked to, as the original did.
+    var aliasDeletesAll: Bool { get }
 
     /// Checks what a caller wants and fills in the defaults; equal results are the same request.
     func definition(_ body: JSONObject, uid: String, origin: StepOrigin) async throws -> StepDefinition
@@ -25,6 +27,10 @@ public protocol StepService: Sendable {
     func refreshed(_ step: Step) async throws -> Step
     /// What the service tells of a step beyond the contract.
     func info(of step: Step) async throws -> JSONObject
+    /// The step in lists.
+    func item(_ step: Step) -> JSONObject
+    /// What is told with a definition beside it.
+    func resolved(_ step: Step) async throws -> JSONObject?
     /// The status as text, where the service has means to give it without making it anew; nil is made anew.
     func rendered(_ uid: String) async throws -> RenderedStatus?
     /// What would be done for a definition, told instead of doing it; nil if the service has no plans to tell.
@@ -36,6 +42,12 @@ extension StepService {
     public var alias: String? { nil }
     /// Whole steps.
     public var aliasListsNames: Bool { false }
+    /// It does not.
+    public var aliasDeletesAll: Bool { false }
+    /// Its status.
+    public func item(_ step: Step) -> JSONObject { step.status }
+    /// Nothing.
+    public func resolved(_ step: Step) async throws -> JSONObject? { nil }
     /// As it is stored.
     public func refreshed(_ step: Step) async throws -> Step { step }
     /// What is stored with the step.
@@ -159,7 +171,7 @@ public struct StepAPI<Service: StepService>: Sendable {
                     verb: "delete",
                     query: ["force": .bool],
                     title: "Delete a step",
-                    handler: delete
+                    handler: { try await delete($0, $1, all: !base.isEmpty && service.aliasDeletesAll) }
                 ),
                 endpoints.endpoint(
                     .post,
@@ -239,7 +251,7 @@ public struct StepAPI<Service: StepService>: Sendable {
             page.reply("steps", steps) { step in
                 [JSONValue(Int(step.created.milliseconds)), JSONValue(step.id)]
             } json: { step in
-                .object(step.status)
+                .object(service.item(step))
             }
         )
     }
@@ -267,12 +279,14 @@ public struct StepAPI<Service: StepService>: Sendable {
         try await create(request.parameter("uid"), try request.jsonObject(), request, actor)
     }
 
-    /// Creates the step of a body, or finds the one that is the same.
+    /// Creates the step of a body, or finds the one that is the same; a request that comes again under its `key` gets its
+    /// first answer.
     public func create(
         _ uid: String,
         _ body: JSONObject,
         _ request: APIRequest,
-        _ actor: StepActor
+        _ actor: StepActor,
+        key: StepStore.RequestKey? = nil
     ) async throws -> APIResponse {
         if let problem = StepUID.problem(with: uid) { throw StepProblem.invalid(problem, code: "invalid_uid") }
         if let other = body["uid"], other.string != uid {
@@ -298,6 +312,7 @@ public struct StepAPI<Service: StepService>: Sendable {
             definition: definition.value,
             labels: definition.labels,
             origin: origin,
+            key: key,
             service.begin
         )
         let step =
@@ -309,7 +324,9 @@ public struct StepAPI<Service: StepService>: Sendable {
 
     private func definition(_ request: APIRequest, _ actor: StepActor) async throws -> APIResponse {
         let step = try await existing(request, load: true)
-        return .json(step.definition, headers: ["ETag": step.entityTag])
+        var definition = step.definition
+        if let resolved = try await service.resolved(step) { definition["resolved"] = .object(resolved) }
+        return .json(definition, headers: ["ETag": step.entityTag])
     }
 
     private func existing(_ request: APIRequest, load: Bool = false) async throws -> Step {
@@ -387,10 +404,10 @@ public struct StepAPI<Service: StepService>: Sendable {
         return .json(.object(step.status(info: try await service.info(of: step))), headers: ["ETag": step.entityTag])
     }
 
-    private func delete(_ request: APIRequest, _ actor: StepActor) async throws -> APIResponse {
+    private func delete(_ request: APIRequest, _ actor: StepActor, all: Bool) async throws -> APIResponse {
         let uid = request.parameter("uid")
         let step: Step
-        if request.flag("force") {
+        if all || request.flag("force") {
             step = try await store.delete(uid, actor: actor.name, match: request.match) { change in
                 change.record("cancel")
                 try await service.cancel(&change, reason: "deleted")

@@ -42,6 +42,8 @@ public struct StepFoundation: Sendable {
     public let baseURL: String
     /// Where it listens.
     public let http: HTTPServerConfiguration
+    /// Whether deleting a step under its old path cancels it, too.
+    public let deletesAllAtAlias: Bool
     /// What requests go out through.
     public let transport: CurlTransport
     /// What leases say about this process.
@@ -88,11 +90,26 @@ public struct StepFoundation: Sendable {
         )
         isPublic = settings.bool("shipit.public.read", default: false, "let everybody read steps")
         tokens = Self.tokens(settings, channel, transport, isRequired: needsTokens)
+        deletesAllAtAlias = settings.bool(
+            "shipit.legacy.delete",
+            default: false,
+            "let DELETE under the old path cancel steps that go on, as it did once"
+        )
         owner = "\(context.name)-\(UInt64.random(in: 0..<1 << 48))"
         let pool = pool
         let pulse = pulse
         context.health.register("database") { try await pool.checkHealth() }
         context.health.register("broker") { try await pulse.checkHealth() }
+        let (transport, ping) = (transport, "\(rootURL)/api/auth/v1/ping")
+        context.health.register("auth") {
+            let status = try await transport.send(HTTPRequest(url: ping, timeout: .seconds(4))).status
+            guard status == 200 else { throw Unwell(description: "the auth service answered \(status)") }
+        }
+    }
+
+    /// A service that is there and not well.
+    private struct Unwell: Error, CustomStringConvertible {
+        let description: String
     }
 
     /// The pages whose scripts may call, for which nobody speaks by default.

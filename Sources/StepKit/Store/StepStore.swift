@@ -125,17 +125,24 @@ public struct StepStore: Sendable {
 
     /// Creates a step, or finds the one that was created by the same request before.
     ///
-    /// A step of that name with another definition is a conflict. The body runs in the transaction of a new step.
+    /// A step of that name with another definition is a conflict, and so is another request under the same `key`. The body
+    /// runs in the transaction of a new step.
     public func create(
         _ uid: String,
         definition: JSONValue,
         labels: JSONObject = [:],
         origin: StepOrigin,
+        key: RequestKey? = nil,
+        reply: JSONObject = [:],
         _ begin: (inout StepTransaction) async throws -> Void
     ) async throws -> Creation {
         let digest = CanonicalJSON.digest(definition)
         let creation = try await pool.transaction { connection -> Creation in
             let moment = now()
+            if let key {
+                try await replay(key, connection)
+                try await keep(key, .object(reply), connection)
+            }
             for _ in 0..<3 {
                 let inserted = try await connection.query(
                     """

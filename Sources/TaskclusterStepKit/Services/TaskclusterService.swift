@@ -34,6 +34,9 @@ public struct TaskclusterService: StepService {
     /// As the original's list did.
     public var aliasListsNames: Bool { true }
 
+    /// Whether deleting at the path of the original cancels what goes on.
+    public var aliasDeletesAll = false
+
     let store: StepStore
     let runs: RunStore
     let client: TaskclusterClient
