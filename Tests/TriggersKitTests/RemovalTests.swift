@@ -15,13 +15,16 @@ struct RemovalTests {
         TriggerUse(trigger: TriggersWorld.coverage.name, queue: queue, exchange: exchange, routingKey: key)
     }
 
-    /// Has listeners be silent about a use for long enough.
+    /// Has listeners be silent about a use for long enough, while they spoke of others.
     private func silence(_ world: TriggersWorld, _ use: TriggerUse) async throws {
         try await world.pool.execute(
             """
             update triggers.uses set seen = now() - interval '1 hour'
             where queue = \(use.queue) and routing_key = \(use.routingKey)
             """
+        )
+        try await world.pool.execute(
+            "update triggers.places set looked = now() - interval '1 hour' where name = 'uses'"
         )
     }
 
@@ -129,6 +132,23 @@ struct RemovalTests {
                 try await waiting(pulse, in: queue, 1)
                 #expect(try await world.open() == 1)
             }
+        }
+    }
+
+    @Test func `after all listeners were away nothing is left over before they have spoken for a while`() async throws {
+        try await TriggersWorld.with { world in
+            let (old, own) = (use("old", "e"), TriggerUse(trigger: TriggersWorld.diffs.name))
+            try await world.uses.note([old, own])
+            try await world.pool.execute("update triggers.uses set seen = now() - interval '1 hour'")
+            try await world.pool.execute(
+                "update triggers.places set looked = now() - interval '2 hours', next_look = now() - interval '59 minutes'"
+            )
+            // The first one is back, and says what it has; another one may still be starting.
+            try await world.uses.note([own])
+            #expect(try await world.uses.leftovers().isEmpty)
+            try await world.pool.execute("update triggers.places set looked = now() - interval '61 seconds'")
+            try await world.uses.note([own])
+            #expect(try await world.uses.leftovers().map(\.use) == [old])
         }
     }
 

@@ -7,7 +7,7 @@ import Postgres
 struct PlaceStore: Sendable {
     /// The kinds of places.
     enum Place: String {
-        case phabricator, tasks, report, bindings
+        case phabricator, tasks, report, bindings, uses
     }
 
     let pool: PostgresPool

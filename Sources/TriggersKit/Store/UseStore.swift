@@ -5,6 +5,9 @@ import Postgres
 import Schedules
 
 /// Which triggers listeners have in their files.
+///
+/// While all of them were away, or the database was, nobody could say what they have. So nothing counts as left over before
+/// listeners have said it without a break for as long as they may be silent; the place `uses` remembers since when.
 struct UseStore: Sendable {
     /// How long a listener is silent before what it had may be taken away.
     static let silence = Duration.seconds(60)
@@ -24,6 +27,14 @@ struct UseStore: Sendable {
                 select * from unnest(\(uses.map(\.trigger))::text[], \(uses.map(\.queue))::text[],
                     \(uses.map(\.exchange))::text[], \(uses.map(\.routingKey))::text[])
                 on conflict (trigger, queue, exchange, routing_key) do update set seen = now()
+                """
+            )
+            try await connection.execute(
+                """
+                insert into triggers.places as p (name, looked, next_look)
+                values (\(PlaceStore.Place.uses.rawValue), now(), now() + \(Self.span))
+                on conflict (name) do update set next_look = excluded.next_look,
+                    looked = case when p.next_look < now() then now() else p.looked end
                 """
             )
         }
@@ -67,7 +78,12 @@ struct UseStore: Sendable {
         )
     }
 
-    private static let isSilent: SQL = "seen < now() - \(Int(silence.components.seconds))::bigint * interval '1 second'"
+    private static let span: SQL = "\(Int(silence.components.seconds))::bigint * interval '1 second'"
+
+    private static let isSilent: SQL = """
+        (seen < now() - \(span) and exists (
+            select from triggers.places where name = \(PlaceStore.Place.uses.rawValue) and looked < now() - \(span)))
+        """
 
     private static let selection: SQL =
         "select trigger, queue, exchange, routing_key, seen, \(isSilent) as is_silent from triggers.uses "
