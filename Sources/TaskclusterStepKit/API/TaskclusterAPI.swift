@@ -54,7 +54,9 @@ public struct TaskclusterAPI: Sendable {
             request.parameter("uid"),
             decision,
             reason: String(reason.prefix(2000)),
-            by: actor.name
+            by: actor.name,
+            match: request.match,
+            key: try request.requestKey(service.store, actor)
         )
         return .json(.object(step.status), headers: ["ETag": step.entityTag])
     }
@@ -70,8 +72,15 @@ extension TaskclusterService {
     }
 
     /// Carries out what somebody has decided; a step that has succeeded stays as it is.
-    func resolve(_ uid: String, _ decision: Decision, reason: String, by actor: String) async throws -> Step {
-        try await store.change(uid, actor: actor) { change in
+    func resolve(
+        _ uid: String,
+        _ decision: Decision,
+        reason: String,
+        by actor: String,
+        match: EntityTags? = nil,
+        key: StepStore.RequestKey? = nil
+    ) async throws -> Step {
+        try await store.change(uid, actor: actor, match: match, key: key) { change in
             guard change.step.state != .completed, change.step.state != .cancelled else {
                 throw StepProblem.conflict("step_closed", "The step is \(change.step.state.rawValue)")
             }
