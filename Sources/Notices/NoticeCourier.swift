@@ -58,26 +58,58 @@ public struct NoticeCourier: Service {
     }
 
     /// Delivers what is due, a bounded number at a time, and answers how many there were.
+    ///
+    /// Whoever cannot be reached holds up what is for them alone; what one target is told keeps its order.
     @discardableResult
     public func deliverDue() async throws -> Int {
-        let due = try await store.take(limit: 20, lease: .seconds(120))
-        for one in due {
-            do {
-                try await sender.send(one.notice)
-                try await store.finish(one)
-            } catch {
-                try Task.checkCancellation()
-                let pause = one.attempts <= Self.pauses.count ? Self.pauses[one.attempts - 1] : nil
-                Logger.current.warning(
-                    "a notice was not delivered",
-                    metadata: [
-                        "channel": "\(one.notice.channel.rawValue)", "error": "\(error)",
-                        "attempts": "\(one.attempts)", "givenUp": "\(pause == nil)",
-                    ]
-                )
-                try await store.fail(one, error: "\(error)", pause: pause)
+        let due = try await store.take(limit: 20, lease: Self.lease)
+        let begun = ContinuousClock.now
+        let targets = Dictionary(grouping: due) { "\($0.notice.channel.rawValue) \($0.notice.target)" }
+        let failure = await withTaskGroup(of: (any Error)?.self) { group in
+            for notices in targets.values {
+                group.addTask { await deliver(notices, leasedAt: begun) }
             }
+            var failure: (any Error)?
+            for await one in group { failure = failure ?? one }
+            return failure
         }
+        if let failure { throw failure }
         return due.count
+    }
+
+    /// How long a process has for what it takes, and how much of that one delivery may need.
+    private static let lease = Duration.seconds(120)
+    private static let longest = Duration.seconds(45)
+
+    /// Delivers notices to one target; answers what keeps it from noting what became of them.
+    private func deliver(_ notices: [DueNotice], leasedAt begun: ContinuousClock.Instant) async -> (any Error)? {
+        do {
+            for notice in notices.sorted(by: { ($0.ids.first ?? 0) < ($1.ids.first ?? 0) }) {
+                // Whoever takes it when the lease is over must find it undelivered, or it is told twice.
+                guard ContinuousClock.now - begun < Self.lease - Self.longest else { return nil }
+                try await deliver(notice)
+            }
+            return nil
+        } catch {
+            return error
+        }
+    }
+
+    private func deliver(_ due: DueNotice) async throws {
+        do {
+            try await withTimeout(Self.longest) { [sender] in try await sender.send(due.notice) }
+            try await store.finish(due)
+        } catch {
+            try Task.checkCancellation()
+            let pause = due.attempts <= Self.pauses.count ? Self.pauses[due.attempts - 1] : nil
+            Logger.current.warning(
+                "a notice was not delivered",
+                metadata: [
+                    "channel": "\(due.notice.channel.rawValue)", "error": "\(error)",
+                    "attempts": "\(due.attempts)", "givenUp": "\(pause == nil)",
+                ]
+            )
+            try await store.fail(due, error: "\(error)", pause: pause)
+        }
     }
 }
