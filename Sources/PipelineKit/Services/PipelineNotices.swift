@@ -72,9 +72,10 @@ struct PipelineNotices: Sendable {
         }
     }
 
-    /// Forgets reminders of a step that were not sent yet: nothing is missing there any more.
-    func forgetReminders(of steps: [StepRun], _ change: StepTransaction) async throws {
-        for run in steps {
+    /// Forgets reminders that were not sent yet of steps that no longer wait for people.
+    func forgetReminders(_ after: Evaluation, _ before: [StepRun], _ change: StepTransaction) async throws {
+        for run in before where run.state == .running && run.remoteInfo["missing"] != nil {
+            guard after.steps[run.uid]?.state != .running else { continue }
             let parts = [String(change.step.id), NotifyRule.Event.signoffReminder.rawValue, run.uid, ""]
             try await queue.withdraw(beginning: parts.joined(separator: "."), on: change.connection)
         }

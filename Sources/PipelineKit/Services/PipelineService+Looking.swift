@@ -196,11 +196,7 @@ extension PipelineService {
         }
         let wasTerminal = change.step.state.isTerminal
         change.move(to: state, message: String(message.prefix(2000)))
-        let old = Dictionary(before.map { ($0.uid, $0) }) { first, _ in first }
-        let approved = evaluation.ordered.filter { run in
-            run.state != .running && old[run.uid]?.state == .running && old[run.uid]?.remoteInfo["missing"] != nil
-        }
-        try await notices.forgetReminders(of: approved, change)
+        try await notices.forgetReminders(evaluation, before, change)
         try await notices.tell(
             PipelineNotices.happenings(evaluation, before, end: wasTerminal || !state.isTerminal ? nil : change.step),
             evaluation.definition,

@@ -32,6 +32,7 @@ extension PipelineService {
                 change.reopen(to: .running, message: "")
             }
             try await runs.write(evaluation.ordered, before: before, id, on: change.connection)
+            try await notices.forgetReminders(evaluation, before, change)
             for note in evaluation.notes { change.record(note.kind, subject: note.step, note.data) }
             describe(evaluation, &change)
             change.step.nextCheck = change.now
