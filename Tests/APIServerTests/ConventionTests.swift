@@ -295,6 +295,8 @@ struct ConventionTests {
                     #expect(reply.headers["Vary"]?.contains("Origin") == true)
                     #expect(reply.headers["Access-Control-Allow-Headers"]?.contains("If-Match") == true)
                     #expect(reply.headers["Access-Control-Allow-Credentials"] == nil)
+                    #expect(reply.headers["Access-Control-Allow-Methods"]?.contains("PATCH") == true)
+                    #expect(reply.headers["X-Frame-Options"] == "SAMEORIGIN")
                 }
             }
             let reply = try await server.send("GET", base + "/ping")

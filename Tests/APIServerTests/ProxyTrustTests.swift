@@ -89,6 +89,10 @@ struct ProxyTrustTests {
             #expect(answer.status == (isBelieved ? 200 : 308))
         }
         configuration.forcesTLS = false
+        try await TestServer.run(configuration: configuration) { (server) async throws in
+            let answer = try await server.send("GET", Self.base + "/ping", headers: [("X-Forwarded-Proto", "https")])
+            #expect((answer.headers["Strict-Transport-Security"] != nil) == isBelieved)
+        }
         #expect(try await signed(configuration) == (isBelieved ? 404 : 401))
     }
 
