@@ -87,7 +87,19 @@ struct DaemonRun<D: DaemonDescription>: AsyncParsableCommand {
 
     @OptionGroup var options: DaemonOptions
 
+    @Flag(name: .long, help: "Only report what is wrong with the configuration: 0 if nothing is, 1 otherwise.")
+    var checkConfig = false
+
     func run() async throws {
+        guard !checkConfig else {
+            let status = await Daemon.checkConfiguration(
+                D.self,
+                overrides: options.overrides,
+                file: options.config,
+                more: TaskclusterSecret().add
+            )
+            throw ExitCode(status == Daemon.succeeded ? 0 : 1)
+        }
         throw ExitCode(
             await Daemon.run(D.self, overrides: options.overrides, file: options.config, more: TaskclusterSecret().add)
         )

@@ -182,6 +182,12 @@ def test_a_good_configuration_is_good(running, name):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_the_check_has_a_short_form(running):
+    assert run("shipit-signoff", "--check-config", env=environment(running, "shipit-signoff")).returncode == 0
+    done = run("shipit-signoff", "--check-config", env=environment(running, "shipit-signoff", DATABASE_URL=None))
+    assert done.returncode == 1 and done.stderr.startswith("shipit-signoff: DATABASE_URL is not set"), done.stderr
+
+
 @pytest.mark.parametrize("name", DAEMONS)
 @pytest.mark.parametrize(
     "arguments, word",
