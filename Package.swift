@@ -300,7 +300,10 @@ let package = Package(
                 .lifecycle, .logging,
             ],
             path: "Tests/Benchmarks",
-            exclude: ["chain_peer.py", "floor", "peers.js", "peers.py", "template.json", "context.json"],
+            exclude: [
+                "celery_peer.py", "chain_peer.py", "context.json", "floor", "peers.js", "peers.py", "steps_peer.py",
+                "template.json",
+            ],
             swiftSettings: house,
             linkerSettings: lean
         ),

@@ -16,7 +16,8 @@ enum Benchmarks {
                | trigger CONNECTIONS COUNT | messages SINGLE BURST | due HOOKS MINUTES | lateness COUNT
                | bind HOOKS | unbind RUN | change COUNT
                | shipit-read CONNECTIONS SECONDS PERSON(0,1) | shipit-sign CONNECTIONS COUNT | shipit-next COUNT
-               | shipit-fill PIPELINES STEPS
+               | shipit-fill PIPELINES STEPS | shipit-put CONNECTIONS PIPELINES STEPS | shipit-events PIPELINES STEPS
+               | shipit-restart | shipit-hang URL PIPELINES STEPS | http METHOD PORT PATH CONNECTIONS SECONDS
         """
 
     static func main() async {
@@ -71,6 +72,21 @@ enum Benchmarks {
         case ("shipit-sign", 2, 2): try await ShipItBenchmark().sign(connections: numbers[0], count: numbers[1])
         case ("shipit-next", 1, 1): try ShipItBenchmark().next(count: numbers[0])
         case ("shipit-fill", 2, 2): try await ShipItBenchmark().fill(count: numbers[0], steps: numbers[1])
+        case ("shipit-put", 3, 3):
+            try await ShipItBenchmark().put(connections: numbers[0], count: numbers[1], steps: numbers[2])
+        case ("shipit-events", 2, 2):
+            try await ShipItBenchmark().events(pipelines: numbers[0], steps: numbers[1])
+        case ("shipit-restart", 0, _): try ShipItBenchmark().restart()
+        case ("shipit-hang", 3, 2):
+            try ShipItBenchmark().hang(url: words[0], pipelines: numbers[0], steps: numbers[1])
+        case ("http", 5, 3):
+            try await PeerLoad.run(
+                words[0],
+                port: numbers[0],
+                path: words[2],
+                connections: numbers[1],
+                seconds: numbers[2]
+            )
         default: return false
         }
         return true

@@ -7,10 +7,10 @@ import Schedules
 
 /// Pipelines and sign-offs of a running suite, driven as their clients drive them.
 struct ShipItBenchmark: Sendable {
-    private let pipelines: LoadTarget
-    private let signoffs: LoadTarget
-    private let signoffURL: String
-    private let run = String(UInt64.random(in: 0..<1 << 40), radix: 36)
+    let pipelines: LoadTarget
+    let signoffs: LoadTarget
+    let signoffURL: String
+    let run = String(UInt64.random(in: 0..<1 << 40), radix: 36)
 
     init() throws {
         pipelines = try LoadTarget("SHIPIT_PIPELINE_URL")
@@ -20,12 +20,12 @@ struct ShipItBenchmark: Sendable {
 
     // MARK: - Parts
 
-    private func policy(_ count: Int = 1) -> JSONValue {
+    func policy(_ count: Int = 1) -> JSONValue {
         ["policy": ["method": "local", "definition": [["releng": JSONValue(count)]]], "parameters": [:]]
     }
 
     /// Sign-offs that wait for each other.
-    private func definition(_ steps: Int) -> JSONValue {
+    func definition(_ steps: Int) -> JSONValue {
         let list = (0..<steps).map { number -> JSONValue in
             [
                 "uid": .string("s\(number)"), "api_url": .string(signoffURL), "parameters": policy(),
@@ -36,7 +36,7 @@ struct ShipItBenchmark: Sendable {
     }
 
     /// The `Authorization` field of a release engineer.
-    private func bearer() throws -> String {
+    func bearer() throws -> String {
         let issuer = try LoadTarget("SHIPIT_OIDC_URL")
         let reply = try issuer.connection().send(issuer.request("POST", "/token", ["user": "releng1"]))
         guard let token = try JSONValue(parsing: reply.body)["access_token"]?.string else {
@@ -45,7 +45,7 @@ struct ShipItBenchmark: Sendable {
         return "Bearer \(token)"
     }
 
-    private func signing(_ uid: String, _ bearer: String) -> [UInt8] {
+    func signing(_ uid: String, _ bearer: String) -> [UInt8] {
         let body = JSONValue.object(["group": "releng"]).bytes()
         let head = """
             PUT /\(uid)/sign HTTP/1.1\r
@@ -70,14 +70,14 @@ struct ShipItBenchmark: Sendable {
         return Array(head.utf8)
     }
 
-    private func expect(_ reply: (status: Int, body: [UInt8]), _ what: String) throws {
+    func expect(_ reply: (status: Int, body: [UInt8]), _ what: String) throws {
         guard reply.status == 200 else {
             throw BenchmarkError("\(what): \(reply.status) \(String(decoding: reply.body.prefix(300), as: UTF8.self))")
         }
     }
 
     /// The status of something, once a condition holds.
-    private func wait(
+    func wait(
         _ target: LoadTarget,
         _ connection: LoadConnection,
         _ uid: String,
@@ -100,7 +100,7 @@ struct ShipItBenchmark: Sendable {
         nanosleep(&pause, nil)
     }
 
-    private func tell(_ facts: JSONObject) {
+    func tell(_ facts: JSONObject) {
         print(JSONValue.object(facts).text())
     }
 
