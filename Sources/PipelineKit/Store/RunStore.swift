@@ -27,20 +27,18 @@ struct RunStore: Sendable {
     // MARK: - Creating
 
     func insert(_ definition: PipelineDefinition, _ change: StepTransaction) async throws {
-        var statements: [SQL] = [
+        let (names, addresses) = (definition.steps.map(\.uid), definition.steps.map(\.apiURL))
+        let statements: [SQL] = [
             """
             insert into shipit_pipeline.runs (id, concurrency_key)
             values (\(change.step.id), \(definition.concurrencyKey))
+            """,
             """
+            insert into shipit_pipeline.pipeline_steps (pipeline_id, uid, position, api_url)
+            select \(change.step.id)::bigint, s.uid, s.place - 1, s.api_url
+            from unnest(\(names)::text[], \(addresses)::text[]) with ordinality s (uid, api_url, place)
+            """,
         ]
-        for (position, step) in definition.steps.enumerated() {
-            statements.append(
-                """
-                insert into shipit_pipeline.pipeline_steps (pipeline_id, uid, position, api_url)
-                values (\(change.step.id), \(step.uid), \(position), \(step.apiURL))
-                """
-            )
-        }
         try await change.connection.pipeline(statements)
     }
 
