@@ -208,7 +208,14 @@ extension JSONValue: PostgresBindable {
 
 extension Timestamp: PostgresBindable {
     /// ISO 8601 in UTC with milliseconds.
-    public var postgresText: PostgresText { .text(iso8601) }
+    ///
+    /// What is outside the years 1 to 9999 becomes the first or the last moment of those: PostgreSQL reads no others.
+    public var postgresText: PostgresText { .text(storable.iso8601) }
+
+    fileprivate var storable: Timestamp {
+        let years: ClosedRange<Int64> = -62_135_596_800_000...253_402_300_799_999
+        return Timestamp(milliseconds: min(max(milliseconds, years.lowerBound), years.upperBound))
+    }
 }
 
 extension [UInt8]: PostgresBindable {
@@ -282,7 +289,7 @@ extension SQL.Interpolation {
 
     /// Binds a `timestamptz[]`.
     public mutating func appendInterpolation(_ values: [Timestamp]) {
-        sql.bind(text: arrayText(values.map(\.iso8601)))
+        sql.bind(text: arrayText(values.map(\.storable.iso8601)))
     }
 
     /// Binds a `boolean[]`.

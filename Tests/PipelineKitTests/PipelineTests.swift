@@ -98,6 +98,12 @@ struct PipelineTests {
                 #expect(error["path"]?.string?.hasPrefix("parameters.steps[") == true, "\(error)")
                 #expect(error["message"]?.string?.isEmpty == false, "\(error)")
             }
+            let long = JSONValue(String(repeating: "x", count: 501))
+            let names = world.definition([world.step("m", [], ["locks": [long]])], ["concurrency_key": long])
+            let paths = try await world.call("PUT", "/p", names).body["errors"]?.array?.compactMap {
+                $0["path"]?.string
+            }
+            #expect(paths == ["concurrency_key", "parameters.steps[0].locks"])
             let many = (0..<501).map { world.step("s\($0)") }
             let tooMany = try await world.call("PUT", "/p", world.definition(many))
             #expect(tooMany.status == 400)

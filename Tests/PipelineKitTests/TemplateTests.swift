@@ -114,7 +114,17 @@ struct TemplateTests {
                 bad[member] = .string(value)
                 #expect(try await world.call("PUT", "/freezes/bad", bad).status == 400, "\(member)")
             }
+            let wrong: [JSONValue] = [
+                "firefox", ["labels": "firefox"], ["labels": ["product": 1]], ["step_uid_glob": 1],
+                ["api_url_prefix": ""],
+            ]
+            for match in wrong {
+                var bad = freeze
+                bad["match"] = match
+                #expect(try await world.call("PUT", "/freezes/bad", bad).status == 400, "\(match)")
+            }
             let list = try await world.call("GET", "/freezes").body["freezes"]
+            #expect(list?.array?.count == 1)
             #expect(list?[0]?["cron_start"] == "0 16 * * 5")
             try await world.create("early", [world.step("ship-early")])
             try await world.advance(5)

@@ -41,6 +41,25 @@ struct ConnectionTests {
         }
     }
 
+    @Test(arguments: [
+        (Int64.min, "0001-01-01T00:00:00.000Z"), (-62_150_000_000_000, "0001-01-01T00:00:00.000Z"),
+        (253_402_300_800_000, "9999-12-31T23:59:59.999Z"), (Int64.max, "9999-12-31T23:59:59.999Z"),
+    ])
+    func `a moment that no calendar of the database has is the first or the last of it`(
+        _ milliseconds: Int64,
+        _ expected: String
+    ) async throws {
+        try await TestDatabase.with { database in
+            let moment = Timestamp(milliseconds: milliseconds)
+            let rows = try await database.pool.query(
+                "select \(moment)::timestamptz as one, (\([moment])::timestamptz[])[1] as listed"
+            )
+            let row = try #require(rows.first)
+            #expect(try row.timestamp("one").iso8601 == expected)
+            #expect(try row.timestamp("listed").iso8601 == expected)
+        }
+    }
+
     @Test func `spliced statements keep their values in order`() async throws {
         let condition: SQL = "b = \(2) and c = \("x")"
         let sql: SQL = "select 1 where a = \(1) and \(condition)"

@@ -54,8 +54,12 @@ extension PipelineAPI {
         try body.allowOnly([
             "uid", "name", "reason", "start", "end", "cron_start", "cron_end", "tz", "match", "allow_override",
         ])
-        let match = body["match"]?.object ?? [:]
+        // What is misspelt must not make a freeze of everything.
+        guard let match = (body["match"] ?? [:]).object else { throw StepProblem.invalid("match has to be an object") }
         try match.allowOnly(["labels", "api_url_prefix", "step_uid_glob"])
+        guard let labels = (match["labels"] ?? [:]).object, labels.values.allSatisfy({ $0.string != nil }) else {
+            throw StepProblem.invalid("match.labels has to be an object of texts")
+        }
         let (start, end, cron, zone) = try period(body)
         let scopes = body["allow_override"] ?? []
         guard let list = scopes.array, list.count <= 20, list.allSatisfy({ $0.string != nil }) else {
@@ -63,17 +67,25 @@ extension PipelineAPI {
         }
         return FreezeStore.Request(
             uid: uid,
-            name: body["name"]?.string ?? uid,
+            name: try Self.text(body, "name") ?? uid,
             reason: try Self.reason(body),
             start: start,
             end: end,
             cron: cron,
             zone: zone,
-            labels: match["labels"]?.object ?? [:],
-            apiPrefix: match["api_url_prefix"]?.string,
-            stepPattern: match["step_uid_glob"]?.string,
+            labels: labels,
+            apiPrefix: try Self.text(match, "api_url_prefix"),
+            stepPattern: try Self.text(match, "step_uid_glob"),
             overrideScopes: list.compactMap(\.string)
         )
+    }
+
+    private static func text(_ body: JSONObject, _ name: String) throws(StepProblem) -> String? {
+        guard let value = body[name] else { return nil }
+        guard let text = value.string, (1...500).contains(text.utf8.count) else {
+            throw StepProblem.invalid("\(name) has to be a text of up to 500 characters")
+        }
+        return text
     }
 
     private typealias Period = (
@@ -90,7 +102,7 @@ extension PipelineAPI {
         guard body["start"] == nil, body["end"] == nil else {
             throw StepProblem.invalid("A freeze has start and end, or cron_start and cron_end")
         }
-        let zone = body["tz"]?.string ?? "UTC"
+        let zone = try Self.text(body, "tz") ?? "UTC"
         do {
             _ = try service.freezes.zones.rules(of: zone)
         } catch {

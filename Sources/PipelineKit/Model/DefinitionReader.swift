@@ -79,6 +79,7 @@ struct DefinitionReader {
         definition.labels = labels(body["labels"])
         definition.onFailure = word(body, "on_failure", "", PipelineDefinition.FailurePolicy.init) ?? .drain
         definition.concurrencyKey = text(body, "concurrency_key", "")
+        checkLength(definition.concurrencyKey, "concurrency_key")
         definition.concurrencyPolicy =
             word(body, "concurrency_policy", "", PipelineDefinition.ConcurrencyPolicy.init) ?? .queue
         definition.namespacesSteps = bool(body, "namespace_steps", "") ?? false
@@ -127,6 +128,12 @@ struct DefinitionReader {
                 problems[place].message = "\(name): " + problems[place].message.dropFirst(path.count).drop { $0 == "." }
             }
         }
+    }
+
+    /// Refuses a name that no index of the database takes; what was stored before is not asked again.
+    private mutating func checkLength(_ name: String?, _ path: String) {
+        guard services != nil, let name, name.utf8.count > 500 else { return }
+        fail(path, "too_long", "\(path) is longer than 500 bytes")
     }
 
     private mutating func labels(_ json: JSONValue?) -> JSONObject {
@@ -178,6 +185,7 @@ struct DefinitionReader {
         step.deadline = moment(json, "deadline", path)
         step.locks = strings(json, "locks", path)
         if step.locks.count > 10 { fail("\(path).locks", "too_many", "\(path) has more than 10 locks") }
+        for lock in step.locks { checkLength(lock, "\(path).locks") }
         step.respectsFreeze = bool(json, "respect_freeze", path) ?? true
         step.isOptional = bool(json, "optional", path) ?? false
         step.failsUnreachable = choice(json, "on_unreachable", path, no: "wait", yes: "fail")
