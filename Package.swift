@@ -245,7 +245,8 @@ let package = Package(
         library(
             "TriggersKit",
             [
-                "APIServer", "BridgesKit", "Core", "HTTPClient", "HooksKit", "JSON", "JSONSchema", "Notices", "Postgres",
+                "APIServer", "BridgesKit", "Core", "HTTPClient", "HooksKit", "JSON", "JSONSchema", "Notices",
+                "Postgres",
                 "Pulse", "Schedules", "Taskcluster", "TaskclusterClient", .crypto, .lifecycle, .logging, .metrics,
             ],
             migrations: true
@@ -409,7 +410,8 @@ let package = Package(
         tests(
             "TriggersKit",
             [
-                "APIServer", "BridgesKit", "Core", "HTTPClient", "HooksKit", "JSON", "JSONSchema", "Notices", "Postgres",
+                "APIServer", "BridgesKit", "Core", "HTTPClient", "HooksKit", "JSON", "JSONSchema", "Notices",
+                "Postgres",
                 "Pulse", "Schedules", "Taskcluster", "TaskclusterClient", "TestSupport", .lifecycle, .logging,
             ]
         ),
