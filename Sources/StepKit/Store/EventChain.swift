@@ -6,7 +6,8 @@ package import Postgres
 package enum EventChain {
     /// The place of the first event that is not what it was; nil if all are.
     ///
-    /// A page is up to 500 events after a place. With an end that was known before, the chain has to reach it; it may have grown since.
+    /// A page is up to 500 events after a place. With an end that was known before, the chain has to reach it; it may have
+    /// grown since.
     package static func brokenLink(
         reaching end: (sequence: Int, hash: [UInt8])? = nil,
         _ page: (_ after: Int) async throws -> [(event: StepEvent, hash: [UInt8])]
