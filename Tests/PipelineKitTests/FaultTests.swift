@@ -171,6 +171,34 @@ struct FaultTests {
         }
     }
 
+    @Test func `why a step is stopped is told of it to the end, whatever its service says meanwhile`() throws {
+        let body: JSONObject = [
+            "uid": "p", "parameters": ["steps": [["uid": "a", "api_url": "http://lab.example", "timeout_s": 60]]],
+        ]
+        let definition = try PipelineService.parsed(.object(body))
+        let now = Timestamp(milliseconds: 1_700_000_000_000)
+        var run = StepRun(uid: "a", position: 0)
+        run.state = .running
+        run.intended = now - .seconds(60)
+        func evaluated(_ results: [Observation.Result], at moment: Timestamp) -> StepRun? {
+            var evaluation = Evaluation(definition, [run], now: now)
+            evaluation.settle()
+            var later = Evaluation(definition, evaluation.ordered, now: moment)
+            for result in results { later.apply([Observation(step: "a", attempt: 1, hints: 0, result: result)]) }
+            return later.steps["a"]
+        }
+        let slow = Observation.Result.status(.known(state: .running, message: "at it", output: [:], info: [:]))
+        let away = Observation.Result.unreachable("the service answered 503", retryAfter: nil)
+        let done = Observation.Result.status(.known(state: .cancelled, message: "done", output: [:], info: [:]))
+        #expect(evaluated([.stopped, slow, away], at: now + .seconds(5))?.state == .stopping)
+        let ended = evaluated([.stopped, slow, away, done], at: now + .seconds(5))
+        #expect(ended?.state == .exception)
+        #expect(ended?.message == "timeout")
+        let left = evaluated([away], at: now + .seconds(60))
+        #expect(left?.state == .exception)
+        #expect(left?.message == "timeout; given up while its service could not be reached")
+    }
+
     @Test func `a step that fails is tried again as often as it may, each time later and under another name`()
         async throws
     {

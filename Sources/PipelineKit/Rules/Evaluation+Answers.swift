@@ -61,7 +61,8 @@ extension Evaluation {
         steps[uid]?.remoteInfo = info
         guard state.isTerminal else {
             if run.state == .starting { move(uid, .running, message) }
-            steps[uid]?.message = message
+            // Why a step is stopped is known here, and stays what is told of it.
+            if run.state != .stopping { steps[uid]?.message = message }
             schedulePoll(uid)
             return
         }
@@ -117,7 +118,7 @@ extension Evaluation {
     private mutating func missed(_ uid: String, _ text: String, _ pause: Duration?) {
         guard var run = steps[uid] else { return }
         run.failures += 1
-        run.message = text
+        if run.state != .stopping { run.message = text }
         let since = run.unreachableSince ?? now
         run.unreachableSince = since
         let backoff = min(Duration.seconds(1 << min(run.failures - 1, 6)), .seconds(60))
@@ -129,7 +130,8 @@ extension Evaluation {
         steps[uid] = run
         if isNews { note("unreachable", uid, ["message": .string(text)]) }
         if run.state == .stopping, let ending = run.ending, now - (run.stopSince ?? now) >= .seconds(60) {
-            move(uid, ending, "given up while its service could not be reached")
+            let reason = run.message.isEmpty ? "stopped" : run.message
+            move(uid, ending, "\(reason); given up while its service could not be reached")
         } else if specifications[uid]?.failsUnreachable == true, run.failures >= 10, now - since >= .seconds(1800) {
             end(uid, .exception, "unreachable: \(text)")
         }
