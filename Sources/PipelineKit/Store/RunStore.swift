@@ -39,7 +39,7 @@ struct RunStore: Sendable {
             from unnest(\(names)::text[], \(addresses)::text[]) with ordinality s (uid, api_url, place)
             """,
         ]
-        try await change.connection.pipeline(statements)
+        change.connection.later(statements)
     }
 
     /// Another pipeline of a key that goes on.
@@ -225,7 +225,7 @@ struct RunStore: Sendable {
         }
         guard !statements.isEmpty else { return }
         if isTold { statements.append(Self.revise(id)) }
-        try await connection.pipeline(statements)
+        connection.later(statements)
     }
 
     /// Stores when the service of a step is asked next, of which nobody is told.

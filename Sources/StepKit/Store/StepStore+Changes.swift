@@ -173,14 +173,14 @@ extension StepStore {
         scheduled.checkFailures = change.step.checkFailures
         guard change.step != scheduled || !change.events.isEmpty else {
             // Only when it is looked at next has changed, which nobody is told.
-            try await change.connection.execute(
+            change.connection.later([
                 """
                 update \(unsafe: schema).steps set next_check_at = \(change.step.nextCheck),
                     check_failures = \(change.step.checkFailures),
                     lease_until = case when \(change.isReleased) then null else lease_until end
                 where id = \(change.step.id)
                 """
-            )
+            ])
             var step = before
             step.nextCheck = change.step.nextCheck
             return step
@@ -220,7 +220,7 @@ extension StepStore {
                 """
             )
         }
-        try await change.connection.pipeline(statements)
+        change.connection.later(statements)
         if announces { try await outbox.add([announcement.message(step)], on: change.connection) }
         return step
     }
