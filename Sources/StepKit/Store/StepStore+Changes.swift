@@ -89,9 +89,8 @@ extension StepStore {
         ).map { StepClaim(step: try Self.step($0), epoch: try $0.int("lease_epoch"), store: self) }
     }
 
-    /// Prolongs leases that still hold.
-    ///
-    /// Whoever locks several steps locks them in the order of their ids, so that no two wait for each other.
+    /// Prolongs leases that still hold; one whose step somebody changes at this moment has its turn the next time, so that
+    /// nobody who holds a step keeps the leases of others from being prolonged.
     func prolong(_ claims: [(id: Int, epoch: Int)], lease: Duration) async throws {
         guard !claims.isEmpty else { return }
         try await pool.execute(
@@ -102,12 +101,14 @@ extension StepStore {
                 select s.id from \(unsafe: schema).steps s
                 join unnest(\(claims.map(\.id))::bigint[], \(claims.map(\.epoch))::bigint[]) c (id, epoch)
                     on s.id = c.id and s.lease_epoch = c.epoch
-                where s.lease_until is not null order by s.id for update of s))
+                where s.lease_until is not null order by s.id for update of s skip locked))
             """
         )
     }
 
     /// Makes steps due at once, or at a moment if that is later; answers how many there were.
+    ///
+    /// Whoever locks several steps locks them in the order of their ids, so that no two wait for each other.
     @discardableResult
     public func wake(_ ids: [Int], at earliest: Timestamp? = nil) async throws -> Int {
         guard !ids.isEmpty else { return 0 }
