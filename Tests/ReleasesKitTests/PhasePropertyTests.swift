@@ -17,7 +17,7 @@ import Testing
 /// `SHIPIT_SCHEDULES` says how many orders are tried in memory, and a fiftieth of them on the database.
 @Suite(.timeLimit(.minutes(30)))
 struct PhasePropertyTests {
-    static let schedules = getenv("SHIPIT_SCHEDULES").flatMap { Int(String(cString: $0)) } ?? 500
+    static let schedules = getenv("SHIPIT_SCHEDULES").flatMap { Int(String(cString: $0)) } ?? 300
 
     /// Numbers that look random and are the same for the same seed.
     struct Dice: RandomNumberGenerator {
@@ -103,8 +103,17 @@ struct PhasePropertyTests {
         #expect(ran > Self.schedules / 10, "\(ran) of \(Self.schedules) ran")
     }
 
-    private static func act(_ machine: inout Machine, _ model: inout PhaseModel, _ dice: inout Dice, _ seed: Int) throws
-    {
+    /// What an expectation would say, said only if there is something to say: there are very many of them.
+    private static func compare(_ found: Bool, _ wanted: Bool, _ seed: Int, _ what: String) {
+        if found != wanted { Issue.record("order \(seed), \(what): \(found), not \(wanted)") }
+    }
+
+    private static func act(
+        _ machine: inout Machine,
+        _ model: inout PhaseModel,
+        _ dice: inout Dice,
+        _ seed: Int
+    ) throws {
         let slot = Int.random(in: 0..<model.slots.count, using: &dice)
         let human = Int.random(in: 0..<Human.all.count, using: &dice)
         let address = Int.random(in: 0...2, using: &dice)
@@ -115,16 +124,16 @@ struct PhasePropertyTests {
             let signer = person.signer(address)
             do {
                 try machine.sign(slot, signer)
-                #expect(isAllowed, "\(seed): \(signer) signs \(slot)")
+                compare(true, isAllowed, seed, "a signature is taken")
                 model.diary.append(
                     .signed(slot: slot, human: human, address: signer.email, version: machine.version)
                 )
             } catch {
-                #expect(!isAllowed, "\(seed): \(signer) is refused for \(slot): \(error)")
+                compare(false, isAllowed, seed, "a signature is taken")
             }
         case 12..<15:
             let isOwn = model.holders[slot] == human
-            #expect(machine.takeBack(slot, person.subject) == isOwn, "\(seed)")
+            compare(machine.takeBack(slot, person.subject), isOwn, seed, "a signature is taken back")
             if isOwn { model.diary.append(.tookBack(slot: slot)) }
         case 15..<18:
             let byAddress = Bool.random(using: &dice) ? person.addresses[address % 2] : nil
@@ -134,8 +143,9 @@ struct PhasePropertyTests {
             machine.version += 1
             model.diary.append(.changed(version: machine.version))
         }
-        #expect(machine.hasRun == model.isApproved, "\(seed)")
-        #expect(machine.approval.isGiven == model.isApproved, "\(seed)")
+        let isApproved = model.isApproved
+        compare(machine.hasRun, isApproved, seed, "the phase runs")
+        compare(machine.approval.isGiven, isApproved, seed, "the phase is approved")
         if machine.hasRun { model.diary.append(.ran) }
     }
 
@@ -154,7 +164,7 @@ struct PhasePropertyTests {
     @Test func `55 and 63: at the same moment on the database, nothing runs without its quorum either`() async throws {
         try await ReleaseWorld.with(catalogue: Self.catalogue, flavors: [Self.phase]) { world in
             var ran = 0
-            let count = max(20, Self.schedules / 50)
+            let count = max(10, Self.schedules / 50)
             for seed in 0..<count {
                 let name = "Firefox-60.0b\(seed)-build1"
                 try await Self.insert(name, seed, world)

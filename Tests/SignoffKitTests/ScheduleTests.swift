@@ -16,7 +16,7 @@ import TestSupport
 /// `SHIPIT_SCHEDULES` says how many orders are tried; a fiftieth of them run on the database.
 @Suite(.timeLimit(.minutes(30)))
 struct ScheduleTests {
-    static let schedules = getenv("SHIPIT_SCHEDULES").flatMap { Int(String(cString: $0)) } ?? 500
+    static let schedules = getenv("SHIPIT_SCHEDULES").flatMap { Int(String(cString: $0)) } ?? 300
 
     /// Numbers that look random and are the same for the same seed.
     struct Dice: RandomNumberGenerator {
@@ -41,7 +41,7 @@ struct ScheduleTests {
     {
         try await SignoffWorld.with(servers: 2) { world in
             var completed = 0
-            let count = max(20, Self.schedules / 50)
+            let count = max(10, Self.schedules / 50)
             for seed in 0..<count {
                 let uid = "schedule-\(seed)"
                 let expires = JSONValue.string((world.clock.now() + .seconds(20)).iso8601)
