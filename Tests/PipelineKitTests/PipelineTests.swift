@@ -98,6 +98,8 @@ struct PipelineTests {
                 #expect(error["path"]?.string?.hasPrefix("parameters.steps[") == true, "\(error)")
                 #expect(error["message"]?.string?.isEmpty == false, "\(error)")
             }
+            let zero = world.definition([world.step("a")], ["labels": ["product": "fire\u{0}fox"]])
+            #expect(try await world.call("PUT", "/p", zero).code == "bad_value")
             let long = JSONValue(String(repeating: "x", count: 501))
             let names = world.definition([world.step("m", [], ["locks": [long]])], ["concurrency_key": long])
             let paths = try await world.call("PUT", "/p", names).body["errors"]?.array?.compactMap {

@@ -304,6 +304,7 @@ struct ContractTests {
             #expect(try await found("pipeline=p1") == ["b"])
             #expect(try await world.call("GET", "/?status=done").status == 400)
             #expect(try await world.call("GET", "/?colour=red").status == 400)
+            #expect(try await world.call("GET", "/?label=product:fire%00fox").code == "bad_value")
             let legacy = try await world.call("GET", "/step").body.array ?? []
             #expect(legacy.compactMap { $0["uid"]?.string } == ["b", "a-2"])
             #expect(try await world.call("GET", "/step/b/status").body["state"] == "running")

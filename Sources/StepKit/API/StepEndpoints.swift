@@ -2,6 +2,7 @@
 
 public import APIServer
 public import JSON
+import Logging
 import Postgres
 import Schedules
 
@@ -72,6 +73,10 @@ public struct StepEndpoints: Sendable {
             return response(
                 StepProblem(503, "unavailable", "The database cannot be reached", headers: ["Retry-After": "2"])
             )
+        case let error as PostgresError where error.sqlState?.hasPrefix("22") == true:
+            // A value that the database does not take, such as a label with a zero in it.
+            Logger.current.warning("a request holds what cannot be stored", metadata: ["error": "\(error)"])
+            return response(StepProblem.invalid("The request holds a value that cannot be stored", code: "bad_value"))
         default:
             throw error
         }
