@@ -145,7 +145,7 @@ public struct StepAPI<Service: StepService>: Sendable {
                     name: "get\(suffix)",
                     verb: "view",
                     title: "Read a definition",
-                    handler: definition
+                    handler: { try await definition($0, $1, resolved: true) }
                 ),
                 endpoints.endpoint(
                     .get,
@@ -153,7 +153,7 @@ public struct StepAPI<Service: StepService>: Sendable {
                     name: "definition\(suffix)",
                     verb: "view",
                     title: "Read a definition",
-                    handler: definition
+                    handler: { try await definition($0, $1, resolved: false) }
                 ),
                 endpoints.endpoint(
                     .get,
@@ -322,10 +322,14 @@ public struct StepAPI<Service: StepService>: Sendable {
         return .json([:], headers: ["ETag": step.entityTag, "Location": "/\(uid)"])
     }
 
-    private func definition(_ request: APIRequest, _ actor: StepActor) async throws -> APIResponse {
+    private func definition(
+        _ request: APIRequest,
+        _ actor: StepActor,
+        resolved isResolved: Bool
+    ) async throws -> APIResponse {
         let step = try await existing(request, load: true)
         var definition = step.definition
-        if let resolved = try await service.resolved(step) { definition["resolved"] = .object(resolved) }
+        if isResolved, let resolved = try await service.resolved(step) { definition["resolved"] = .object(resolved) }
         return .json(definition, headers: ["ETag": step.entityTag])
     }
 
