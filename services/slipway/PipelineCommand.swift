@@ -381,7 +381,7 @@ extension PipelineCommand {
         static let configuration = CommandConfiguration(
             abstract: "Say how a step has ended, whatever its service says.",
             discussion: """
-                A step of a pipeline that has ended is tried again first; resolve it while it runs.
+                A step that has failed can be resolved as a success, too: its pipeline goes on.
 
                 Examples:
                   slipway pipeline resolve firefox-130.0b3-build1 build success --reason 'built by hand'
