@@ -41,6 +41,9 @@ PIECES = ["%00", "%", "%zz", "%ff", "%C0%80", "%ED%A0%80", "..", ".", "%2e%2e", 
 class Caller:
     """Sends a case signed or not, and checks what holds for every answer."""
 
+    # What is sent with every request.
+    headers = {}
+
     def __init__(self, running, root=None):
         self.root = root or running.root_url
         credentials = running.options["credentials"]
@@ -49,7 +52,7 @@ class Caller:
         self.counts = {}
 
     def send(self, method, target, body=None, content_type=None, signed=True, name=None, timeout=120):
-        headers = {}
+        headers = dict(self.headers)
         if content_type:
             headers["Content-Type"] = content_type
         if signed:

@@ -14,6 +14,7 @@ import urllib.parse
 import urllib.request
 
 import pytest
+import requests
 import schemathesis
 import taskcluster
 from schemathesis import GenerationMode
@@ -21,18 +22,51 @@ from schemathesis import GenerationMode
 from fuzzing import DEPTH, LONG_POLLS, NASTY, PIECES, SEED, Caller, run
 from support import hook, task, unique
 
-SERVICES = ["hooks", "bridges", "auth", "index", "notify", "purge-cache", "queue", "secrets", "worker-manager", "object"]
+SERVICES = ["hooks", "bridges", "auth", "index", "notify", "purge-cache", "queue", "secrets", "worker-manager", "object", "triggers"]
 # Examples for each endpoint and each way of making them; hooks are what this suite is about.
 EXAMPLES = {"hooks": 15 * DEPTH}
 OTHERS = 5 * DEPTH
 # When a service has had its seconds, the endpoints that are left get one good example each.
 SECONDS = {"hooks": 25 * DEPTH}
 OTHER_SECONDS = 4 * DEPTH
+SECRET = "what the tests show"
 
 
 def fetch(running, path):
     with urllib.request.urlopen(running.root_url + path) as answer:
         return json.load(answer)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def announced(running):
+    """Triggers, so that there is an API of theirs, and the number of a run that an announced build made."""
+    secret = running.suite.state / "fuzz-secret"
+    secret.write_text(SECRET)
+    hook_of = {"hookGroupId": "fuzz", "hookId": "nowhere"}
+    configuration = {
+        "triggers": [
+            {"type": "static-analysis-phabricator", **hook_of},
+            {"type": "static-analysis-mozreview", **hook_of},
+        ],
+        # Nobody answers there; what is announced is enough.
+        "phabricator": {
+            "url": "http://127.0.0.1:1",
+            "token": {"file": str(secret)},
+            "interval": "1h",
+            "webhook": {"secrets": [{"file": str(secret)}]},
+        },
+    }
+    path = running.suite.local / "triggers.json"
+    path.write_text(json.dumps(configuration))
+    running.suite.restart("pulse-listener")
+    try:
+        query = "diff=1&repo=PHID-REPO-a&revision=1&target=PHID-HMBT-a"
+        answer = requests.post(f"{running.root_url}/codereview/new?{query}", auth=("fuzz", SECRET), timeout=120)
+        assert (answer.status_code, answer.text) == (200, "Build queued")
+        yield running.get("triggers/v1/runs", {"trigger": "static-analysis-phabricator"})["runs"][0]["runId"]
+    finally:
+        path.unlink()
+        running.suite.restart("pulse-listener")
 
 
 @pytest.fixture(scope="module")
@@ -130,12 +164,15 @@ class Document:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_no_request_fails_the_server(running, known, service):
+def test_no_request_fails_the_server(running, known, announced, service):
     manifest = fetch(running, "/references/manifest.json")["references"]
-    if not any(f"/references/{service}/" in each for each in manifest):
+    # The front door names what every deployment has; triggers are where somebody configured them.
+    if service != "triggers" and not any(f"/references/{service}/" in each for each in manifest):
         pytest.fail(f"{service} is not in the manifest")
     print(f"SLIPWAY_SEED={SEED}")
     start, caller = time.monotonic(), Caller(running)
+    if service == "triggers":
+        known = {"name": "static-analysis-mozreview", "trigger": "static-analysis-phabricator", "runId": announced}
     document = Document(running, service, known)
     schema = schemathesis.openapi.from_dict(document.openapi)
     operations = [each.ok() for each in schema.get_all_operations()]
@@ -203,3 +240,43 @@ def test_nasty_paths_and_queries_reach_every_endpoint_without_harm(running, piec
             body, kind = (b"{}", "application/json") if "input" in entry else (None, None)
             target = f"/api/{service}/v1{path}{next(suffixes)}"
             caller.send(entry["method"].upper(), urllib.parse.quote(target, safe="/%?=&+.:"), body, kind)
+
+
+class Harbormaster(Caller):
+    """Announces builds, of which the answers are plain text."""
+
+    def __init__(self, running):
+        super().__init__(running)
+        self.headers = {"Authorization": "Bearer " + SECRET}
+
+    def check(self, answer, what, name):
+        text = f"{what}\n  {answer.status_code} {answer.text[:2000]}"
+        assert answer.status_code in (200, 400, 401, 404, 405, 413), text
+        assert SECRET not in answer.text, text
+        if answer.status_code in (200, 400, 401):
+            assert answer.headers["Content-Type"] == "text/plain; charset=utf-8", text
+
+
+def test_announcements_of_anything_at_all_do_no_harm(running):
+    caller = Harbormaster(running)
+    good = {"diff": "1", "repo": "PHID-REPO-a", "revision": "1", "target": "PHID-HMBT-a"}
+    pieces = [*PIECES, "0", "-1", "1.0", "9" * 15, "9" * 30, "PHID-REPO-", "PHID-HMBT-%00", "PHID-DREV-a", "'", ""]
+    for option in good:
+        for piece in pieces:
+            query = "&".join(f"{name}={piece if name == option else value}" for name, value in good.items())
+            caller.send("POST", f"/codereview/new?{query}", signed=False)
+        caller.send("POST", "/codereview/new?" + urllib.parse.urlencode({**good, option: "ü\ud7ff"}), signed=False)
+        caller.send("POST", "/codereview/new?" + urllib.parse.urlencode({k: v for k, v in good.items() if k != option}), signed=False)
+    query = urllib.parse.urlencode(good)
+    for text in NASTY.values():
+        caller.send("POST", f"/codereview/new?{query}", text.encode(), "application/json", signed=False)
+    for method in ("GET", "PUT", "DELETE", "HEAD"):
+        caller.send(method, f"/codereview/new?{query}", signed=False)
+    for piece in PIECES:
+        caller.send("POST", f"/codereview/{urllib.parse.quote(piece, safe='%')}?{query}", signed=False)
+    # Whoever shows something else is nobody, however it is spelled.
+    for shown in ("", "Basic", "Basic !!!!", "Basic " + "A" * 10_000, "Bearer \u00ff", "Negotiate x", "bearer " + SECRET[:-1]):
+        headers = {"Authorization": shown.encode("latin-1")}
+        answer = requests.post(f"{running.root_url}/codereview/new?{query}", headers=headers, timeout=120)
+        assert answer.status_code == 401, (shown, answer.text)
+    assert caller.counts[200] and caller.counts[400]

@@ -8,6 +8,7 @@ import secrets
 import signal
 import subprocess
 import time
+import urllib.parse
 
 import pika
 import pytest
@@ -41,13 +42,13 @@ class Triggers:
             f"{self.running.root_url}/codereview/new", params=query, auth=authorization, timeout=120
         )
 
-    def slipway(self, *arguments):
+    def slipway(self, *arguments, status=0):
         environment = {key: value for key, value in self.running.values.items() if key.startswith("TASKCLUSTER_")}
         done = subprocess.run(
             [str(BINARIES / "slipway"), "trigger", *arguments], env=environment, capture_output=True, text=True, timeout=120
         )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        assert done.returncode == status, done.stderr
+        return done.stderr if status else done.stdout
 
     def runs(self, trigger):
         """What a trigger observed, by subject."""
@@ -260,6 +261,27 @@ def test_85_garbage_becomes_dead_letters_and_the_next_message_is_handled(trigger
     with pytest.raises(taskcluster.exceptions.TaskclusterRestFailure) as failure:
         anonymous.listDeadLetters()
     assert failure.value.status_code == 403
+
+
+def test_the_queue_of_a_trigger_stays_while_it_is_used_and_goes_with_a_word_when_it_is_not(triggers, running):
+    beat = requests.get(f"{triggers.direct}/__heartbeat__", timeout=120)
+    assert beat.status_code == 200, beat.text
+    listed = json.loads(triggers.slipway("list", "--json"))
+    assert {each["name"] for each in listed["triggers"]} >= {"code-coverage", "risk-assessment"}
+    for used in ("code-coverage", "risk-assessment"):
+        assert "has the trigger" in triggers.slipway("remove", used, status=1)
+    user = urllib.parse.urlsplit(running.amqp_url).username
+    name = unique("left").lower()
+    queue = f"queue/{user}/triggers/{name}"
+    # As an earlier version left it, which did not write down what it had.
+    with pika.BlockingConnection(pika.URLParameters(running.amqp_url)) as connection:
+        channel = connection.channel()
+        channel.queue_declare(queue, durable=True)
+        channel.confirm_delivery()
+        for _ in range(2):
+            channel.basic_publish("", queue, b"{}", mandatory=True)
+    assert triggers.slipway("remove", name).strip() == f"{queue}  deleted with 2 messages"
+    assert "Nothing is left" in triggers.slipway("remove", name, status=1)
 
 
 def test_the_coverage_build_of_a_resolved_group_fires_once(triggers, running):
