@@ -323,6 +323,7 @@ public struct SignoffService: StepService {
         by actor: String,
         reason: String
     ) async throws -> (revocation: Revocation, revoked: [String], unchanged: [String]) {
+        let before = try await signatures.steps(subject: subject, email: email)
         // From here on their signatures count no more, and their tokens from before sign nothing.
         let revocation = try await revocations.add(
             subject: subject,
@@ -333,7 +334,11 @@ public struct SignoffService: StepService {
         )
         var revoked: [String] = []
         var unchanged: [String] = []
-        for step in try await signatures.steps(subject: subject, email: email) {
+        let after = try await signatures.steps(subject: subject, email: email)
+        // Whoever signs in the same moment has written it down there already.
+        let known = Set(after.map(\.uid))
+        revoked += before.filter { $0.isOpen && !known.contains($0.uid) }.map(\.uid)
+        for step in after {
             guard step.isOpen else {
                 unchanged.append(step.uid)
                 continue
@@ -346,7 +351,7 @@ public struct SignoffService: StepService {
                 continue
             }
         }
-        return (revocation, revoked, unchanged)
+        return (revocation, revoked.sorted(), unchanged)
     }
 
     /// Writes down which signatures of a step count no more; answers whether the step is open.
