@@ -378,8 +378,9 @@ let package = Package(
             "ReleasesKit",
             [
                 "APIServer", "Core", "HTTPClient", "JSON", "PipelineKit", "Postgres", "Pulse", "Schedules",
-                "SignoffKit", "StepKit",
-                "Taskcluster", "TaskclusterClient", "TestSupport", .lifecycle, .logging,
+                "SignoffKit", "StepKit", "StepTestSupport", "Taskcluster", "TaskclusterClient", "TestSupport",
+                .lifecycle,
+                .logging,
             ]
         ),
         tests("Schedules", []),

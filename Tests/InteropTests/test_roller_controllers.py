@@ -73,7 +73,7 @@ def redfish_chassis(lab):
 
 def test_41_a_system_of_a_chassis_is_found_by_its_path_its_name_or_its_uuid(outcome):
     *found, unknown, unnamed = outcome("redfish_chassis")
-    assert [answer["result"]["model"] for _, answer in found] == ["Blade1", "Blade2", "Blade1"], found
+    assert [answer["result"]["model"] for _, answer, *_ in found] == ["Blade1", "Blade2", "Blade1"], found
     assert unknown[1]["error_class"] == "config" and "does not know the system" in unknown[1]["summary"], unknown[1]
     assert unnamed[1]["error_class"] == "config" and "2 systems" in unnamed[1]["summary"], unnamed[1]
 

@@ -122,7 +122,7 @@ def test_a_probe_asks_every_control_and_changes_nothing(roller, running, lab):
     assert host.events() == [] and not (host.folder / "ssh" / "log").read_text().count("reboot")
     credential(running, f"{name}-key", username="roller", password="wrong", community="s3cretcomm")
     failed = slipway(running, "machine", "probe", name, check=False)
-    assert failed.returncode == 2 and "fails" in failed.stdout and "credentials-or-session" in failed.stdout, failed
+    assert failed.returncode == 7 and "fails" in failed.stdout and "credentials-or-session" in failed.stdout, failed
     words = {line.split(":")[0]: line.split()[1] for line in failed.stdout.splitlines()}
     assert words == {"ipmi": "fails", "ssh": "ok", "snmp_pdu": "ok", "wol": "not"} and "wrong" not in failed.stdout, failed.stdout
     # What no table can say must not be left to the tests of exports.

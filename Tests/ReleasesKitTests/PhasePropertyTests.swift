@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 
-import Glibc
 import JSON
 import PipelineKit
 import Postgres
 import Schedules
+import StepTestSupport
 import TestSupport
 import Testing
 
@@ -17,21 +17,6 @@ import Testing
 /// `SHIPIT_SCHEDULES` says how many orders are tried in memory, and a fiftieth of them on the database.
 @Suite(.timeLimit(.minutes(30)))
 struct PhasePropertyTests {
-    static let schedules = getenv("SHIPIT_SCHEDULES").flatMap { Int(String(cString: $0)) } ?? 300
-
-    /// Numbers that look random and are the same for the same seed.
-    struct Dice: RandomNumberGenerator {
-        var state: UInt64
-
-        mutating func next() -> UInt64 {
-            state &+= 0x9E37_79B9_7F4A_7C15
-            var value = state
-            value = (value ^ (value >> 30)) &* 0xBF58_476D_1CE4_E5B9
-            value = (value ^ (value >> 27)) &* 0x94D0_49BB_1331_11EB
-            return value ^ (value >> 31)
-        }
-    }
-
     // MARK: - In memory
 
     /// A phase as the service keeps it, with what is decided under its locks one after the other.
@@ -84,7 +69,7 @@ struct PhasePropertyTests {
         throws
     {
         var ran = 0
-        for seed in 0..<Self.schedules {
+        for seed in 0..<Dice.schedules {
             var dice = Dice(state: UInt64(seed))
             let groups = (0..<Int.random(in: 1...3, using: &dice)).map { _ in
                 Bool.random(using: &dice) ? "shipit_releng" : "shipit_relman"
@@ -100,7 +85,7 @@ struct PhasePropertyTests {
             if machine.hasRun { ran += 1 }
         }
         // Orders that never come to anything prove nothing.
-        #expect(ran > Self.schedules / 10, "\(ran) of \(Self.schedules) ran")
+        #expect(ran > Dice.schedules / 10, "\(ran) of \(Dice.schedules) ran")
     }
 
     /// What an expectation would say, said only if there is something to say: there are very many of them.
@@ -164,7 +149,7 @@ struct PhasePropertyTests {
     @Test func `55 and 63: at the same moment on the database, nothing runs without its quorum either`() async throws {
         try await ReleaseWorld.with(catalogue: Self.catalogue, flavors: [Self.phase]) { world in
             var ran = 0
-            let count = max(10, Self.schedules / 50)
+            let count = max(10, Dice.schedules / 50)
             for seed in 0..<count {
                 let name = "Firefox-60.0b\(seed)-build1"
                 try await Self.insert(name, seed, world)

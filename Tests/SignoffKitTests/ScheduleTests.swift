@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
 
-import Glibc
 import JSON
 import Postgres
 import Schedules
@@ -16,21 +15,6 @@ import TestSupport
 /// `SHIPIT_SCHEDULES` says how many orders are tried; a fiftieth of them run on the database.
 @Suite(.timeLimit(.minutes(30)))
 struct ScheduleTests {
-    static let schedules = getenv("SHIPIT_SCHEDULES").flatMap { Int(String(cString: $0)) } ?? 300
-
-    /// Numbers that look random and are the same for the same seed.
-    struct Dice: RandomNumberGenerator {
-        var state: UInt64
-
-        mutating func next() -> UInt64 {
-            state &+= 0x9E37_79B9_7F4A_7C15
-            var value = state
-            value = (value ^ (value >> 30)) &* 0xBF58_476D_1CE4_E5B9
-            value = (value ^ (value >> 27)) &* 0x94D0_49BB_1331_11EB
-            return value ^ (value >> 31)
-        }
-    }
-
     /// Two of one group, or one of each: what a reader of the policy would say, without counting anything.
     private static func isEnough(_ groups: [String]) -> Bool {
         groups.count { $0 == "releng" } >= 2 || (groups.contains("releng") && groups.contains("relman"))
@@ -41,7 +25,7 @@ struct ScheduleTests {
     {
         try await SignoffWorld.with(servers: 2) { world in
             var completed = 0
-            let count = max(10, Self.schedules / 50)
+            let count = max(10, Dice.schedules / 50)
             for seed in 0..<count {
                 let uid = "schedule-\(seed)"
                 let expires = JSONValue.string((world.clock.now() + .seconds(20)).iso8601)

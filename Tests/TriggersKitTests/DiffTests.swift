@@ -151,4 +151,23 @@ struct DiffTests {
             #expect(error?.description.contains(stranger) == false)
         }
     }
+
+    @Test func `a process that starts anew looks as soon as its configuration says, whatever failed before`() async throws {
+        try await TriggersWorld.with { world in
+            try await world.makeHook()
+            world.conduit.add(1...1)
+            try await world.look(world.poller())
+            world.conduit.add(2...2)
+            // As after many failures, or with an interval of hours.
+            try await world.places.finish(.phabricator, error: "nobody answers", pause: .seconds(3600))
+            #expect(try await world.poller().look() == nil)
+            let poller = world.poller()
+            try await world.places.hasten(.phabricator, within: poller.interval)
+            #expect(try await world.look(poller) == 1)
+            // What is due already is not put off.
+            try await world.places.finish(.phabricator, error: nil, pause: .zero)
+            try await world.places.hasten(.phabricator, within: .seconds(3600))
+            #expect(try await poller.look() == 0)
+        }
+    }
 }

@@ -28,6 +28,12 @@ struct DiffPoller: Service {
     private static let pages = 50
 
     func run() async throws {
+        do {
+            // Whoever has put right what kept Phabricator from answering starts anew and waits for no pause.
+            try await places.hasten(.phabricator, within: interval)
+        } catch {
+            Logger.current.warning("the pause before the next look stays", metadata: ["error": "\(error)"])
+        }
         try await PeriodicService(name: "look for diffs", every: min(interval, .seconds(5))) {
             try await look()
         }.run()

@@ -48,6 +48,17 @@ struct PlaceStore: Sendable {
         )
     }
 
+    /// Lets the next look come no later than an interval after the last one, whatever failures had put it off.
+    func hasten(_ place: Place, within interval: Duration) async throws {
+        try await pool.execute(
+            """
+            update triggers.places
+            set next_look = least(next_look, looked + \(interval.milliseconds)::bigint * interval '1 millisecond')
+            where name = \(place.rawValue) and looked is not null
+            """
+        )
+    }
+
     /// Moves on from where the look began, unless somebody else has; answers whether it did.
     func advance(
         _ place: Place,
